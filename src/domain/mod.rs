@@ -1,0 +1,10 @@
+//! Pure shapes and decisions. Nothing here reads a clock, a file, the environment or a database.
+
+pub mod contents;
+pub mod ids;
+pub mod manifest;
+pub mod objectives;
+pub mod quantity;
+pub mod record;
+pub mod schedule;
+pub mod segment;
