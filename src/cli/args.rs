@@ -1,0 +1,271 @@
+//! What was typed: clap's image of the command line, and nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Encrypted backups on a schedule, kept and erased within a window, rehearsed and measured.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Start with `lifeboat demo`: the whole story on this machine, in one command.")]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command, before or after it.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The config [default: $LIFEBOAT_CONFIG, ./lifeboat.toml, /etc/lifeboat/lifeboat.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A file with the age identity that opens backups; may be given more than once [default: $LIFEBOAT_IDENTITY]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// A vault by its name in the config, or by its url: then no config is needed
+    #[arg(long, global = true, value_name = "NAME|URL")]
+    pub vault: Option<String>,
+    /// The vault's public signing key (RWQ...), where neither config nor identity file has it
+    #[arg(long, global = true, value_name = "KEY")]
+    pub trust: Option<String>,
+    /// Print one JSON document on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a config, the host's key, an identity and the vault; with a config there, make what is missing
+    Init(InitArgs),
+    /// The whole story on this machine: back up, drill, damage, repair, report
+    Demo(DemoArgs),
+    /// Look at the config
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look for what would go wrong, before it does
+    Doctor(JobsArgs),
+    /// Back up
+    Backup(JobsArgs),
+    /// List backups
+    List(ListArgs),
+    /// Show one backup: its sources, and with an identity its contents
+    Show(ShowArgs),
+    /// Restore a backup, or a part of it, into a folder
+    Restore(RestoreArgs),
+    /// Write a source's tar stream to stdout
+    Cat(CatArgs),
+    /// Rehearse a restore in a scratch folder, check it and take the time
+    Drill(DrillArgs),
+    /// Compare everything in the vault with its name and its signature
+    Check(CheckArgs),
+    /// Say at a glance whether the data is safe
+    Status(StatusArgs),
+    /// Say in full what was promised and what was measured
+    Report(ReportArgs),
+    /// Make or look at identities
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// The operational memory of this host
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
+    /// Print a completion script
+    Completions {
+        /// For this shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a folder
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
+    /// Run one SQL check, confined; called by `drill`
+    #[command(hide = true)]
+    ConfinedSql,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Where to put a new config and what belongs to it [default: the current folder]
+    pub dir: Option<PathBuf>,
+    /// Where the vault's offline key is, or is to be written
+    #[arg(long, value_name = "FILE")]
+    pub vault_key: Option<PathBuf>,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Use this folder's files (they are only read) instead of a made-up shop's
+    #[arg(long, value_name = "DIR")]
+    pub files: Option<PathBuf>,
+    /// Use this SQLite database (it is only read) instead of a made-up shop's
+    #[arg(long, value_name = "FILE")]
+    pub sqlite: Option<PathBuf>,
+    /// Where the demo may write; removed and made anew
+    #[arg(long, value_name = "DIR", default_value = "lifeboat-demo")]
+    pub dir: PathBuf,
+}
+
+/// `config ...`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the config, and whether its schedule can keep its promises
+    Check,
+    /// Print the config as it was understood, without secrets
+    Show,
+    /// List every key there is
+    Schema,
+}
+
+/// Commands that take jobs.
+#[derive(Debug, Args)]
+pub struct JobsArgs {
+    /// The jobs [default: all]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// One job's only
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// JOB, JOB@latest, JOB@2026-11-22T02:00, or an id or its beginning
+    pub backup: String,
+    /// List the files as well (needs an identity)
+    #[arg(long)]
+    pub files: bool,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// JOB, JOB@latest, JOB@2026-11-22T02:00, or an id or its beginning
+    pub backup: String,
+    /// Restore below this folder: DIR/SOURCE/...
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// This source only
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Only what matches this glob (of the path without its leading slash); may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    pub path: Vec<String>,
+    /// Restore into a folder that is not empty, replacing what is in the way
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// `cat`.
+#[derive(Debug, Args)]
+pub struct CatArgs {
+    /// JOB, JOB@latest, JOB@2026-11-22T02:00, or an id or its beginning
+    pub backup: String,
+    /// The source
+    #[arg(long, value_name = "NAME")]
+    pub source: String,
+}
+
+/// `drill`.
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    /// The jobs [default: all]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// latest, oldest, random, or an id or its beginning
+    #[arg(long, value_name = "WHICH", default_value = "latest")]
+    pub backup: String,
+    /// Leave the scratch folder, and say where it is
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The jobs [default: all]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// Open the data as well and compare it with the contents (needs an identity); of every backup's segments this
+    /// percentage [default when given without a number: 100]
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "100", require_equals = true,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub read_data: Option<u8>,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The jobs [default: all]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// One line and an exit code of 0, 1, 2 or 3, as monitoring plugins speak
+    #[arg(long, conflicts_with = "json")]
+    pub nagios: bool,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The jobs [default: all]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// How far back to look
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    pub since: String,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = ReportFormat::Md)]
+    pub format: ReportFormat,
+    /// Where to write it [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Formats of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Markdown, to read
+    Md,
+    /// JSON, the record
+    Json,
+}
+
+/// `key ...`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a new identity and write it to a file
+    New {
+        /// The file; it must not exist
+        file: PathBuf,
+    },
+    /// Print the public key of an identity file
+    Show {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// `catalog ...`.
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Make the catalog anew from what the vault holds
+    Rebuild,
+}

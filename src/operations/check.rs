@@ -1,0 +1,322 @@
+//! `check`: everything in the vault against its name and its signature; with an identity also what is inside.
+//!
+//! Without a key: every manifest's signature, scope and place; the chain of each job's manifests; every list and
+//! every object that a backup names, byte for byte against its name. What no backup names (left over from a run that
+//! died) is counted, and told if it is damaged, and spoils nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand::RngExt;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::domain::ids::{BackupId, JobName, ObjectId};
+use crate::domain::manifest::Manifest;
+use crate::error::{Code, Error, Result};
+use crate::observe::Progress;
+use crate::storage::{Storage, StorageError};
+use crate::vault::layout::{self, Key};
+use crate::vault::reader::{MAX_OBJECT_BYTES, Reader, fetch_list};
+
+use super::host::Host;
+use super::vaults::OpenVault;
+
+/// Something wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// The key in the vault.
+    pub object: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The backups that it spoils, whole or in part.
+    pub backups: Vec<BackupId>,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckReport {
+    /// Backups looked at.
+    pub backups: u64,
+    /// Objects and lists that they name.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Segments that were opened and compared, with `--read-data`.
+    pub opened: u64,
+    /// What is wrong.
+    pub damaged: Vec<Damage>,
+    /// What no backup names.
+    pub strays: u64,
+    /// Of these, what is not what its name says.
+    pub damaged_strays: Vec<String>,
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damaged.is_empty()
+    }
+}
+
+/// How deep to look.
+#[derive(Debug)]
+pub struct Depth<'a> {
+    /// Opens data: this reader, and of the segments this percentage.
+    pub read_data: Option<(&'a Reader, u8)>,
+}
+
+/// What names an object, and what must be true of it.
+#[derive(Debug, Default)]
+struct Named {
+    /// The size that the lists say; contents have none.
+    stored_bytes: Option<u64>,
+    /// Indices into the manifests.
+    by: BTreeSet<usize>,
+}
+
+/// Checks the backups of `jobs`, or of all jobs where that is empty.
+///
+/// # Errors
+/// When the vault cannot be read at all. Damage is no error here: it is in the report.
+pub fn check(
+    host: &Host,
+    vault: &OpenVault,
+    jobs: &[JobName],
+    depth: &Depth<'_>,
+    progress: &dyn Progress,
+) -> Result<CheckReport> {
+    let only = match jobs {
+        [job] => Some(job),
+        _ => None,
+    };
+    let survey = vault.survey(host, only)?;
+    let mut report = CheckReport::default();
+    for problem in &survey.problems {
+        report.damaged.push(Damage { object: problem.key(), reason: problem.to_string(), backups: problem.backups() });
+    }
+    vault.hidden_newest(host, &survey, &mut |key, reason| {
+        report.damaged.push(Damage { object: key, reason, backups: Vec::new() });
+    })?;
+    let manifests: Vec<Manifest> =
+        survey.into_manifests().into_iter().filter(|m| jobs.is_empty() || jobs.contains(&m.job)).collect();
+    report.backups = manifests.len() as u64;
+
+    let storage = &*vault.storage;
+    let mut lists: BTreeMap<ObjectId, BTreeSet<usize>> = BTreeMap::new();
+    let mut objects: HashMap<ObjectId, Named> = HashMap::new();
+    for (index, manifest) in manifests.iter().enumerate() {
+        for source in &manifest.sources {
+            for list in &source.lists {
+                lists.entry(*list).or_default().insert(index);
+            }
+            for object in &source.contents {
+                objects.entry(*object).or_default().by.insert(index);
+            }
+        }
+    }
+    let ids = |by: &BTreeSet<usize>| by.iter().map(|&index| manifests[index].id.clone()).collect::<Vec<_>>();
+    for (list, by) in &lists {
+        report.objects += 1;
+        match host.runtime.block_on(fetch_list(storage, list)) {
+            Ok(lines) => {
+                for line in lines {
+                    let named = objects.entry(line.object).or_default();
+                    named.stored_bytes = Some(line.stored_bytes);
+                    named.by.extend(by);
+                }
+            }
+            Err(error) => report.damaged.push(Damage {
+                object: layout::list_key(list),
+                reason: plain_reason(&error),
+                backups: ids(by),
+            }),
+        }
+    }
+
+    progress.begin("checking objects", Some(objects.values().filter_map(|n| n.stored_bytes).sum()));
+    let work: Vec<(&ObjectId, &Named)> = objects.iter().collect();
+    let findings = Mutex::new(Vec::new());
+    let bytes = Mutex::new(0_u64);
+    in_parallel(host.workers, work.len(), &|index| {
+        let (object, named) = work[index];
+        match hash_object(host, storage, &layout::object_key(object)) {
+            Ok((hash, size)) => {
+                *bytes.lock().unwrap_or_else(PoisonError::into_inner) += size;
+                progress.advance(size);
+                if hash != object.0 {
+                    let reason = match named.stored_bytes {
+                        Some(said) if said != size => format!("has {size} bytes where the list says {said}"),
+                        _ => "its bytes are not those that its name says".to_owned(),
+                    };
+                    push(&findings, (*object, reason));
+                } else if named.stored_bytes.is_some_and(|said| said != size) {
+                    push(&findings, (*object, "the list says another size than it has".to_owned()));
+                }
+                Ok(())
+            }
+            Err(error) if matches!(error, StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }) => {
+                push(&findings, (*object, plain_reason(&error)));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    })?;
+    progress.end();
+    report.objects += objects.len() as u64;
+    report.bytes = bytes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+    findings.sort();
+    for (object, reason) in findings {
+        let by = &objects[&object].by;
+        report.damaged.push(Damage { object: layout::object_key(&object), reason, backups: ids(by) });
+    }
+
+    if jobs.is_empty() {
+        find_strays(host, storage, &objects, &lists, &mut report)?;
+    }
+    if let Some((reader, percent)) = depth.read_data {
+        read_data(host, reader, &manifests, percent, progress, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Objects and lists that nothing names: only told when all jobs are looked at.
+fn find_strays(
+    host: &Host,
+    storage: &dyn Storage,
+    objects: &HashMap<ObjectId, Named>,
+    lists: &BTreeMap<ObjectId, BTreeSet<usize>>,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let mut strays = Vec::new();
+    for prefix in [layout::OBJECTS, layout::LISTS] {
+        host.runtime.block_on(storage.list(prefix, &mut |listed| {
+            let named = match Key::parse(&listed.key) {
+                Key::Object(object) => objects.contains_key(&object),
+                Key::List(list) => lists.contains_key(&list),
+                _ => false,
+            };
+            if !named {
+                strays.push(listed.key);
+            }
+        }))?;
+    }
+    report.strays = strays.len() as u64;
+    for key in strays {
+        let expected = match Key::parse(&key) {
+            Key::Object(id) | Key::List(id) => id.0,
+            _ => {
+                report.damaged_strays.push(key);
+                continue;
+            }
+        };
+        if !matches!(hash_object(host, storage, &key), Ok((hash, _)) if hash == expected) {
+            report.damaged_strays.push(key);
+        }
+    }
+    report.damaged_strays.sort();
+    Ok(())
+}
+
+fn hash_object(host: &Host, storage: &dyn Storage, key: &str) -> std::result::Result<([u8; 32], u64), StorageError> {
+    let bytes = host.runtime.block_on(storage.get(key, MAX_OBJECT_BYTES))?;
+    Ok((Sha256::digest(&bytes).into(), bytes.len() as u64))
+}
+
+/// Opens every backup's contents whole, and of its segments so many percent, chosen at random.
+fn read_data(
+    host: &Host,
+    reader: &Reader,
+    manifests: &[Manifest],
+    percent: u8,
+    progress: &dyn Progress,
+    report: &mut CheckReport,
+) -> Result<()> {
+    // A segment that several backups name is opened once; what it is depends on its source's key as well.
+    let mut opened = std::collections::HashSet::new();
+    for manifest in manifests {
+        for source in &manifest.sources {
+            progress.begin(&format!("opening {} of {}", source.name, manifest.id), Some(source.logical_bytes));
+            let mut segments = Vec::new();
+            let walked = (|| -> Result<[u8; 32]> {
+                let mut plan = reader.plan(source)?;
+                while let Some(piece) = plan.next_piece()? {
+                    segments.extend(piece.segments);
+                }
+                Ok(plan.id_key())
+            })();
+            let id_key = match walked {
+                Ok(id_key) => id_key,
+                Err(error) if error.code() == Code::NoIdentity => return Err(error),
+                Err(error) => {
+                    let key = format!("contents of source {} in {}", source.name, manifest.id);
+                    add_damage(report, key, error.to_string(), &manifest.id);
+                    progress.end();
+                    continue;
+                }
+            };
+            segments.retain(|segment| {
+                opened.insert((segment.object, id_key)) && (percent >= 100 || rand::rng().random_range(0..100) < percent)
+            });
+            let findings = Mutex::new(Vec::new());
+            in_parallel(host.workers, segments.len(), &|index| {
+                let segment = &segments[index];
+                match reader.segment(segment, &id_key) {
+                    Ok(plain) => progress.advance(plain.len() as u64),
+                    Err(error) => push(&findings, (segment.object, error.to_string())),
+                }
+                Ok(())
+            })?;
+            progress.end();
+            report.opened += segments.len() as u64;
+            for (object, reason) in findings.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                add_damage(report, layout::object_key(&object), reason, &manifest.id);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Adds a finding, unless the same object was found damaged already.
+fn add_damage(report: &mut CheckReport, object: String, reason: String, backup: &BackupId) {
+    match report.damaged.iter_mut().find(|damage| damage.object == object) {
+        Some(damage) if damage.backups.contains(backup) => {}
+        Some(damage) => damage.backups.push(backup.clone()),
+        None => report.damaged.push(Damage { object, reason, backups: vec![backup.clone()] }),
+    }
+}
+
+fn plain_reason(error: &dyn std::error::Error) -> String {
+    crate::error::chain(error)
+}
+
+fn push<T>(to: &Mutex<Vec<T>>, item: T) {
+    to.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+}
+
+/// Calls `work` for every index below `count`, on `workers` threads.
+fn in_parallel(workers: usize, count: usize, work: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let failure: Mutex<Option<Error>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        break;
+                    }
+                    if let Err(error) = work(index) {
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        next.store(count, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}

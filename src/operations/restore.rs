@@ -1,0 +1,378 @@
+//! `restore` and `cat`: from the vault to a folder, or to a tar stream.
+//!
+//! One thread follows the plan of a source and hands out work; workers fetch, open and unpack. Nothing is written
+//! before the contents of every source asked for could be opened.
+
+use std::collections::{HashSet, VecDeque};
+use std::io::Write;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use serde::Serialize;
+
+use crate::domain::contents::MemberKind;
+use crate::domain::ids::SourceName;
+use crate::domain::manifest::{Manifest, SourceEntry};
+use crate::error::{Code, Error, Result};
+use crate::observe::Progress;
+use crate::sources::unpack::{Large, UnpackOptions, Unpacker};
+use crate::vault::reader::{Located, Plan, Reader};
+
+/// Tasks that may wait, for each worker.
+const TASKS_PER_WORKER: usize = 4;
+
+/// What to restore, and where.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The folder: each source goes to a folder of its name below it.
+    pub target: &'a Path,
+    /// This source only.
+    pub source: Option<&'a SourceName>,
+    /// Only members that one of these globs matches, or whose folder it matches; empty means everything.
+    pub paths: &'a [String],
+    /// Replace what is in the way, in a folder that need not be empty.
+    pub overwrite: bool,
+}
+
+/// What was restored of one source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RestoredSource {
+    /// The source.
+    pub name: SourceName,
+    /// Its kind.
+    pub kind: String,
+    /// Files, folders and links that were made.
+    pub members: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+    /// Members whose owner could not be set, because this user is not root.
+    pub owners_not_set: u64,
+}
+
+/// Restores.
+///
+/// # Errors
+/// [`Code::TargetNotEmpty`], [`Code::NotFound`], [`Code::NoIdentity`], damage, or a disk that refuses.
+pub fn restore(
+    reader: &Reader,
+    manifest: &Manifest,
+    request: &Request<'_>,
+    workers: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<RestoredSource>> {
+    let sources = chosen_sources(manifest, request.source)?;
+    let selection = Selection::parse(request.paths)?;
+    if !request.overwrite {
+        must_be_empty(request.target)?;
+    }
+    // Opening every plan first proves that an identity fits, before anything is written.
+    let plans = sources.iter().map(|source| Ok(reader.plan(source)?)).collect::<Result<Vec<Plan>>>()?;
+    let mut restored = Vec::new();
+    for (source, plan) in sources.iter().zip(plans) {
+        let selection = selection.with_link_targets(reader, source)?;
+        let stage = format!("restoring {}", source.name);
+        progress.begin(&stage, request.paths.is_empty().then_some(source.logical_bytes));
+        let options = UnpackOptions { owners: rustix::process::geteuid().is_root(), overwrite: request.overwrite };
+        let unpacker = Unpacker::create(&request.target.join(source.name.as_str()), options)?;
+        let unpacked = unpack_source(reader, plan, &unpacker, &selection, workers, progress);
+        progress.end();
+        unpacked.map_err(|e| e.context(format!("source {}", source.name)))?;
+        let summary = unpacker.finish()?;
+        restored.push(RestoredSource {
+            name: source.name.clone(),
+            kind: source.kind.clone(),
+            members: summary.members,
+            bytes: summary.bytes,
+            owners_not_set: summary.owners_not_set,
+        });
+    }
+    if restored.iter().all(|source| source.members == 0) && !request.paths.is_empty() {
+        return Err(Error::new(Code::NotFound, format!("nothing in backup {} matches {}", manifest.id, request.paths.join(", ")))
+            .with_hint(format!("`lifeboat show {} --files` lists what is in it", manifest.id)));
+    }
+    Ok(restored)
+}
+
+/// Writes the tar stream of a source.
+///
+/// # Errors
+/// As for a restore; and when `out` refuses.
+pub fn cat(
+    reader: &Reader,
+    manifest: &Manifest,
+    source: &SourceName,
+    workers: usize,
+    out: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let sources = chosen_sources(manifest, Some(source))?;
+    let written = |cause| Error::new(Code::RestoreFailed, format!("cannot write the tar stream: {cause}"));
+    for entry in sources {
+        progress.begin(&format!("reading {source}"), Some(entry.logical_bytes));
+        let mut plan = reader.plan(entry)?;
+        let id_key = plan.id_key();
+        let mut pending = VecDeque::new();
+        std::thread::scope(|scope| -> Result<()> {
+            let mut waiting = VecDeque::new();
+            let mut at_end = false;
+            loop {
+                while !at_end && waiting.len() < workers * 2 {
+                    if pending.is_empty() {
+                        match plan.next_piece()? {
+                            Some(piece) => pending.extend(piece.segments),
+                            None => at_end = true,
+                        }
+                    }
+                    if let Some(segment) = pending.pop_front() {
+                        waiting.push_back(scope.spawn(move || reader.segment(&segment, &id_key)));
+                    }
+                }
+                let Some(next) = waiting.pop_front() else { break };
+                let plain = next.join().map_err(|_| Error::new(Code::Internal, "a reading thread panicked"))??;
+                out.write_all(&plain).map_err(written)?;
+                progress.advance(plain.len() as u64);
+            }
+            Ok(())
+        })?;
+        progress.end();
+    }
+    out.flush().map_err(written)
+}
+
+fn chosen_sources<'a>(manifest: &'a Manifest, name: Option<&SourceName>) -> Result<Vec<&'a SourceEntry>> {
+    let sources: Vec<&SourceEntry> =
+        manifest.sources.iter().filter(|source| name.is_none_or(|name| *name == source.name)).collect();
+    match (name, sources.is_empty()) {
+        (Some(name), true) => {
+            let there: Vec<&str> = manifest.sources.iter().map(|s| s.name.as_str()).collect();
+            Err(Error::new(Code::NotFound, format!("backup {} has no source {name}", manifest.id))
+                .with_hint(format!("it has: {}", there.join(", "))))
+        }
+        _ => Ok(sources),
+    }
+}
+
+fn must_be_empty(target: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(target) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => false,
+        Err(cause) => {
+            return Err(Error::new(Code::RestoreFailed, format!("cannot use {} to restore into: {cause}", target.display())));
+        }
+    };
+    if entries {
+        return Err(Error::new(Code::TargetNotEmpty, format!("{} is not empty", target.display()))
+            .with_hint("name a new folder, or add --overwrite to replace what is in the way"));
+    }
+    Ok(())
+}
+
+/// Which members are wanted.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    globs: Option<Gitignore>,
+    link_targets: HashSet<Vec<u8>>,
+}
+
+impl Selection {
+    /// Everything.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { globs: None, link_targets: HashSet::new() }
+    }
+
+    /// What the globs match; everything where there are none.
+    ///
+    /// # Errors
+    /// When a glob is malformed.
+    pub fn parse(globs: &[String]) -> Result<Self> {
+        if globs.is_empty() {
+            return Ok(Self::everything());
+        }
+        let wrong = |glob: &str, cause: ignore::Error| Error::new(Code::Usage, format!("{glob:?} is not a glob: {cause}"));
+        let mut builder = GitignoreBuilder::new("");
+        for glob in globs {
+            builder.add_line(None, glob).map_err(|cause| wrong(glob, cause))?;
+        }
+        let globs = builder.build().map_err(|cause| wrong(&globs.join(" "), cause))?;
+        Ok(Self { globs: Some(globs), link_targets: HashSet::new() })
+    }
+
+    /// Whether a member is wanted.
+    #[must_use]
+    pub fn wants(&self, path: &[u8]) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+        let Some(globs) = &self.globs else { return true };
+        let as_path = Path::new(std::ffi::OsStr::from_bytes(path));
+        // A path with a root never stands in contents of ours; the matcher would not take one.
+        (as_path.is_relative() && globs.matched_path_or_any_parents(as_path, false).is_ignore())
+            || self.link_targets.contains(path)
+    }
+
+    /// A hard link that is wanted brings the file that it is another name of.
+    fn with_link_targets(&self, reader: &Reader, source: &SourceEntry) -> Result<Self> {
+        let mut wider = self.clone();
+        if self.globs.is_none() {
+            return Ok(wider);
+        }
+        let mut plan = reader.plan(source)?;
+        while let Some(piece) = plan.next_piece()? {
+            for member in piece.members {
+                if let (MemberKind::Hardlink, Some(target)) = (member.kind, member.link)
+                    && self.wants(&member.path.0)
+                {
+                    wider.link_targets.insert(target.0);
+                }
+            }
+        }
+        Ok(wider)
+    }
+}
+
+enum Task {
+    /// A segment of whole members.
+    Whole(Located),
+    /// A part of a large file's data.
+    Data { large: Arc<Large>, segment: Located, offset: u64 },
+}
+
+/// Unpacks all wanted pieces of a source.
+///
+/// # Errors
+/// The first of any worker; the others stop then.
+pub fn unpack_source(
+    reader: &Reader,
+    mut plan: Plan,
+    unpacker: &Unpacker,
+    selection: &Selection,
+    workers: usize,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let id_key = plan.id_key();
+    let failure: Mutex<Option<Error>> = Mutex::new(None);
+    let (sender, receiver) = sync_channel(workers * TASKS_PER_WORKER);
+    let receiver = Mutex::new(receiver);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(task) = next(&receiver) {
+                    if lock(&failure).is_some() {
+                        // The channel is emptied, so that the feeder is not left waiting.
+                        continue;
+                    }
+                    if let Err(error) = carry_out(task, reader, &id_key, unpacker, selection, progress) {
+                        lock(&failure).get_or_insert(error);
+                    }
+                }
+            });
+        }
+        let fed = feed(reader, &mut plan, unpacker, selection, &sender, &failure);
+        if let Err(error) = fed {
+            lock(&failure).get_or_insert(error);
+        }
+        drop(sender);
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn feed(
+    reader: &Reader,
+    plan: &mut Plan,
+    unpacker: &Unpacker,
+    selection: &Selection,
+    tasks: &SyncSender<Task>,
+    failure: &Mutex<Option<Error>>,
+) -> Result<()> {
+    let id_key = plan.id_key();
+    let closed = |_| Error::new(Code::Internal, "the restoring threads are gone");
+    while let Some(piece) = plan.next_piece()? {
+        if lock(failure).is_some() {
+            return Ok(());
+        }
+        if !piece.members.iter().any(|member| selection.wants(&member.path.0)) {
+            continue;
+        }
+        let mut segments = piece.segments.into_iter();
+        let Some(first) = segments.next() else { continue };
+        if segments.len() == 0 {
+            tasks.send(Task::Whole(first)).map_err(closed)?;
+            continue;
+        }
+        let header = reader.segment(&first, &id_key)?;
+        let Some(large) = unpacker.begin_large(&header, &|path| selection.wants(path))? else { continue };
+        let large = Arc::new(large);
+        let mut offset = 0;
+        for segment in segments {
+            let length = segment.plain.bytes;
+            tasks.send(Task::Data { large: Arc::clone(&large), segment, offset }).map_err(closed)?;
+            offset += length;
+        }
+        finish_if_last(large)?;
+    }
+    Ok(())
+}
+
+fn carry_out(
+    task: Task,
+    reader: &Reader,
+    id_key: &[u8; 32],
+    unpacker: &Unpacker,
+    selection: &Selection,
+    progress: &dyn Progress,
+) -> Result<()> {
+    match task {
+        Task::Whole(segment) => {
+            let plain = reader.segment(&segment, id_key)?;
+            unpacker.unpack(&plain, &|path| selection.wants(path))?;
+            progress.advance(plain.len() as u64);
+        }
+        Task::Data { large, segment, offset } => {
+            let plain = reader.segment(&segment, id_key)?;
+            large.write_at(offset, &plain)?;
+            progress.advance(plain.len() as u64);
+            finish_if_last(large)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whoever holds a large file last sets its times and modes.
+fn finish_if_last(large: Arc<Large>) -> Result<()> {
+    match Arc::into_inner(large) {
+        Some(large) => Ok(large.finish()?),
+        None => Ok(()),
+    }
+}
+
+fn next(receiver: &Mutex<Receiver<Task>>) -> Option<Task> {
+    lock(receiver).recv().ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_select_files_and_whole_folders() {
+        let wants = |globs: &[&str], path: &str| {
+            let globs: Vec<String> = globs.iter().map(|&g| g.to_owned()).collect();
+            Selection::parse(&globs).unwrap().wants(path.as_bytes())
+        };
+        assert!(wants(&[], "srv/a"));
+        assert!(wants(&["*.pdf"], "srv/shop/docs/a.pdf"));
+        assert!(!wants(&["*.pdf"], "srv/shop/docs/a.txt"));
+        assert!(wants(&["srv/shop/docs"], "srv/shop/docs/deep/a.txt"));
+        assert!(wants(&["/srv/shop/docs"], "srv/shop/docs/a.txt"));
+        assert!(!wants(&["srv/shop/docs"], "srv/shop/other/a.txt"));
+        assert!(wants(&["a.txt", "b.txt"], "x/b.txt"));
+    }
+}

@@ -1,0 +1,219 @@
+//! The state folder of this host: its keys, its locks, what its sources remember. Everything in it can be lost at
+//! the price of one full backup, except that a new host key must be made known to the vault.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use rand::RngExt;
+
+use crate::domain::ids::{JobName, SourceName, VaultId};
+use crate::error::{Code, Diagnostic};
+use crate::seal::HostSecret;
+
+/// What is wrong with the state folder.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The system refused.
+    #[error("cannot {verb} {}", path.display())]
+    Io {
+        /// `read`, `write`, ...
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// A file of ours does not hold what we write there.
+    #[error("{} does not hold what lifeboat writes there", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process works on the job.
+    #[error("job {job} is being worked on by {holder}")]
+    Locked {
+        /// The job.
+        job: JobName,
+        /// `process 4711 (backup) since 2026-11-22 02:00:00 UTC`.
+        holder: String,
+    },
+}
+
+impl Diagnostic for StateError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Locked { .. } => Code::Locked,
+            Self::Io { .. } | Self::Damaged { .. } => Code::StateFailed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Locked { .. } => Some("wait for it to end; `ps` shows it. A process that died holds nothing".to_owned()),
+            Self::Damaged { path } => Some(format!("move {} away; the next backup is a full one", path.display())),
+            Self::Io { path, cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+                Some(format!("run as the user that owns {}, or point `state_dir` elsewhere", path.display()))
+            }
+            Self::Io { .. } => None,
+        }
+    }
+}
+
+/// The state folder.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+impl StateDir {
+    /// Makes the folder if it is missing, for this user alone.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(root: &Path) -> Result<Self, StateError> {
+        let state = Self { root: root.to_owned() };
+        make_private(root)?;
+        Ok(state)
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The catalog's file.
+    #[must_use]
+    pub fn catalog(&self) -> PathBuf {
+        self.root.join("catalog.sqlite")
+    }
+
+    /// The secret key that signs this host's manifests and records.
+    #[must_use]
+    pub fn host_key(&self) -> PathBuf {
+        self.root.join("host.key")
+    }
+
+    /// Where a source's memory of its last backup lies; its folder is made.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn memory(&self, vault: &VaultId, job: &JobName, source: &SourceName) -> Result<PathBuf, StateError> {
+        let folder = self.root.join("memory").join(vault.as_str()).join(job.as_str());
+        make_private(&folder)?;
+        Ok(folder.join(format!("{source}.memory")))
+    }
+
+    /// The host's secret; made on first use.
+    ///
+    /// # Errors
+    /// When it cannot be read or made, or is not one.
+    pub fn host_secret(&self) -> Result<HostSecret, StateError> {
+        let path = self.root.join("host.secret");
+        match fs::read_to_string(&path) {
+            Ok(text) => HostSecret::from_hex(&text).ok_or(StateError::Damaged { path }),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                let secret = HostSecret::from_random(rand::rng().random());
+                let io = |cause| StateError::Io { verb: "write", path: path.clone(), cause };
+                let mut file = tempfile::NamedTempFile::new_in(&self.root).map_err(io)?;
+                writeln!(file, "{}", secret.to_hex()).and_then(|()| file.as_file().sync_all()).map_err(io)?;
+                // Two first runs at once must end with the same secret.
+                match file.persist_noclobber(&path) {
+                    Ok(_) => Ok(secret),
+                    Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => self.host_secret(),
+                    Err(error) => Err(io(error.error)),
+                }
+            }
+            Err(cause) => Err(StateError::Io { verb: "read", path, cause }),
+        }
+    }
+
+    /// Takes the job for this process until the lock is dropped; the kernel frees it when the process dies.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`] at once when another process has it.
+    pub fn lock(&self, job: &JobName, doing: &str, now: DateTime<Utc>) -> Result<JobLock, StateError> {
+        let folder = self.root.join("locks");
+        make_private(&folder)?;
+        let path = folder.join(format!("{job}.lock"));
+        let io = |verb, cause| StateError::Io { verb, path: path.clone(), cause };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|cause| io("open", cause))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // The holder writes its line right after it has the lock; before that it has no name yet.
+                let _ = file.read_to_string(&mut holder);
+                let holder = match holder.trim() {
+                    "" => "another process".to_owned(),
+                    line => line.to_owned(),
+                };
+                return Err(StateError::Locked { job: job.clone(), holder });
+            }
+            Err(TryLockError::Error(cause)) => return Err(io("lock", cause)),
+        }
+        let line = format!("process {} ({doing}) since {}\n", std::process::id(), now.format("%Y-%m-%d %H:%M:%S UTC"));
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(line.as_bytes()))
+            .map_err(|cause| io("write", cause))?;
+        Ok(JobLock { _file: file })
+    }
+}
+
+/// Held while a process works on a job.
+#[derive(Debug)]
+pub struct JobLock {
+    _file: File,
+}
+
+fn make_private(folder: &Path) -> Result<(), StateError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|cause| StateError::Io { verb: "make", path: folder.to_owned(), cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_made_once_and_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("state")).unwrap();
+        let first = state.host_secret().unwrap().to_hex();
+        assert_eq!(state.host_secret().unwrap().to_hex(), first);
+        let mode = fs::metadata(dir.path().join("state/host.secret")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(dir.path().join("state/host.secret"), "short").unwrap();
+        assert!(matches!(state.host_secret(), Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_job_is_held_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let (shop, mail): (JobName, JobName) = ("shop".parse().unwrap(), "mail".parse().unwrap());
+        let now = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
+        let held = state.lock(&shop, "backup", now).unwrap();
+        let error = state.lock(&shop, "drill", now).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {} (backup) since 2026-09-21", std::process::id())), "{error}");
+        state.lock(&mail, "backup", now).unwrap();
+        drop(held);
+        state.lock(&shop, "backup", now).unwrap();
+    }
+}

@@ -1,0 +1,278 @@
+//! Reading one source of one backup: its lists, its contents, its segments. Everything is held against the name or
+//! the statement that leads to it, in the order of [`crate::seal::Opener`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+
+use crate::domain::contents::{Facts, Line, Member, Note, PieceSegment};
+use crate::domain::ids::ObjectId;
+use crate::domain::manifest::SourceEntry;
+use crate::domain::segment::MAX_PLAIN_BYTES;
+use crate::seal::{Opener, SealError};
+use crate::storage::Storage;
+
+use super::lists::{self, ListLine};
+use super::{VaultError, layout};
+
+/// The version of the contents that this program reads.
+const CONTENTS_VERSION: u32 = 1;
+/// No stored object is larger than the largest segment, incompressible, with its age header.
+pub const MAX_OBJECT_BYTES: u64 = MAX_PLAIN_BYTES as u64 + 1024 * 1024;
+/// A list of the most lines there may be, not compressed, is smaller than this.
+const MAX_LIST_BYTES: u64 = 1024 * 1024;
+
+/// Fetches and opens. May be shared between threads; its calls block the calling one.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    runtime: Handle,
+    storage: Arc<dyn Storage>,
+    opener: Arc<Opener>,
+}
+
+/// A segment that the lists and the contents agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Located {
+    /// The object.
+    pub object: ObjectId,
+    /// Its size.
+    pub stored_bytes: u64,
+    /// What the contents say of it.
+    pub plain: PieceSegment,
+}
+
+/// A piece of the plan that the backup was written by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedPiece {
+    /// Its segments, in order.
+    pub segments: Vec<Located>,
+    /// Its members, in order.
+    pub members: Vec<Member>,
+}
+
+/// What stands at the end of the contents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// What did not go as it should.
+    pub notes: Vec<Note>,
+    /// What must be true of the restored source.
+    pub facts: Option<Facts>,
+}
+
+impl Reader {
+    /// Reads from `storage` with `opener`'s identities.
+    #[must_use]
+    pub fn new(runtime: Handle, storage: Arc<dyn Storage>, opener: Arc<Opener>) -> Self {
+        Self { runtime, storage, opener }
+    }
+
+    /// Opens the plan of a source: its contents and lists, read as they are needed.
+    ///
+    /// # Errors
+    /// When the first part of the contents cannot be had or opened, or is not this source's.
+    pub fn plan(&self, source: &SourceEntry) -> Result<Plan, VaultError> {
+        let mut plan = Plan {
+            reader: self.clone(),
+            source: source.name.to_string(),
+            contents: source.contents.iter().copied().collect(),
+            lists: source.lists.iter().copied().collect(),
+            lines: VecDeque::new(),
+            text: Vec::new(),
+            read_to: 0,
+            ahead: None,
+            id_key: [0; 32],
+            config: serde_json::Value::Null,
+            tail: Tail::default(),
+            counted: Counted::default(),
+        };
+        match plan.next_line()? {
+            Some(Line::Head { version, .. }) if version > CONTENTS_VERSION => {
+                return Err(VaultError::NewerVersion { what: "a backup's contents".to_owned(), version });
+            }
+            Some(Line::Head { source: name, id_key, config, .. }) if name == source.name => {
+                hex::decode_to_slice(&id_key, &mut plan.id_key)
+                    .map_err(|_| plan.broken("its id key is not one"))?;
+                plan.config = config;
+            }
+            _ => return Err(plan.broken("they do not begin with the head of this source")),
+        }
+        plan.ahead = plan.next_line()?;
+        Ok(plan)
+    }
+
+    /// Fetches and opens one segment.
+    ///
+    /// # Errors
+    /// When it is missing, damaged, or not sealed to us.
+    pub fn segment(&self, segment: &Located, id_key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        let stored = self.fetch(&segment.object)?;
+        self.opener
+            .open_segment(&segment.object, &stored, &segment.plain, id_key)
+            .map_err(|error| blame(error, &segment.object))
+    }
+
+    fn fetch(&self, object: &ObjectId) -> Result<Bytes, VaultError> {
+        Ok(self.runtime.block_on(self.storage.get(&layout::object_key(object), MAX_OBJECT_BYTES))?)
+    }
+}
+
+/// Fetches a list and compares it with its name.
+///
+/// # Errors
+/// When it is missing, or not what its name says.
+pub async fn fetch_list(storage: &dyn Storage, list: &ObjectId) -> Result<Vec<ListLine>, VaultError> {
+    let bytes = storage.get(&layout::list_key(list), MAX_LIST_BYTES).await?;
+    if Sha256::digest(&bytes).as_slice() != list.0 {
+        return Err(VaultError::Damaged {
+            key: layout::list_key(list),
+            reason: "its bytes are not those that its name says".to_owned(),
+        });
+    }
+    lists::decode(list, &bytes)
+}
+
+/// Says which object it was.
+fn blame(error: SealError, object: &ObjectId) -> VaultError {
+    match error {
+        SealError::Damaged { reason } => VaultError::Damaged { key: layout::object_key(object), reason },
+        other => VaultError::Seal(other),
+    }
+}
+
+/// Walks through the pieces of a source, in order, with bounded memory.
+#[derive(Debug)]
+pub struct Plan {
+    reader: Reader,
+    source: String,
+    contents: VecDeque<ObjectId>,
+    lists: VecDeque<ObjectId>,
+    lines: VecDeque<ListLine>,
+    /// Opened contents, read up to `read_to`.
+    text: Vec<u8>,
+    read_to: usize,
+    ahead: Option<Line>,
+    id_key: [u8; 32],
+    config: serde_json::Value,
+    tail: Tail,
+    counted: Counted,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counted {
+    pieces: u64,
+    members: u64,
+    tar_bytes: u64,
+}
+
+impl Plan {
+    /// The key of this source's segment ids.
+    #[must_use]
+    pub fn id_key(&self) -> [u8; 32] {
+        self.id_key
+    }
+
+    /// The job's settings when the backup was made, without secrets.
+    #[must_use]
+    pub fn config(&self) -> &serde_json::Value {
+        &self.config
+    }
+
+    /// What stood after the pieces; complete once [`Plan::next_piece`] gave `None`.
+    #[must_use]
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// The next piece; `None` after the last, when the totals at the end agree.
+    ///
+    /// # Errors
+    /// When contents and lists disagree, or cannot be had.
+    pub fn next_piece(&mut self) -> Result<Option<PlannedPiece>, VaultError> {
+        let named = match self.ahead.take() {
+            Some(Line::Piece(named)) => named,
+            other => {
+                self.read_tail(other)?;
+                return Ok(None);
+            }
+        };
+        let mut segments = Vec::with_capacity(named.len());
+        for plain in named {
+            let line = self.next_list_line()?;
+            if line.id != plain.id {
+                return Err(self.broken("their segments are not those of the lists"));
+            }
+            self.counted.tar_bytes += plain.bytes;
+            segments.push(Located { object: line.object, stored_bytes: line.stored_bytes, plain });
+        }
+        let mut members = Vec::new();
+        self.ahead = loop {
+            match self.next_line()? {
+                Some(Line::Member(member)) => members.push(*member),
+                other => break other,
+            }
+        };
+        self.counted.pieces += 1;
+        self.counted.members += members.len() as u64;
+        Ok(Some(PlannedPiece { segments, members }))
+    }
+
+    fn read_tail(&mut self, first: Option<Line>) -> Result<(), VaultError> {
+        let mut line = first;
+        loop {
+            match line {
+                Some(Line::Note(note)) => self.tail.notes.push(note),
+                Some(Line::Facts(facts)) => self.tail.facts = Some(facts),
+                Some(Line::End { pieces, members, tar_bytes }) => {
+                    if (Counted { pieces, members, tar_bytes }) != self.counted {
+                        return Err(self.broken("their totals do not agree"));
+                    }
+                    if self.next_line()?.is_some() || !self.lines.is_empty() || !self.lists.is_empty() {
+                        return Err(self.broken("something stands after their end"));
+                    }
+                    return Ok(());
+                }
+                Some(_) => return Err(self.broken("a line stands where it must not")),
+                None => return Err(self.broken("they are cut short")),
+            }
+            line = self.next_line()?;
+        }
+    }
+
+    fn next_list_line(&mut self) -> Result<ListLine, VaultError> {
+        while self.lines.is_empty() {
+            let list = self.lists.pop_front().ok_or_else(|| self.broken("they name more segments than the lists"))?;
+            self.lines = self.reader.runtime.block_on(fetch_list(&*self.reader.storage, &list))?.into();
+        }
+        self.lines.pop_front().ok_or_else(|| self.broken("they name more segments than the lists"))
+    }
+
+    fn next_line(&mut self) -> Result<Option<Line>, VaultError> {
+        loop {
+            if let Some(length) = self.text[self.read_to..].iter().position(|&b| b == b'\n') {
+                let line = &self.text[self.read_to..self.read_to + length];
+                let parsed = serde_json::from_slice(line).map_err(|cause| VaultError::Contents {
+                    source_name: self.source.clone(),
+                    reason: format!("a line cannot be read: {cause}"),
+                })?;
+                self.read_to += length + 1;
+                return Ok(Some(parsed));
+            }
+            let Some(object) = self.contents.pop_front() else {
+                return if self.read_to == self.text.len() { Ok(None) } else { Err(self.broken("they are cut short")) };
+            };
+            let stored = self.reader.fetch(&object)?;
+            let opened =
+                self.reader.opener.open_contents(&object, &stored).map_err(|error| blame(error, &object))?;
+            self.text.drain(..self.read_to);
+            self.read_to = 0;
+            self.text.extend_from_slice(&opened);
+        }
+    }
+
+    fn broken(&self, reason: &str) -> VaultError {
+        VaultError::Contents { source_name: self.source.clone(), reason: reason.to_owned() }
+    }
+}

@@ -1,0 +1,324 @@
+//! Putting segments into the vault: seal what is new, name again what is there, and know what was added.
+//!
+//! The order of VAULT.md's commit is kept by the caller: segments, then contents, then lists, then `settle` and a
+//! sync, then the signature, then the manifest.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::domain::ids::{KeyedId, ObjectId};
+use crate::domain::segment::{MAX_LIST_LINES, SegmentRef};
+use crate::seal::{SealError, Sealer, keyed_id};
+use crate::storage::{Put, Storage, StorageError};
+
+use super::{VaultError, layout, lists};
+
+/// Uploads under way at once.
+const MAX_UPLOADS: usize = 16;
+
+/// An object that a writer may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    object: ObjectId,
+    stored_bytes: u64,
+}
+
+/// The segments of one source, on their way into the vault. Shared by all threads of a run.
+pub struct SegmentStore {
+    runtime: Handle,
+    storage: Arc<dyn Storage>,
+    id_key: [u8; 32],
+    known: Mutex<HashMap<KeyedId, Known>>,
+    slots: Arc<Semaphore>,
+    failure: Arc<Mutex<Option<StorageError>>>,
+    new_segments: AtomicU64,
+    new_bytes: Arc<AtomicU64>,
+}
+
+/// What storing a segment came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// Its content stands in the base or was stored by this run already: named again.
+    Reused(SegmentRef),
+    /// Sealed and on its way.
+    New(SegmentRef),
+}
+
+impl Stored {
+    /// The segment, either way.
+    #[must_use]
+    pub fn segment(self) -> SegmentRef {
+        match self {
+            Self::Reused(segment) | Self::New(segment) => segment,
+        }
+    }
+}
+
+impl SegmentStore {
+    /// `base`: what may be named again, each confirmed to lie in the store (see [`confirmed`]).
+    #[must_use]
+    pub fn new(
+        runtime: Handle,
+        storage: Arc<dyn Storage>,
+        id_key: [u8; 32],
+        base: impl IntoIterator<Item = (KeyedId, ObjectId, u64)>,
+    ) -> Self {
+        let known = base.into_iter().map(|(id, object, stored_bytes)| (id, Known { object, stored_bytes })).collect();
+        Self {
+            runtime,
+            storage,
+            id_key,
+            known: Mutex::new(known),
+            slots: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            failure: Arc::new(Mutex::new(None)),
+            new_segments: AtomicU64::new(0),
+            new_bytes: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// Whether every one of these segments may be named again.
+    #[must_use]
+    pub fn knows(&self, segments: &[SegmentRef]) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().all(|segment| {
+            known.get(&segment.id) == Some(&Known { object: segment.object, stored_bytes: segment.stored_bytes })
+        })
+    }
+
+    /// Stores a segment, or names it again. Returns when it is handed to the store, not when the store has it:
+    /// [`SegmentStore::settle`] waits for that.
+    ///
+    /// # Errors
+    /// When sealing fails, or an earlier upload failed.
+    pub fn store(&self, sealer: &mut Sealer, plain: &[u8]) -> Result<Stored, VaultError> {
+        let id = keyed_id(&self.id_key, plain);
+        let plain_bytes = plain.len() as u64;
+        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            let Known { object, stored_bytes } = *known;
+            return Ok(Stored::Reused(SegmentRef { object, stored_bytes, id, plain_bytes }));
+        }
+        let sealed = sealer.seal(plain)?;
+        let stored_bytes = sealed.bytes.len() as u64;
+        self.upload(layout::object_key(&sealed.object), sealed.bytes)?;
+        self.new_segments.fetch_add(1, Ordering::Relaxed);
+        let segment = SegmentRef { object: sealed.object, stored_bytes, id, plain_bytes };
+        let known = Known { object: sealed.object, stored_bytes };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id, known);
+        Ok(Stored::New(segment))
+    }
+
+    /// Stores a list of segments under its hash.
+    ///
+    /// # Errors
+    /// When an upload failed.
+    fn store_list(&self, lines: &[SegmentRef]) -> Result<ObjectId, VaultError> {
+        let (list, bytes) = lists::encode(lines)?;
+        self.upload(layout::list_key(&list), bytes)?;
+        Ok(list)
+    }
+
+    fn upload(&self, key: String, bytes: Bytes) -> Result<(), VaultError> {
+        let slots = Arc::clone(&self.slots);
+        let permit = self.runtime.block_on(slots.acquire_owned()).map_err(|_| VaultError::WriterClosed)?;
+        self.check_failure()?;
+        let (storage, failure, added) =
+            (Arc::clone(&self.storage), Arc::clone(&self.failure), Arc::clone(&self.new_bytes));
+        self.runtime.spawn(async move {
+            let size = bytes.len() as u64;
+            match storage.put(&key, bytes).await {
+                Ok(Put::Created) => drop(added.fetch_add(size, Ordering::Relaxed)),
+                Ok(Put::Existed) => {}
+                Err(error) => drop(failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error)),
+            }
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    fn check_failure(&self) -> Result<(), VaultError> {
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the store has taken everything.
+    ///
+    /// # Errors
+    /// The first upload's that failed.
+    pub fn settle(&self) -> Result<(), VaultError> {
+        let all = u32::try_from(MAX_UPLOADS).unwrap_or(u32::MAX);
+        let permit = self.runtime.block_on(self.slots.acquire_many(all)).map_err(|_| VaultError::WriterClosed)?;
+        drop(permit);
+        self.check_failure()
+    }
+
+    /// Segments and bytes that this run added so far, lists included in the bytes; final after [`SegmentStore::settle`].
+    #[must_use]
+    pub fn added(&self) -> (u64, u64) {
+        (self.new_segments.load(Ordering::Relaxed), self.new_bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl std::fmt::Debug for SegmentStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentStore").field("storage", &self.storage).finish_non_exhaustive()
+    }
+}
+
+/// Collects a source's segments into lists. A list ends after a segment whose id says so, so that a segment more or
+/// less at one place leaves the other lists as they were.
+#[derive(Debug, Default)]
+pub struct ListWriter {
+    lines: Vec<SegmentRef>,
+    lists: Vec<ObjectId>,
+    totals: ListTotals,
+    counted: HashSet<ObjectId>,
+}
+
+/// Sums over a source's segments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ListTotals {
+    /// Segments named.
+    pub segments: u64,
+    /// Their plain bytes.
+    pub plain_bytes: u64,
+    /// Their stored bytes, an object that is named twice counted once.
+    pub stored_bytes: u64,
+}
+
+/// A list ends, on average, after this many lines.
+const USUAL_LIST_LINES: u32 = 1024;
+
+impl ListWriter {
+    /// Adds the next segment in the order of the tar.
+    ///
+    /// # Errors
+    /// When an upload failed.
+    pub fn push(&mut self, store: &SegmentStore, segment: SegmentRef) -> Result<(), VaultError> {
+        self.totals.segments += 1;
+        self.totals.plain_bytes += segment.plain_bytes;
+        if self.counted.insert(segment.object) {
+            self.totals.stored_bytes += segment.stored_bytes;
+        }
+        self.lines.push(segment);
+        let [a, b, c, d, ..] = segment.id.0;
+        let ends = u32::from_le_bytes([a, b, c, d]).is_multiple_of(USUAL_LIST_LINES);
+        if ends || self.lines.len() == MAX_LIST_LINES {
+            self.lists.push(store.store_list(&self.lines)?);
+            self.lines.clear();
+        }
+        Ok(())
+    }
+
+    /// Stores the last list.
+    ///
+    /// # Errors
+    /// When an upload failed.
+    pub fn finish(mut self, store: &SegmentStore) -> Result<(Vec<ObjectId>, ListTotals), VaultError> {
+        if !self.lines.is_empty() {
+            self.lists.push(store.store_list(&self.lines)?);
+        }
+        Ok((self.lists, self.totals))
+    }
+}
+
+/// Cuts the contents into segments of their own and stores them. Only whole pieces' lines stand between two cuts
+/// (except within a piece too large for one segment), and the cuts follow the lines' own hashes, so that unchanged
+/// stretches are named again.
+pub struct ContentsWriter {
+    sealer: Sealer,
+    buffer: Vec<u8>,
+    segments: Vec<SegmentRef>,
+}
+
+/// No cut before this many bytes of lines.
+const CONTENTS_MIN_BYTES: usize = 128 * 1024;
+/// A cut here at the latest.
+const CONTENTS_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Between the two, one piece in so many ends a segment.
+const CONTENTS_CUT_EVERY: u8 = 8;
+
+impl ContentsWriter {
+    /// Seals with `sealer`.
+    #[must_use]
+    pub fn new(sealer: Sealer) -> Self {
+        Self { sealer, buffer: Vec::new(), segments: Vec::new() }
+    }
+
+    /// Adds the lines of one piece.
+    ///
+    /// # Errors
+    /// When sealing or an upload failed.
+    pub fn push(&mut self, store: &SegmentStore, lines: &[u8]) -> Result<(), VaultError> {
+        self.buffer.extend_from_slice(lines);
+        while self.buffer.len() > CONTENTS_MAX_BYTES {
+            let rest = self.buffer.split_off(CONTENTS_MAX_BYTES);
+            self.cut(store)?;
+            self.buffer = rest;
+        }
+        let ends = blake3::hash(lines).as_bytes()[0].is_multiple_of(CONTENTS_CUT_EVERY);
+        if ends && self.buffer.len() >= CONTENTS_MIN_BYTES { self.cut(store) } else { Ok(()) }
+    }
+
+    /// Ends the current segment.
+    ///
+    /// # Errors
+    /// When sealing or an upload failed.
+    pub fn cut(&mut self, store: &SegmentStore) -> Result<(), VaultError> {
+        if !self.buffer.is_empty() {
+            let plain = std::mem::take(&mut self.buffer);
+            self.segments.push(store.store(&mut self.sealer, &plain)?.segment());
+        }
+        Ok(())
+    }
+
+    /// Ends the contents and gives its segments.
+    ///
+    /// # Errors
+    /// When sealing or an upload failed.
+    pub fn finish(mut self, store: &SegmentStore) -> Result<Vec<SegmentRef>, VaultError> {
+        self.cut(store)?;
+        Ok(self.segments)
+    }
+}
+
+impl std::fmt::Debug for ContentsWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContentsWriter").field("segments", &self.segments.len()).finish_non_exhaustive()
+    }
+}
+
+/// Of the objects wanted, those that do not lie in the store with the size given: one listing, however many.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub async fn absent(
+    storage: &dyn Storage,
+    mut wanted: HashMap<ObjectId, u64>,
+) -> Result<HashMap<ObjectId, u64>, StorageError> {
+    if wanted.is_empty() {
+        return Ok(wanted);
+    }
+    storage
+        .list(layout::OBJECTS, &mut |listed| {
+            if let Some(object) = layout::parse_object_key(&listed.key)
+                && wanted.get(&object) == Some(&listed.size_bytes)
+            {
+                wanted.remove(&object);
+            }
+        })
+        .await?;
+    Ok(wanted)
+}
+
+impl From<SealError> for VaultError {
+    fn from(error: SealError) -> Self {
+        Self::Seal(error)
+    }
+}
