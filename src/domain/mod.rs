@@ -6,5 +6,6 @@ pub mod manifest;
 pub mod objectives;
 pub mod quantity;
 pub mod record;
+pub mod retention;
 pub mod schedule;
 pub mod segment;
