@@ -1,0 +1,410 @@
+//! The catalog against a plain model of it, against files that are none, and against its neighbours.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::contents::NoteClass;
+use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, RecordId};
+use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest, SourceEntry};
+use crate::domain::record::{
+    DrillEnvironment, DrillOutcome, DrillRecord, Phase, RECORD_VERSION, Record, RecordBody, RunOutcome, RunRecord,
+};
+
+fn moment(offset_nanos: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_790_000_000, 0).unwrap() + TimeDelta::nanoseconds(offset_nanos)
+}
+
+fn vault(number: u8) -> VaultId {
+    VaultId::from_random([number; 8])
+}
+
+fn job(number: u8) -> JobName {
+    format!("job{number}").parse().unwrap()
+}
+
+fn manifest(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Manifest {
+    Manifest {
+        kind: MANIFEST_TYPE.to_owned(),
+        version: MANIFEST_VERSION,
+        vault: vault(vault_number),
+        job: job(job_number),
+        id: BackupId::from_random([number; 8]),
+        sequence: u64::from(number),
+        completeness: if number.is_multiple_of(5) { Completeness::Partial } else { Completeness::Complete },
+        host: "web-1".to_owned(),
+        tool: "lifeboat 0.1.0".to_owned(),
+        started: moment(nanos),
+        committed: moment(nanos + 1_234_567_891),
+        recovery_point: moment(nanos + 1),
+        recipient_set: "ab".repeat(32),
+        recipients: vec!["age1x".to_owned(), "age1'y\"".to_owned()],
+        previous: (number > 1).then_some(ManifestHash([number - 1; 32])),
+        sources: vec![SourceEntry {
+            name: "db".parse().unwrap(),
+            kind: "sqlite".to_owned(),
+            recovery_point: moment(nanos + 1),
+            lists: vec![ObjectId([1; 32])],
+            contents: vec![],
+            logical_bytes: 10 * u64::from(number),
+            stored_bytes: 5,
+            new_bytes: 3,
+            segments: 2,
+            new_segments: 1,
+            notes: BTreeMap::from([(NoteClass::Vanished, 2)]),
+        }],
+    }
+}
+
+fn record(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
+    let body = if number.is_multiple_of(2) {
+        RecordBody::Run(RunRecord {
+            outcome: if number.is_multiple_of(3) { RunOutcome::Failed } else { RunOutcome::Success },
+            started: moment(nanos),
+            finished: moment(nanos + 7),
+            duration_seconds: f64::from(number) / 3.0,
+            backup: (number > 3).then(|| BackupId::from_random([number; 8])),
+            logical_bytes: 1,
+            stored_bytes: 2,
+            new_bytes: 3,
+            errors: 4,
+            error_code: number.is_multiple_of(3).then(|| "storage-full".to_owned()),
+        })
+    } else {
+        RecordBody::Drill(DrillRecord {
+            outcome: if number.is_multiple_of(3) { DrillOutcome::Failed } else { DrillOutcome::Passed },
+            backup: (number > 3).then(|| BackupId::from_random([number; 8])),
+            recovery_point: (number > 3).then(|| moment(nanos - 9)),
+            started: moment(nanos),
+            finished: moment(nanos + 9),
+            rto_seconds: 0.1 + f64::from(number),
+            rto_objective_seconds: (number > 5).then_some(3600.0),
+            rto_met: number.is_multiple_of(3),
+            rpo_seconds: (number > 3).then_some(1e-9),
+            phases: vec![Phase { name: "fetch".to_owned(), seconds: 0.25 }],
+            checks_passed: 3,
+            checks_failed: u64::from(number.is_multiple_of(3)),
+            refutes_backup: number.is_multiple_of(9),
+            error_code: None,
+            restored_bytes: 99,
+            environment: DrillEnvironment {
+                cores: 2,
+                storage: "folder".to_owned(),
+                confinement: "none-run".to_owned(),
+                cold_cache: true,
+            },
+        })
+    };
+    Record {
+        version: RECORD_VERSION,
+        vault: vault(vault_number),
+        job: job(job_number),
+        id: RecordId::from_random([number; 8]),
+        host: "web-1".to_owned(),
+        tool: "lifeboat 0.1.0".to_owned(),
+        recorded: moment(nanos + 10),
+        body,
+        details: number.is_multiple_of(4).then_some(ObjectId([number; 32])),
+    }
+}
+
+fn hash(number: u8) -> ManifestHash {
+    ManifestHash([number; 32])
+}
+
+/// Runs on a folder of its own.
+fn with_folder<T, F: Future<Output = T>>(test: impl FnOnce(PathBuf) -> F) -> T {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(test(folder.path().join("catalog.db")))
+}
+
+async fn all(catalog: &Catalog, vault: &VaultId) -> (Vec<BackupRow>, Vec<RunRow>, Vec<DrillRow>) {
+    let backups = catalog.backups(vault, None).await.unwrap();
+    (backups, catalog.runs(vault, None).await.unwrap(), catalog.drills(vault, None).await.unwrap())
+}
+
+#[test]
+fn what_goes_in_comes_out_to_the_last_digit() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        let taken = manifest(1, 1, 7, 123_456_789);
+        catalog.record_backup(&taken, hash(7)).await.unwrap();
+        assert_eq!(catalog.backups(&vault(1), Some(&job(1))).await.unwrap(), [BackupRow::of(&taken, hash(7))]);
+        assert_eq!(catalog.backups(&vault(1), Some(&job(2))).await.unwrap(), []);
+        assert_eq!(catalog.backups(&vault(2), None).await.unwrap(), []);
+        for number in 1..=12 {
+            let record = record(1, 1, number, i64::from(number));
+            catalog.record(&record).await.unwrap();
+            match record.body {
+                RecordBody::Run(run) => {
+                    let row = catalog.runs(&vault(1), Some(&job(1))).await.unwrap().pop().unwrap();
+                    assert_eq!((row.run, row.id, row.details), (run, record.id, record.details));
+                }
+                RecordBody::Drill(drill) => {
+                    let row = catalog.drills(&vault(1), Some(&job(1))).await.unwrap().pop().unwrap();
+                    assert_eq!((row.drill, row.id, row.recorded), (drill, record.id, record.recorded));
+                }
+            }
+        }
+        assert_eq!(catalog.vaults().await.unwrap(), [vault(1)]);
+    });
+}
+
+#[test]
+fn answers_are_in_the_order_of_time_whatever_the_fraction_of_a_second() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        for (number, nanos) in [(1, 1_500_000_000), (2, 2_000_000_000), (3, 1_500_000_001), (4, -1)] {
+            catalog.record_backup(&manifest(1, 1, number, nanos), hash(number)).await.unwrap();
+        }
+        let order: Vec<u64> = catalog.backups(&vault(1), None).await.unwrap().iter().map(|row| row.sequence).collect();
+        assert_eq!(order, [4, 1, 3, 2]);
+    });
+}
+
+#[test]
+fn what_was_seen_never_falls_and_survives_a_rebuild() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        assert_eq!(catalog.highest_seen(&vault(1), &job(1)).await.unwrap(), None);
+        for sequence in [3, 9, 4] {
+            catalog.saw(&vault(1), &job(1), sequence).await.unwrap();
+        }
+        catalog.record_backup(&manifest(1, 1, 2, 0), hash(2)).await.unwrap();
+        catalog.replace(&vault(1), &[], &[]).await.unwrap();
+        assert_eq!(catalog.highest_seen(&vault(1), &job(1)).await.unwrap(), Some(9));
+        assert_eq!(catalog.backups(&vault(1), None).await.unwrap(), []);
+        let refused = catalog.saw(&vault(1), &job(1), u64::MAX).await.unwrap_err();
+        assert!(matches!(refused, CatalogError::TooLarge { .. }), "{refused}");
+    });
+}
+
+#[test]
+fn a_rebuild_with_something_of_another_vault_changes_nothing() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        catalog.record_backup(&manifest(1, 1, 2, 0), hash(2)).await.unwrap();
+        let foreign = catalog.replace(&vault(1), &[(manifest(2, 1, 3, 0), hash(3))], &[]).await.unwrap_err();
+        assert!(matches!(foreign, CatalogError::OtherVault { .. }), "{foreign}");
+        let foreign = catalog.replace(&vault(1), &[], &[record(2, 1, 3, 0)]).await.unwrap_err();
+        assert!(matches!(foreign, CatalogError::OtherVault { .. }), "{foreign}");
+        // Half-way through it is found that a number cannot be stored: what was there is still there.
+        let mut absurd = manifest(1, 1, 4, 0);
+        absurd.sequence = u64::MAX;
+        let refused = catalog.replace(&vault(1), &[(manifest(1, 1, 3, 0), hash(3)), (absurd, hash(4))], &[]).await;
+        assert!(matches!(refused, Err(CatalogError::TooLarge { .. })));
+        let left: Vec<u64> = catalog.backups(&vault(1), None).await.unwrap().iter().map(|row| row.sequence).collect();
+        assert_eq!(left, [2]);
+    });
+}
+
+#[test]
+fn the_file_is_private_and_stays_when_opened_again() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        catalog.record_backup(&manifest(1, 1, 2, 0), hash(2)).await.unwrap();
+        for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+            let mode = std::fs::metadata(path.with_file_name(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        catalog.close().await;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let again = Catalog::open(&path).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(again.backups(&vault(1), None).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn files_that_are_no_catalog_are_refused_and_left_alone() {
+    with_folder(|path| async move {
+        let text = b"lorem ipsum dolor sit amet ".repeat(100);
+        std::fs::write(&path, &text).unwrap();
+        let error = Catalog::open(&path).await.unwrap_err();
+        assert!(matches!(error, CatalogError::Corrupt { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("lifeboat catalog rebuild"));
+        assert_eq!(error.code(), Code::CatalogFailed);
+        assert_eq!(std::fs::read(&path).unwrap(), text);
+
+        let other = path.with_file_name("other.db");
+        let options = SqliteConnectOptions::new().filename(&other).create_if_missing(true);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query("create table notes (body text)").execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let before = std::fs::read(&other).unwrap();
+        let error = Catalog::open(&other).await.unwrap_err();
+        assert!(matches!(error, CatalogError::Foreign { .. }), "{error}");
+        assert_eq!(std::fs::read(&other).unwrap(), before);
+
+        let folder = path.with_file_name("folder");
+        std::fs::create_dir(&folder).unwrap();
+        assert!(Catalog::open(&folder).await.is_err());
+        assert!(matches!(Catalog::open(&folder.join("no/such")).await, Err(CatalogError::Io { .. })));
+    });
+}
+
+#[test]
+fn a_newer_shape_and_a_damaged_page_are_named() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        for number in 1..=200 {
+            catalog.record_backup(&manifest(1, 1, number, i64::from(number)), hash(number)).await.unwrap();
+        }
+        catalog.close().await;
+
+        let newer = path.with_file_name("newer.db");
+        std::fs::copy(&path, &newer).unwrap();
+        let options = SqliteConnectOptions::new().filename(&newer);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+             values (7001, 'from the future', true, x'00', 0)",
+        )
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        connection.close().await.unwrap();
+        let error = Catalog::open(&newer).await.unwrap_err();
+        assert!(matches!(error, CatalogError::Newer { version: 7001, .. }), "{error}");
+
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2 / 4096 * 4096;
+        bytes[middle..middle + 64].fill(0xff);
+        std::fs::write(&path, bytes).unwrap();
+        let error = Catalog::open(&path).await.unwrap_err();
+        assert!(matches!(error, CatalogError::Corrupt { .. }), "{error}");
+    });
+}
+
+#[test]
+fn what_lifeboat_did_not_write_is_damage_and_not_a_panic() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        catalog.record_backup(&manifest(1, 1, 2, 0), hash(2)).await.unwrap();
+        for change in [
+            "update backups set committed = 'yesterday'",
+            "update backups set sources = '{}'",
+            "update backups set sequence = -1",
+        ] {
+            let mut transaction = catalog.pool.begin().await.unwrap();
+            sqlx::query(change).execute(&mut *transaction).await.unwrap();
+            transaction.commit().await.unwrap();
+            let error = catalog.backups(&vault(1), None).await.unwrap_err();
+            assert!(matches!(error, CatalogError::Corrupt { .. }), "{change}: {error}");
+            catalog.record_backup(&manifest(1, 1, 2, 0), hash(2)).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn many_open_and_write_a_new_file_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.db");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 1..=6_u8 {
+            let path = path.clone();
+            tasks.spawn(async move {
+                let catalog = Catalog::open(&path).await?;
+                catalog.record_backup(&manifest(1, 1, number, 0), hash(number)).await?;
+                catalog.saw(&vault(1), &job(1), u64::from(number)).await
+            });
+        }
+        while let Some(result) = tasks.join_next().await {
+            result.unwrap().unwrap();
+        }
+        let catalog = Catalog::open(&path).await.unwrap();
+        assert_eq!(catalog.backups(&vault(1), None).await.unwrap().len(), 6);
+        assert_eq!(catalog.highest_seen(&vault(1), &job(1)).await.unwrap(), Some(6));
+    });
+}
+
+/// Something that a host does to its catalog.
+#[derive(Debug, Clone)]
+enum Step {
+    Backup { vault: u8, job: u8, number: u8, nanos: i64 },
+    Record { vault: u8, job: u8, number: u8, nanos: i64 },
+    Again,
+    Reopen,
+    Rebuild { vault: u8 },
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let place = (1_u8..3, 1_u8..3, 1_u8..30, 0_i64..3_000_000_000);
+    prop_oneof![
+        4 => place.clone().prop_map(|(vault, job, number, nanos)| Step::Backup { vault, job, number, nanos }),
+        4 => place.prop_map(|(vault, job, number, nanos)| Step::Record { vault, job, number, nanos }),
+        2 => Just(Step::Again),
+        1 => Just(Step::Reopen),
+        1 => (1_u8..3).prop_map(|vault| Step::Rebuild { vault }),
+    ]
+}
+
+/// What the vaults hold.
+#[derive(Default)]
+struct Model {
+    manifests: BTreeMap<(VaultId, BackupId), (Manifest, ManifestHash)>,
+    /// The flag keeps runs and drills of one id apart, as their folders do.
+    records: BTreeMap<(VaultId, bool, RecordId), Record>,
+}
+
+impl Model {
+    fn of(&self, vault: &VaultId) -> (Vec<(Manifest, ManifestHash)>, Vec<Record>) {
+        let manifests = self.manifests.iter().filter(|(key, _)| key.0 == *vault).map(|(_, value)| value.clone());
+        let records = self.records.iter().filter(|(key, _)| key.0 == *vault).map(|(_, value)| value.clone());
+        (manifests.collect(), records.collect())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_catalog_that_lived_equals_one_rebuilt(steps in proptest::collection::vec(any_step(), 1..25)) {
+        with_folder(|path| async move {
+            let mut lived = Catalog::open(&path).await.unwrap();
+            let mut model = Model::default();
+            let mut last = None;
+            for step in steps {
+                let step = if matches!(step, Step::Again) { last.clone() } else { Some(step) };
+                match &step {
+                    Some(Step::Backup { vault, job, number, nanos }) => {
+                        let manifest = manifest(*vault, *job, *number, *nanos);
+                        lived.record_backup(&manifest, hash(*number)).await.unwrap();
+                        let key = (manifest.vault.clone(), manifest.id.clone());
+                        model.manifests.insert(key, (manifest, hash(*number)));
+                    }
+                    Some(Step::Record { vault, job, number, nanos }) => {
+                        let record = record(*vault, *job, *number, *nanos);
+                        lived.record(&record).await.unwrap();
+                        let is_run = matches!(record.body, RecordBody::Run(_));
+                        model.records.insert((record.vault.clone(), is_run, record.id.clone()), record);
+                    }
+                    Some(Step::Reopen) => {
+                        lived.close().await;
+                        lived = Catalog::open(&path).await.unwrap();
+                    }
+                    Some(Step::Rebuild { vault: number }) => {
+                        let (manifests, records) = model.of(&vault(*number));
+                        lived.replace(&vault(*number), &manifests, &records).await.unwrap();
+                    }
+                    Some(Step::Again) | None => {}
+                }
+                last = step;
+            }
+            let rebuilt = Catalog::open(&path.with_file_name("rebuilt.db")).await.unwrap();
+            for number in 1..3 {
+                let (manifests, records) = model.of(&vault(number));
+                rebuilt.replace(&vault(number), &manifests, &records).await.unwrap();
+                let lived = all(&lived, &vault(number)).await;
+                assert_eq!(lived, all(&rebuilt, &vault(number)).await);
+                assert_eq!(lived.0.len(), manifests.len());
+                assert_eq!(lived.1.len() + lived.2.len(), records.len());
+            }
+        });
+    }
+}
