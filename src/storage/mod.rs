@@ -9,6 +9,12 @@
 //!
 //! Cancelling a call (dropping its future) is the same as losing its answer: it may still take effect.
 
+#[cfg(test)]
+mod contract;
+pub mod fault;
+pub mod local;
+pub mod memory;
+
 use std::fmt;
 use std::io;
 
