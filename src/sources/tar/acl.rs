@@ -8,6 +8,11 @@ pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
 /// The attribute that holds a folder's default ACL.
 pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 
+/// The PAX record that GNU tar and star take the access ACL from.
+pub(super) const ACCESS_KEY: &[u8] = b"SCHILY.acl.access";
+/// The one for the default ACL.
+pub(super) const DEFAULT_KEY: &[u8] = b"SCHILY.acl.default";
+
 const VERSION: [u8; 4] = 2_u32.to_le_bytes();
 const ENTRY_BYTES: usize = 8;
 

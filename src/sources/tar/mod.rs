@@ -7,6 +7,7 @@
 //! (`tar --acls` resets those that it finds no text for), holes as GNU's sparse format 1.0.
 
 mod acl;
+pub mod read;
 pub mod sparse;
 pub mod write;
 

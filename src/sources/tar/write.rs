@@ -145,9 +145,9 @@ fn attribute(out: &mut Vec<u8>, name: &RawText, value: &RawText) {
         }
     }
     record(out, &key, &value.0);
-    let text_key: &[u8] = match name.0.as_slice() {
-        acl::ACCESS => b"SCHILY.acl.access",
-        acl::DEFAULT => b"SCHILY.acl.default",
+    let text_key = match name.0.as_slice() {
+        acl::ACCESS => acl::ACCESS_KEY,
+        acl::DEFAULT => acl::DEFAULT_KEY,
         _ => return,
     };
     if let Some(text) = acl::text(&value.0) {
