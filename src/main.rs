@@ -1,1 +1,24 @@
-fn main() {}
+//! Parse, set up tracing, run, exit.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use lifeboat::cli;
+use lifeboat::cli::args::Cli;
+
+fn main() -> ExitCode {
+    let parsed = match Cli::try_parse() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Nobody is left to be told that the terminal is closed.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(2),
+            };
+        }
+    };
+    cli::set_up_tracing(parsed.global.verbose);
+    ExitCode::from(cli::run(parsed))
+}

@@ -1,0 +1,65 @@
+//! The only place that prints. stdout is data, stderr is talk.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// A line of talk.
+pub fn say(text: &str) {
+    // Nobody is left to be told that stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// A line (or several) of data.
+pub fn print(text: &str) {
+    // A reader that has gone away (`| head`) is no failure of ours.
+    let _ = writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'));
+}
+
+/// One JSON document.
+pub fn print_json(document: &impl Serialize) {
+    match serde_json::to_string_pretty(document) {
+        Ok(text) => print(&text),
+        Err(cause) => say(&format!("error: the document cannot be written as JSON: {cause}")),
+    }
+}
+
+/// An error with its code and its hint.
+pub fn print_error(error: &Error) {
+    say(&format!("error: {error} [{}]", error.code().name()));
+    if let Some(hint) = error.hint() {
+        say(&format!(" hint: {hint}"));
+    }
+}
+
+/// Aligns rows in columns, two spaces between, nothing at the ends; the first row is the head.
+#[must_use]
+pub fn columns(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, &width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["id".to_owned(), "size".to_owned()], vec!["abc".to_owned(), "1".to_owned()]];
+        assert_eq!(columns(&rows), "id   size\nabc  1\n");
+    }
+}
