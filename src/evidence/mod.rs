@@ -5,6 +5,7 @@
 //! Nothing here reads a clock, a vault or a terminal.
 
 pub mod facts;
+pub mod gather;
 pub mod markdown;
 pub mod report;
 pub mod status;

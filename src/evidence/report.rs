@@ -9,9 +9,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::facts::{
-    DrillPlan, JobFacts, OwnIdentity, VaultRef, Verdict, attempt, promised_seconds, restore_or_unmeasured, verdict,
-};
+use crate::catalog::{Verdict, verdict};
+use super::facts::{DrillPlan, JobFacts, OwnIdentity, VaultRef, attempt, promised_seconds, restore_or_unmeasured};
 use crate::catalog::{BackupRow, DrillRow, RunRow};
 use crate::domain::ids::{BackupId, JobName, ManifestHash, RecordId};
 use crate::domain::manifest::Completeness;
