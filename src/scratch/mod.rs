@@ -1,1 +1,14 @@
-//! placeholder
+//! Throw-away environments for drills, and the confinement of foreign code.
+//!
+//! A drill runs hostile code: whoever controls a production schema or a backed-up script controls what a restore
+//! executes. [`folder`] is the place that a drill restores into, [`confine`] decides under which rights anything may
+//! run there, and [`checks`] runs the user's checks that way; [`sql`] is the confined end of a SQL check, and [`tree`]
+//! walks a restored tree without being led out of it.
+//!
+//! This room knows neither vaults nor how the data came to be in the folder.
+
+pub mod checks;
+pub mod confine;
+pub mod folder;
+pub mod sql;
+mod tree;
