@@ -31,6 +31,9 @@ pub const UIDS: std::ops::RangeInclusive<u32> = 65520..=65533;
 pub const LOCK_DIR: &str = "/run/lifeboat";
 /// Processes and threads that foreign code may have.
 const MAX_PROCESSES: u32 = 1024;
+/// How long a drill waits for one of them, and how often it looks.
+const UID_WAIT: Duration = Duration::from_secs(60);
+const UID_LOOK: Duration = Duration::from_millis(100);
 /// How long our own small commands in the confinement may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -141,9 +144,9 @@ pub enum ConfineError {
 impl Diagnostic for ConfineError {
     fn code(&self) -> Code {
         match self {
-            Self::NotRoot | Self::NoUid | Self::Exposed { .. } => Code::Unconfined,
+            Self::Tool(ToolError::Missing { .. }) => Code::ToolFailed,
+            Self::NotRoot | Self::NoUid | Self::Exposed { .. } | Self::Tool(_) => Code::Unconfined,
             Self::Unreachable { .. } | Self::Io { .. } => Code::ScratchFailed,
-            Self::Tool(_) => Code::ToolFailed,
         }
     }
 
@@ -157,7 +160,12 @@ impl Diagnostic for ConfineError {
             Self::Unreachable { path, .. } => {
                 Some(format!("chmod o+x {}, or put the scratch folder elsewhere", quoted(path)))
             }
-            Self::Tool(cause) => cause.hint(),
+            Self::Tool(cause @ ToolError::Missing { .. }) => cause.hint(),
+            Self::Tool(_) => Some(
+                "run the drill where root may give processes another uid (not in a container that forbids it), \
+                 or set trust_source = true under [job.<name>.drill]"
+                    .to_owned(),
+            ),
             Self::Io { .. } => None,
         }
     }
@@ -179,7 +187,14 @@ impl Confinement {
         if !us.is_root() {
             return Err(ConfineError::NotRoot);
         }
-        let (uid, lock) = claim_uid(Path::new(LOCK_DIR))?;
+        let waiting_since = tokio::time::Instant::now();
+        let (uid, lock) = loop {
+            match claim_uid(Path::new(LOCK_DIR), UIDS)? {
+                Some(claimed) => break claimed,
+                None if waiting_since.elapsed() > UID_WAIT => return Err(ConfineError::NoUid),
+                None => tokio::time::sleep(UID_LOOK).await,
+            }
+        };
         let mut own = OwnUid { uid, gid: uid, walls: Walls::None, _lock: lock };
         // A drill that was killed may have left processes to this uid.
         own.kill_all();
@@ -348,13 +363,13 @@ impl Drop for OwnUid {
     }
 }
 
-/// Takes the first uid that no living drill has.
-fn claim_uid(lock_dir: &Path) -> Result<(u32, File), ConfineError> {
+/// Takes the first uid that no living drill has, if there is one.
+fn claim_uid(lock_dir: &Path, uids: impl Iterator<Item = u32>) -> Result<Option<(u32, File)>, ConfineError> {
     match DirBuilder::new().mode(0o700).create(lock_dir) {
         Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(io_error("make", lock_dir, cause)),
         _ => {}
     }
-    for uid in UIDS {
+    for uid in uids {
         let path = lock_dir.join(format!("drill-uid-{uid}.lock"));
         let file = File::options()
             .create(true)
@@ -365,12 +380,12 @@ fn claim_uid(lock_dir: &Path) -> Result<(u32, File), ConfineError> {
             .open(&path)
             .map_err(|cause| io_error("open", &path, cause))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok((uid, file)),
+            Ok(()) => return Ok(Some((uid, file))),
             Err(Errno::WOULDBLOCK) => {}
             Err(errno) => return Err(io_error("lock", &path, errno.into())),
         }
     }
-    Err(ConfineError::NoUid)
+    Ok(None)
 }
 
 /// Gives a restored tree to another user, the top folder included, before anything runs as that user: files lose
@@ -498,6 +513,14 @@ mod tests {
     async fn two_drills_never_share_a_uid() {
         let (one, other) = (confinement().await, confinement().await);
         assert_ne!(one.owner(), other.owner());
+
+        let locks = tempfile::tempdir().unwrap();
+        let claim = || claim_uid(locks.path(), 1..=2).unwrap();
+        let (first, second) = (claim().unwrap(), claim().unwrap());
+        assert_eq!((first.0, second.0), (1, 2));
+        assert!(claim().is_none());
+        drop(first);
+        assert_eq!(claim().unwrap().0, 1, "a dead drill holds nothing");
     }
 
     #[tokio::test]
