@@ -104,13 +104,12 @@ impl Connection {
         })
     }
 
-    /// Collations that the schema uses and this SQLite does not have: the application brings its own.
+    /// Collations that indexes and keys use and this SQLite does not have: the application brings its own.
     pub(super) fn foreign_collations(&mut self) -> Result<BTreeSet<String>, Trouble> {
         let mut names = BTreeSet::new();
         let sql = "SELECT DISTINCT part.coll FROM main.sqlite_schema AS own \
              CROSS JOIN pragma_index_list(own.name) AS list CROSS JOIN pragma_index_xinfo(list.name) AS part \
-             WHERE own.type = 'table' AND own.rootpage > 0 AND part.coll IS NOT NULL \
-             AND part.coll COLLATE NOCASE NOT IN (SELECT name FROM pragma_collation_list)";
+             WHERE own.type = 'table' AND own.rootpage > 0 AND upper(part.coll) NOT IN ('BINARY', 'NOCASE', 'RTRIM')";
         self.rows(sql.to_owned(), None, |row| {
             names.insert(row.try_get::<String, _>(0)?);
             Ok(())

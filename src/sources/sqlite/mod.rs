@@ -128,7 +128,10 @@ fn say(error: &sqlx::Error, path: &str) -> (String, Option<String>) {
         ),
         result_code::CANTOPEN | result_code::READONLY => (
             format!("SQLite cannot open it, or the -wal and -shm files beside it: {said}"),
-            Some("run as a user who can read the database and write to its folder: a reader in WAL mode needs both".to_owned()),
+            Some(
+                "run as a user who can read the database and write to its folder: a reader in WAL mode needs both"
+                    .to_owned(),
+            ),
         ),
         result_code::NOTADB => (
             "not a SQLite database, or an encrypted one".to_owned(),

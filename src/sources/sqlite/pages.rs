@@ -380,13 +380,7 @@ pub(super) fn clean(
     }
 }
 
-fn clean_tree(
-    page: u32,
-    bytes: &mut [u8],
-    kind: TreeKind,
-    level: Level,
-    usable_bytes: usize,
-) -> Result<(), Malformed> {
+fn clean_tree(page: u32, bytes: &mut [u8], kind: TreeKind, level: Level, usable_bytes: usize) -> Result<(), Malformed> {
     let mut stretches = Vec::new();
     let tree = TreePage::parse(page, bytes, usable_bytes)?;
     if (tree.kind, tree.level) != (kind, level) {

@@ -122,9 +122,7 @@ impl Snapshot for SqliteSnapshot {
     fn next_piece(&mut self) -> Result<Option<Piece>, SourceError> {
         Ok(self.plan.pop().map(|step| match step {
             // Nothing is remembered of a database, so nothing has to be recognised.
-            Step::Database(piece) => {
-                Piece { signature: [0; 32], body: Body::Open(piece), cut: Cut::Every(CUT_BYTES) }
-            }
+            Step::Database(piece) => Piece { signature: [0; 32], body: Body::Open(piece), cut: Cut::Every(CUT_BYTES) },
             Step::End => Piece {
                 signature: *blake3::hash(&tar::END).as_bytes(),
                 body: Body::Open(Box::new(EndPiece)),

@@ -171,7 +171,11 @@ impl Db<'_> {
     /// Deleted bytes must stay where they are, else the tests below would show nothing.
     fn without_secure_delete(&mut self) {
         self.run("PRAGMA secure_delete = OFF");
-        assert_eq!(self.number("PRAGMA secure_delete"), 0, "this SQLite erases what it deletes: the test cannot show it");
+        assert_eq!(
+            self.number("PRAGMA secure_delete"),
+            0,
+            "this SQLite erases what it deletes: the test cannot show it"
+        );
     }
 
     fn close(self) {
@@ -213,7 +217,7 @@ fn assert_erased(name: &str, statements: &[&str], setup: &str) {
 fn what_was_deleted_does_not_come_along() {
     let fill = format!("{} INSERT INTO t SELECT i, printf('row %d', i) FROM s", series(500));
     let rows = "CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT)";
-    let insert = "INSERT INTO t VALUES (1000, 'a MARKER z')";
+    let insert = "INSERT INTO t VALUES (1000, 'a MARKER zzzzzzzzzzzzzzzzzzzz')";
     let large = "INSERT INTO t VALUES (1000, 'a' || replace(hex(zeroblob(9000)), '00', 'MARKER '))";
     let delete = "DELETE FROM t WHERE id = 1000";
     let refill = "INSERT INTO t VALUES (2000, 'kept')";
@@ -224,8 +228,13 @@ fn what_was_deleted_does_not_come_along() {
     assert_erased("a row that shrank", &[rows, insert, "UPDATE t SET body = 'a' WHERE id = 1000"], "");
     assert_erased(
         "a row that gave way to a slightly smaller one",
-        &[rows, "INSERT INTO t VALUES (1000, 'MARKER')", "INSERT INTO t VALUES (1001, 'x')", delete,
-          "INSERT INTO t VALUES (1000, 'yy')"],
+        &[
+            rows,
+            "INSERT INTO t VALUES (1000, 'MARKER zzzzzzzzzz')",
+            "INSERT INTO t VALUES (1001, 'x')",
+            delete,
+            "INSERT INTO t VALUES (1000, 'yy')",
+        ],
         "",
     );
     assert_erased(
@@ -234,20 +243,100 @@ fn what_was_deleted_does_not_come_along() {
         "",
     );
     assert_erased("all rows", &[rows, &fill, insert, "DELETE FROM t"], "");
-    assert_erased("a dropped table", &[rows, &fill, insert, large.replace("1000", "1001").as_str(), "DROP TABLE t"], "");
-    assert_erased("a dropped table's name and SQL", &["CREATE TABLE u (x)", "CREATE TABLE MARKER1 (x)".replace('-', "_").as_str(), "DROP TABLE MARKER1", "INSERT INTO u VALUES('MARKER')", "DELETE FROM u"].map(|s| if s.contains("MARKER1") { s.replace("MARKER1", "\"MARKER\"") } else { s.to_owned() }).iter().map(String::as_str).collect::<Vec<_>>(), "");
+    assert_erased(
+        "a dropped table",
+        &[rows, &fill, insert, large.replace("1000", "1001").as_str(), "DROP TABLE t"],
+        "",
+    );
+    assert_erased(
+        "a dropped table's name",
+        &["CREATE TABLE u (x)", "CREATE TABLE \"MARKER\" (x)", "DROP TABLE \"MARKER\""],
+        "",
+    );
     assert_erased(
         "a table WITHOUT ROWID",
-        &["CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT) WITHOUT ROWID", &fill, insert, large.replace("1000", "1001").as_str(), "DELETE FROM t WHERE id >= 1000"],
+        &[
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT) WITHOUT ROWID",
+            &fill,
+            insert,
+            large.replace("1000", "1001").as_str(),
+            "DELETE FROM t WHERE id >= 1000",
+        ],
         "",
+    );
+    assert_erased("an index", &[rows, "CREATE INDEX by_body ON t (body)", &fill, insert, delete, refill], "");
+    assert_erased(
+        "small pages",
+        &[rows, &fill, insert, large.replace("1000", "1001").as_str(), "DELETE FROM t WHERE id > 400", refill],
+        "PRAGMA page_size = 512",
     );
     assert_erased(
-        "an index",
-        &[rows, "CREATE INDEX by_body ON t (body)", &fill, insert, delete, refill],
-        "",
+        "large pages",
+        &[rows, &fill, insert, large.replace("1000", "1001").as_str(), "DELETE FROM t WHERE id > 400", refill],
+        "PRAGMA page_size = 65536",
     );
-    assert_erased("small pages", &[rows, &fill, insert, large.replace("1000", "1001").as_str(), "DELETE FROM t WHERE id > 400", refill], "PRAGMA page_size = 512");
-    assert_erased("large pages", &[rows, &fill, insert, large.replace("1000", "1001").as_str(), "DELETE FROM t WHERE id > 400", refill], "PRAGMA page_size = 65536");
+}
+
+/// Rows come, change, shrink and go at random; each value has a token of its own. What is in the tables is in the
+/// stream, and no token of a value that was deleted or replaced is.
+#[test]
+fn at_random_only_living_values_come_along() {
+    for seed in 1..=12_u64 {
+        let house = House::new();
+        let mut db = house.connect();
+        db.without_secure_delete();
+        let size = [512, 1024, 4096][seed as usize % 3];
+        let vacuum = ["NONE", "INCREMENTAL", "FULL"][seed as usize / 3 % 3];
+        db.run(&format!(
+            "PRAGMA page_size = {size}; PRAGMA auto_vacuum = {vacuum};
+             CREATE TABLE a (id INTEGER PRIMARY KEY, v TEXT); CREATE INDEX a_v ON a (v);
+             CREATE TABLE b (id TEXT PRIMARY KEY, v TEXT) WITHOUT ROWID;
+             CREATE TABLE c (v TEXT)"
+        ));
+        // SplitMix64: a seed gives the same story each time.
+        let mut state = seed;
+        let mut random = |below: u64| {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            (z ^ (z >> 31)) % below
+        };
+        let token = |n: usize| format!("<{n:06}>");
+        let mut living = std::collections::BTreeMap::new();
+        let steps = 1500;
+        let mut script = String::from("BEGIN;");
+        for step in 0..steps {
+            let table = ["a", "b", "c"][random(3) as usize];
+            let id = random(150);
+            let repeats = [1, 1, 2, 3, 20, 90, 600][random(7) as usize] + random(4);
+            let value = token(step).repeat(repeats as usize);
+            let key = if table == "c" { "rowid" } else { "id" };
+            if random(5) < 2 {
+                script += &format!("DELETE FROM {table} WHERE {key} = {id};");
+                living.remove(&(table, id));
+            } else {
+                script += &format!("INSERT OR REPLACE INTO {table} ({key}, v) VALUES ({id}, '{value}');");
+                living.insert((table, id), step);
+            }
+        }
+        db.run(&(script + "COMMIT"));
+        let copy = house.open().unwrap();
+        copy.assert_passes(&house);
+        let stream = copy.segments.concat();
+        let mut found = std::collections::BTreeSet::new();
+        for window in stream.windows(8).filter(|window| window[0] == b'<' && window[7] == b'>') {
+            if let Some(n) = std::str::from_utf8(&window[1..7]).ok().and_then(|digits| digits.parse::<usize>().ok()) {
+                found.insert(n);
+            }
+        }
+        let expected: std::collections::BTreeSet<usize> = living.into_values().collect();
+        assert_eq!(found, expected, "seed {seed}");
+        assert!(
+            (0..steps).filter(|n| holds(&house.raw(), &token(*n))).count() > expected.len(),
+            "nothing was left over"
+        );
+    }
 }
 
 #[test]
@@ -288,7 +377,9 @@ fn every_shape_of_database_makes_the_round_trip() {
             assert_eq!(copy.facts.user_version, 42, "{what}");
             assert_eq!(i64::from(copy.facts.page_bytes), size, "{what}");
             let names: Vec<&str> = copy.facts.tables.iter().map(|table| table.name.as_str()).collect();
-            for name in ["users", "odd \" name", "keyed", "made", "sqlite_sequence", "sqlite_stat1", "words_data", "boxes_node"] {
+            for name in
+                ["users", "odd \" name", "keyed", "made", "sqlite_sequence", "sqlite_stat1", "words_data", "boxes_node"]
+            {
                 assert!(names.contains(&name), "{what}: {names:?}");
             }
             assert!(!names.contains(&"words") && !names.contains(&"v"), "{what}: {names:?}");
@@ -328,9 +419,11 @@ fn small_and_empty_databases() {
 fn a_writer_at_work_is_neither_seen_nor_stopped_in_wal_mode() {
     let house = House::new();
     let mut db = house.connect();
-    db.run("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 50;
+    db.run(
+        "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 50;
             CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL);
-            CREATE TABLE transfers (source INTEGER, target INTEGER, amount INTEGER, remark TEXT);");
+            CREATE TABLE transfers (source INTEGER, target INTEGER, amount INTEGER, remark TEXT);",
+    );
     db.run(&format!("{} INSERT INTO accounts SELECT i, 1000 FROM s", series(100)));
     let (stop, transfers) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -343,7 +436,8 @@ fn a_writer_at_work_is_neither_seen_nor_stopped_in_wal_mode() {
                 writer.run(&format!(
                     "BEGIN IMMEDIATE; UPDATE accounts SET balance = balance - 5 WHERE id = {from};
                      UPDATE accounts SET balance = balance + 5 WHERE id = {to};
-                     INSERT INTO transfers VALUES ({from}, {to}, 5, hex(randomblob({}))); COMMIT;", n % 3000
+                     INSERT INTO transfers VALUES ({from}, {to}, 5, hex(randomblob({}))); COMMIT;",
+                    n % 3000
                 ));
                 transfers.store(n, Ordering::SeqCst);
             }
@@ -356,7 +450,10 @@ fn a_writer_at_work_is_neither_seen_nor_stopped_in_wal_mode() {
             let options = SqliteConnectOptions::new().filename(&restored).immutable(true).read_only(true);
             let mut inner = Db { house: &house, inner: house.runtime.block_on(options.connect()).unwrap() };
             assert_eq!(inner.number("SELECT sum(balance) FROM accounts"), 100_000);
-            assert!(inner.number("SELECT count(*) FROM transfers") >= before as i64, "committed before, so in the copy");
+            assert!(
+                inner.number("SELECT count(*) FROM transfers") >= before as i64,
+                "committed before, so in the copy"
+            );
             inner.close();
             // The writer must have got on since, or this shows nothing.
             while transfers.load(Ordering::SeqCst) <= before + 5 {
@@ -393,7 +490,6 @@ fn a_wal_without_its_shm_is_read_and_left_alone() {
     // As a crash leaves it: database and WAL, no shared memory.
     let other = house.folder.path().join("crashed.db");
     let wal = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
-    db.house.runtime.block_on(async {}); // The writer is idle.
     std::fs::copy(wal(&house.path), wal(&other)).unwrap();
     db.run("BEGIN");
     std::fs::copy(&house.path, &other).unwrap();
@@ -423,11 +519,11 @@ fn what_cannot_be_backed_up_is_refused_with_a_hint() {
     assert!(error.to_string().contains("not a SQLite database"), "{error}");
     assert!(error.hint().is_some());
 
-    // A folder in the place of the -shm: the same refusal as a folder that cannot be written to.
+    // A folder in the place of the -wal: the same refusal as a folder that cannot be written to.
     let mut db = house.connect();
     db.run("PRAGMA journal_mode = WAL");
     db.close();
-    std::fs::create_dir(at("shop.db-shm")).unwrap();
+    std::fs::create_dir(at("shop.db-wal")).unwrap();
     let error = refusal(&house.path);
     assert!(error.to_string().contains("-wal and -shm"), "{error}");
     assert!(error.hint().unwrap().contains("write to its folder"), "{error}");
@@ -470,7 +566,9 @@ fn pages_that_belong_to_nothing_are_zeroed_and_noted() {
     let house = House::new();
     let mut db = house.connect();
     db.without_secure_delete();
-    db.run(&format!("CREATE TABLE t (x); INSERT INTO t VALUES ('a {MARKER}'); INSERT INTO t VALUES (zeroblob(20000)); DROP TABLE t"));
+    db.run(&format!(
+        "CREATE TABLE t (x); INSERT INTO t VALUES ('a {MARKER}'); INSERT INTO t VALUES (zeroblob(20000)); DROP TABLE t"
+    ));
     db.close();
     let mut bytes = std::fs::read(&house.path).unwrap();
     // Forget the freelist.
@@ -485,8 +583,10 @@ fn pages_that_belong_to_nothing_are_zeroed_and_noted() {
 
 fn shop(house: &House) -> Db<'_> {
     let mut db = house.connect();
-    db.run("CREATE TABLE goods (id INTEGER PRIMARY KEY, name TEXT, price INTEGER); CREATE INDEX by_name ON goods (name);
-            CREATE TABLE notes (body TEXT)");
+    db.run(
+        "CREATE TABLE goods (id INTEGER PRIMARY KEY, name TEXT, price INTEGER); CREATE INDEX by_name ON goods (name);
+            CREATE TABLE notes (body TEXT)",
+    );
     db.run(&format!("{} INSERT INTO goods SELECT i, 'thing ' || i, i FROM s", series(30_000)));
     db.run(&format!("{} INSERT INTO notes SELECT hex(randomblob(400)) FROM s", series(2000)));
     db
@@ -500,14 +600,14 @@ fn a_sabotaged_copy_is_found_out() {
     copy.assert_passes(&house);
     let sabotage: &[(&str, &[&str])] = &[
         ("UPDATE goods SET price = price + 1 WHERE id = 777", &["table goods"]),
-        ("UPDATE goods SET price = CAST(price AS TEXT) || ' ' WHERE id = 777", &["table goods"]),
+        ("UPDATE goods SET price = price || 'x' WHERE id = 777", &["table goods"]),
         ("DELETE FROM notes WHERE rowid = 5", &["table notes"]),
         ("UPDATE notes SET rowid = 9999 WHERE rowid = 5", &["table notes"]),
         ("UPDATE notes SET body = CAST(body AS BLOB) WHERE rowid = 5", &["table notes"]),
         ("INSERT INTO notes SELECT body FROM notes WHERE rowid = 1", &["table notes"]),
         ("DROP INDEX by_name", &["schema"]),
         ("DROP TABLE notes", &["schema", "table notes"]),
-        ("CREATE TABLE more (x)", &["schema", "pages", "table more"]),
+        ("CREATE TABLE more (x)", &["schema", "table more"]),
         ("PRAGMA user_version = 5", &["user_version"]),
     ];
     for (sql, failing) in sabotage {
@@ -519,7 +619,9 @@ fn a_sabotaged_copy_is_found_out() {
         db.close();
         let checks = verify(&path, &copy.facts, house.runtime.handle()).unwrap();
         let failed: Vec<&str> = checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect();
-        assert_eq!(failed, *failing, "{sql}: {checks:?}");
+        // A change may need another page.
+        let telling: Vec<&str> = failed.into_iter().filter(|name| *name != "pages").collect();
+        assert_eq!(telling, *failing, "{sql}: {checks:?}");
     }
 
     // Bytes, behind SQLite's back: an index entry, a page's header, half the file, all of it.
@@ -559,7 +661,10 @@ fn an_application_s_own_collation_is_no_obstacle() {
     let options = house.options().collation("klingon", |left, right| right.cmp(left));
     let mut db = Db { house: &house, inner: house.runtime.block_on(options.connect()).unwrap() };
     db.run("CREATE TABLE k (name TEXT COLLATE klingon PRIMARY KEY, n) WITHOUT ROWID; CREATE TABLE o (x UNIQUE)");
-    db.run(&format!("{s} INSERT INTO k SELECT 'name ' || i, i FROM s; {s} INSERT INTO o SELECT i FROM s", s = series(500)));
+    db.run(&format!(
+        "{s} INSERT INTO k SELECT 'name ' || i, i FROM s; {s} INSERT INTO o SELECT i FROM s",
+        s = series(500)
+    ));
     db.close();
     let copy = house.open().unwrap();
     assert_eq!(copy.facts.tables.iter().map(|table| table.rows).collect::<Vec<_>>(), [500, 500]);

@@ -24,11 +24,7 @@ const NAMED_FINDINGS: usize = 5;
 ///
 /// # Errors
 /// When there is no such file.
-pub fn verify(
-    path: &Path,
-    facts: &SqliteFacts,
-    runtime: &tokio::runtime::Handle,
-) -> Result<Vec<Check>, SourceError> {
+pub fn verify(path: &Path, facts: &SqliteFacts, runtime: &tokio::runtime::Handle) -> Result<Vec<Check>, SourceError> {
     let stat = std::fs::symlink_metadata(path).map_err(|cause| SourceError::io("read", shown(path), cause))?;
     if !stat.is_file() {
         return Err(SourceError::RootUnusable { path: shown(path), what: "not a regular file".to_owned() });
@@ -128,7 +124,9 @@ fn collect(connection: &mut Connection, sql: String, findings: &mut Vec<String>)
         Err(other) => return Err(other),
     }
     if lines >= MAX_FINDINGS && findings.is_empty() {
-        findings.push(format!("more than {MAX_FINDINGS} values are NULL where they must not be: nothing else was found in time"));
+        findings.push(format!(
+            "more than {MAX_FINDINGS} values are NULL where they must not be: nothing else was found in time"
+        ));
     }
     Ok(())
 }
