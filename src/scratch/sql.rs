@@ -134,7 +134,7 @@ async fn only_value(connection: &mut SqliteConnection, sql: &str) -> Result<Answ
 }
 
 async fn next(
-    rows: &mut (impl futures_core::Stream<Item = Result<SqliteRow, sqlx::Error>> + Unpin),
+    rows: &mut (impl futures_util::Stream<Item = Result<SqliteRow, sqlx::Error>> + Unpin),
 ) -> Result<Option<SqliteRow>, sqlx::Error> {
     std::future::poll_fn(|context| std::pin::Pin::new(&mut *rows).poll_next(context)).await.transpose()
 }
