@@ -1,6 +1,6 @@
 //! Extended attributes of anything that has a name, ACLs among them.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{fgetxattr, flistxattr, lgetxattr, llistxattr};
 use rustix::io::{Errno, Result};
@@ -27,13 +27,13 @@ pub(crate) fn of_open(file: BorrowedFd<'_>) -> Result<Attributes> {
 ///
 /// # Errors
 /// As [`of_open`].
-pub(crate) fn of_entry(folder: &OwnedFd, name: &[u8]) -> Result<Attributes> {
+pub(crate) fn of_entry<Fd: AsRawFd>(folder: &Fd, name: &[u8]) -> Result<Attributes> {
     let path = entry_path(folder, name);
     all(|buffer| llistxattr(&path[..], buffer), |name, buffer| lgetxattr(&path[..], name, buffer))
 }
 
 /// The way to an entry that the calls without a descriptor of the parent need: short however deep it lies.
-pub(crate) fn entry_path(folder: &OwnedFd, name: &[u8]) -> Vec<u8> {
+pub(crate) fn entry_path<Fd: AsRawFd>(folder: &Fd, name: &[u8]) -> Vec<u8> {
     [format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(), name].concat()
 }
 

@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 
+pub(crate) use read::hash_of;
+
 use super::memory::Memory;
 use super::{Snapshot, Source, SourceError};
 

@@ -288,13 +288,41 @@ impl Copying {
 }
 
 /// A hole, as whoever reads the file sees it.
-pub(crate) fn hash_zeros(hasher: &mut blake3::Hasher, mut bytes: u64) {
+fn hash_zeros(hasher: &mut blake3::Hasher, mut bytes: u64) {
     static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
     while bytes > 0 {
         let length = usize::try_from(bytes).map_or(ZEROS.len(), |bytes| bytes.min(ZEROS.len()));
         hasher.update(&ZEROS[..length]);
         bytes -= length as u64;
     }
+}
+
+/// The hash of a file's content up to the size in `status`; holes are not read.
+///
+/// # Errors
+/// What the system said while reading.
+pub(crate) fn hash_of(file: &OwnedFd, status: &Status, buffer: &mut [u8]) -> rustix::io::Result<ContentHash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut position = 0;
+    let whole = vec![Extent { offset: 0, bytes: status.size_bytes }];
+    for extent in extents(file, status).unwrap_or(whole) {
+        hash_zeros(&mut hasher, extent.offset - position);
+        position = extent.offset;
+        let end = extent.offset + extent.bytes;
+        while position < end {
+            let length = usize::try_from(end - position).map_or(buffer.len(), |left| left.min(buffer.len()));
+            match fill(file, position, &mut buffer[..length]) {
+                (0, None) => return Ok(ContentHash(*hasher.finalize().as_bytes())),
+                (read_bytes, None) => {
+                    hasher.update(&buffer[..read_bytes]);
+                    position += read_bytes as u64;
+                }
+                (_, Some(errno)) => return Err(errno),
+            }
+        }
+    }
+    hash_zeros(&mut hasher, status.size_bytes - position);
+    Ok(ContentHash(*hasher.finalize().as_bytes()))
 }
 
 /// Folders, symbolic links, FIFOs and device nodes.
