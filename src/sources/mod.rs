@@ -21,10 +21,12 @@ use crate::domain::contents::{Facts, Member, Note};
 use crate::domain::segment::SegmentRef;
 use crate::error::{Code, Diagnostic};
 
+pub mod compare;
 pub mod files;
 pub mod memory;
 pub mod sqlite;
 pub mod tar;
+pub mod unpack;
 
 /// Something that can be backed up.
 pub trait Source: Send + Sync {
