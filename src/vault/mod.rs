@@ -1,1 +1,14 @@
-//! placeholder
+//! The vault's format: where things lie, who signed them, and whom to believe. docs/VAULT-FORMAT.md describes it.
+//!
+//! It knows segments and documents by their bytes; it does not know sources, configs or the catalog.
+
+pub mod error;
+pub mod identity;
+pub mod keys;
+pub mod layout;
+pub mod lists;
+pub mod manifests;
+pub mod signing;
+pub mod trust;
+
+pub use error::{Distrust, VaultError};
