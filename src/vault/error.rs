@@ -8,6 +8,7 @@ use super::keys::KeyId;
 use super::signing::SignatureFault;
 use crate::domain::ids::{JobName, ObjectId, VaultId};
 use crate::error::{Code, Diagnostic};
+use crate::seal::SealError;
 use crate::storage::StorageError;
 
 /// Why a signed document is not believed.
@@ -181,6 +182,38 @@ pub enum VaultError {
         /// What is wrong.
         reason: String,
     },
+    /// An object's layers do not agree with what leads to it.
+    #[error("{key} is damaged: {reason}")]
+    ObjectDamaged {
+        /// Where it lies.
+        key: String,
+        /// Which layer noticed, and what.
+        reason: String,
+    },
+    /// The contents of a source do not fit together, or do not fit the lists.
+    #[error("the contents of source {source_name} are damaged: {reason}")]
+    ContentsDamaged {
+        /// The source.
+        source_name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The contents of a source are of a newer version.
+    #[error("the contents of source {source_name} have version {found}, and this lifeboat reads up to {supported}")]
+    NewerContents {
+        /// The source.
+        source_name: String,
+        /// Their version.
+        found: u32,
+        /// What this program reads.
+        supported: u32,
+    },
+    /// Sealing or opening failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The threads that write to the store are gone.
+    #[error("the threads that write to the vault have ended")]
+    WriterClosed,
     /// A key file cannot be used.
     #[error("key file {}: {reason}", path.display())]
     KeyFile {
@@ -215,7 +248,10 @@ impl Diagnostic for VaultError {
             Self::Storage(error) => error.code(),
             Self::NoVault { .. } => Code::VaultMissing,
             Self::Untrusted { .. } => Code::VaultUntrusted,
-            Self::NewerVersion { .. } => Code::VaultVersion,
+            Self::NewerVersion { .. } | Self::NewerContents { .. } => Code::VaultVersion,
+            Self::Seal(error) => error.code(),
+            Self::WriterClosed => Code::Internal,
+            Self::ObjectDamaged { .. } | Self::ContentsDamaged { .. } => Code::ObjectDamaged,
             Self::HostUnauthorised { .. } => Code::HostUnauthorised,
             Self::ManifestUntrusted { .. } | Self::RecordUntrusted { .. } => Code::ManifestUntrusted,
             Self::ManifestMissing { .. } => Code::ManifestMissing,
@@ -236,7 +272,11 @@ impl Diagnostic for VaultError {
                  somebody changed vault.json: restore it from a copy before anything else"
                     .into(),
             ),
-            Self::NewerVersion { .. } => Some("install the newer lifeboat that wrote it".into()),
+            Self::Seal(error) => error.hint(),
+            Self::WriterClosed => None,
+            Self::NewerVersion { .. } | Self::NewerContents { .. } => {
+                Some("install the newer lifeboat that wrote it".into())
+            }
             Self::HostUnauthorised { .. } => {
                 Some("run `lifeboat host add` with the vault's offline key, then `lifeboat host list`".into())
             }
@@ -248,7 +288,10 @@ impl Diagnostic for VaultError {
                 Some("run `lifeboat check` for the whole damage, and `lifeboat list` for the other backups".into())
             }
             Self::RecordUntrusted { .. } => Some("run `lifeboat check` for the whole damage".into()),
-            Self::HashDiffers { .. } | Self::ListMalformed { .. } => {
+            Self::HashDiffers { .. }
+            | Self::ListMalformed { .. }
+            | Self::ObjectDamaged { .. }
+            | Self::ContentsDamaged { .. } => {
                 Some("run `lifeboat check` to learn which backups this touches".into())
             }
             Self::KeyFile { .. } => {

@@ -8,7 +8,11 @@ pub mod keys;
 pub mod layout;
 pub mod lists;
 pub mod manifests;
+pub mod reader;
+pub mod records;
 pub mod signing;
+pub mod survey;
 pub mod trust;
+pub mod writer;
 
 pub use error::{Distrust, VaultError};
