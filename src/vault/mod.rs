@@ -8,7 +8,9 @@ pub mod keys;
 pub mod layout;
 pub mod lists;
 pub mod manifests;
+pub mod records;
 pub mod signing;
+pub mod survey;
 pub mod trust;
 
 pub use error::{Distrust, VaultError};
