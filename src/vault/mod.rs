@@ -9,6 +9,7 @@ pub mod layout;
 pub mod lists;
 pub mod manifests;
 pub mod reader;
+pub mod readme;
 pub mod records;
 pub mod signing;
 pub mod survey;
