@@ -32,6 +32,11 @@ impl Exit {
         Self(kind.exit_code())
     }
 
+    /// A code that is not one of ours: what monitoring plugins speak.
+    fn code(code: u8) -> Self {
+        Self(code)
+    }
+
     /// The worse of two: done is best, then partial, then the higher code.
     fn worse(self, other: Self) -> Self {
         let rank = |exit: Self| match exit.0 {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
-use crate::config::{JobSettings, Settings, VaultSettings, VaultUrl};
-use crate::domain::ids::JobName;
+use crate::config::{JobSettings, Secret, Settings, VaultSettings, VaultUrl};
+use crate::domain::ids::{JobName, VaultId};
 use crate::error::{Code, Error, Result};
 use crate::operations::host::Host;
 use crate::operations::vaults::{self, OpenVault, Trusted};
 use crate::seal::{Identities, Opener};
+use crate::vault::identity::read_comments;
 use crate::vault::reader::Reader;
 
 use super::args::Global;
@@ -71,11 +72,10 @@ impl Session {
             (None, None) if settings.vaults.len() == 1 => settings.vaults.values().next(),
             (None, None) => None,
         });
-        let progress = self.progress();
         if let (Some(settings), Some(vault)) = (&settings, named) {
             let vault = vault.clone();
             let host = self.host.with_home(&settings.state_dir)?;
-            let vault = vaults::open(&host, &vault, self.global.trust.as_deref(), &identities.texts()?, &progress)?;
+            let vault = vaults::open(&host, &vault, self.global.trust.as_deref(), &identities.texts()?)?;
             return Ok(Reading { host, settings: Some(settings.clone()), vault, identities });
         }
         let Some(url) = by_url else {
@@ -120,7 +120,7 @@ impl Configured {
             Error::new(Code::ConfigInvalid, format!("job {} has no vault {}", job.name, job.vault))
         })?;
         let texts = IdentitySource::of(&self.global).texts()?;
-        vaults::open(&self.host, settings, self.global.trust.as_deref(), &texts, &self.progress())
+        vaults::open(&self.host, settings, self.global.trust.as_deref(), &texts)
     }
 
     pub(super) fn progress(&self) -> Terminal {
@@ -204,4 +204,34 @@ fn read_identity(file: &Path) -> Result<String> {
         Error::new(Code::KeyMissing, format!("cannot read the identity {}: {cause}", file.display()))
             .with_hint("name the identity file with --identity FILE")
     })
+}
+
+impl Configured {
+    /// The id of a job's vault: as this host knows it, without looking into the vault, where it ever opened it.
+    pub(super) fn vault_id(&self, job: &JobSettings) -> Result<VaultId> {
+        let pinned = self.host.home()?.state.pinned_trust(&job.vault)?;
+        let known = pinned.as_deref().map(read_comments).transpose()?.flatten().and_then(|pin| pin.vault);
+        match known {
+            Some(id) => Ok(id),
+            None => Ok(self.vault(job)?.id),
+        }
+    }
+
+    /// Opens with the identity that a job's drill names.
+    pub(super) fn opener_of(&self, secret: &Secret) -> Result<Opener> {
+        let text = secret.read()?;
+        Ok(Opener::new(Identities::parse(text.expose(), &secret.to_string())?))
+    }
+}
+
+/// Every vault of the config, or the one given by name.
+pub(super) fn open_all(session: &Configured) -> Result<Vec<OpenVault>> {
+    let trusted = IdentitySource::of(&session.global).texts()?;
+    let wanted = session.global.vault.as_deref();
+    let vaults: Vec<&VaultSettings> =
+        session.settings.vaults.values().filter(|vault| wanted.is_none_or(|name| name == vault.name)).collect();
+    if let (Some(name), true) = (wanted, vaults.is_empty()) {
+        return Err(Error::new(Code::NotFound, format!("the config has no vault {name:?}")));
+    }
+    vaults.into_iter().map(|vault| vaults::open(&session.host, vault, session.global.trust.as_deref(), &trusted)).collect()
 }

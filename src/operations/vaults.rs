@@ -11,7 +11,7 @@ use crate::domain::manifest::Manifest;
 use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
 use crate::storage::local::Local;
-use crate::vault::identity::{Pin, read_comments};
+use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::survey::{self, Survey};
 use crate::vault::trust::{TrustDocument, read_trust};
 
@@ -80,6 +80,11 @@ pub fn open_bare(host: &Host, url: &VaultUrl, flag: Option<&str>, trusted: &Trus
 fn open_with(host: &Host, settings: VaultSettings, pin: &Pin) -> Result<OpenVault> {
     let storage = storage(host, &settings.url)?;
     let trust = host.runtime.block_on(read_trust(&*storage, pin))?;
+    if let Some(home) = host.home_if_any()
+        && home.state.pinned_trust(&settings.name)?.is_none()
+    {
+        home.state.pin_trust(&settings.name, &comment_lines(&trust.vault, &pin.key))?;
+    }
     Ok(OpenVault { id: trust.vault.clone(), settings, storage, trust })
 }
 
