@@ -68,7 +68,7 @@ pub(super) fn path(text: &str, base_dir: &Path) -> Result<PathBuf, String> {
     }
     let mut path = if text.starts_with('/') {
         PathBuf::from("/")
-    } else if text.starts_with("..") {
+    } else if Path::new(text).components().any(|component| component == Component::ParentDir) {
         base_dir.canonicalize().unwrap_or_else(|_| base_dir.to_owned())
     } else {
         base_dir.to_owned()

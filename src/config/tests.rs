@@ -38,9 +38,8 @@ fn problems(text: &str) -> Vec<Problem> {
     }
 }
 
-#[test]
-fn a_whole_config() {
-    let text = format!(
+fn whole() -> String {
+    format!(
         r#"
 timezone  = "Europe/Moscow"
 state_dir = "state"
@@ -74,8 +73,12 @@ checks = [
   {{ command = ["./smoke-test.sh", "./as-it-is"] }},
 ]
 "#
-    );
-    let settings = Settings::parse(&text, Path::new("/srv/config/here/lifeboat.toml")).unwrap();
+    )
+}
+
+#[test]
+fn a_whole_config() {
+    let settings = Settings::parse(&whole(), Path::new("/srv/config/here/lifeboat.toml")).unwrap();
     assert_eq!(settings.state_dir, Path::new("/srv/config/here/state"));
     let vault = &settings.vaults["main"];
     assert_eq!((vault.url.to_string().as_str(), vault.compression_level), ("/srv/config/vault", 9));
@@ -206,6 +209,7 @@ fn bad() -> Vec<(String, usize, usize, &'static str)> {
         (in_vault("").replace(&format!("\"{RECIPIENT}\""), ""), 3, 14, "nobody could open this vault"),
         (in_vault("").replace(RECIPIENT, &format!("{RECIPIENT}\", \"{RECIPIENT}")), 3, 81, "stands here twice"),
         (in_vault("trust = \"RWQ\""), 4, 9, "not a minisign public key"),
+        (in_vault("compression = 99999999999999999999"), 4, 15, "this cannot be read"),
         (in_vault("compression = 22"), 4, 15, "from 1 (fast) to 19 (small)"),
         (in_vault("").replace("/v", "sftp://host/v"), 2, 7, "sftp:// is no place for a vault"),
         (format!("[job.shop]\n{SCHEDULE}{FILES}"), 1, 6, "there is no vault for this job"),
@@ -331,6 +335,7 @@ fn no_secret_is_ever_shown() {
         (drill("identity = { fiel = \"hunter2\" }"), "hunter2", "no such place"),
         (drill("identity = { env = \"hunter2=\" }"), "hunter2", "no name"),
         (drill("pasword = \"hunter2\""), "hunter2", "unknown key `pasword`"),
+        (drill("idntity = \"hunter2\""), "hunter2", "did you mean `identity`?"),
         (format!("{}secret_key = \"hunter2\"\n", vault()), "hunter2", "not in this version yet"),
         (format!("{}secret_key = hunter2\n", vault()), "hunter2", "not TOML"),
         (format!("{}trust = \"{secret}\"\n", vault()), &secret[10..], "what stood here is not shown"),
@@ -469,4 +474,38 @@ fn held_against_this_host() {
     assert_eq!(Settings::load(Some(&file)).unwrap().file, file);
     let gone = Settings::load(Some(&PathBuf::from("/nowhere/lifeboat.toml"))).unwrap_err();
     assert_eq!(gone.code(), Code::ConfigMissing);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 600, ..Default::default() })]
+
+    /// A slip of the finger anywhere is an error with a place, or another config; never a panic.
+    #[test]
+    fn a_config_with_slips(
+        slips in proptest::collection::vec((0_usize..2_000, 0_usize..12, "[a-z0-9\"'=.#\\[\\]{},\\n\\\\ é-]{0,3}"), 1..4),
+    ) {
+        let mut text = whole();
+        for (at, cut, put) in slips {
+            let chars: Vec<char> = text.chars().collect();
+            let at = at % chars.len();
+            let tail = (at + cut).min(chars.len());
+            text = chars[..at].iter().copied().chain(put.chars()).chain(chars[tail..].iter().copied()).collect();
+        }
+        match parse(&text) {
+            Ok(settings) => {
+                let _ = check(&settings, now(), &BTreeMap::new());
+                for job in settings.jobs.values() {
+                    assert!(settings.vault_of(job).is_some() && !job.sources.is_empty());
+                    assert!(settings.without_secrets(&job.name).is_object());
+                }
+            }
+            Err(ConfigError::Invalid { problems, .. }) => {
+                for problem in problems {
+                    let line = text.split('\n').nth(problem.line - 1).unwrap();
+                    assert!(problem.column <= line.chars().count() + 1, "{problem:?} of\n{text}");
+                }
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
