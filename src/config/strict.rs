@@ -16,8 +16,8 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) {
     if let Some(span) = find_age_identity(text) {
         problems.at_secret(
             span,
-            "an age identity (a secret key) stands in the config; treat it as leaked: make a new one with `lifeboat key \
-             new`, seal to its public key, and keep the new identity in a file of its own (not shown here)",
+            "an age identity (a secret key) stands in the config; treat it as leaked: make a new one with `age-keygen -o \
+             FILE`, seal to its public key, and keep the file away from this host (not shown here)",
         );
         return;
     }
@@ -135,6 +135,9 @@ impl Walk<'_, '_> {
             (Takes::Duration, DeValue::Integer(number)) => {
                 let digits = number.as_str();
                 self.problems.at(at, format!("`{name}` needs a unit, in quotes: \"{digits}s\", \"{digits}h\" or \"{digits}d\""));
+            }
+            (Takes::Named, DeValue::Array(_)) => {
+                self.problems.at(name_at, format!("`{name}` holds tables by name: write [{shown}.NAME], not [[{shown}]]"));
             }
             (takes, found) => {
                 self.problems.at(at, format!("`{name}` is {}, not {}", takes.described(), article(found.type_str())));
