@@ -11,7 +11,7 @@ use super::*;
 use crate::error::{Code, Diagnostic};
 
 const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
-/// The identity of no one: it was made for age's own documentation.
+/// Its identity; the pair stands in the tests of the age crate and belongs to no one.
 const IDENTITY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
 
 fn vault() -> String {
