@@ -184,7 +184,23 @@ fn locate(text: &str, offset: usize) -> (usize, usize, &str) {
 }
 
 /// Words in a key that say that its value is a secret, or was meant to be one.
-const SECRET_WORDS: [&str; 7] = ["pass", "pasw", "secret", "token", "identity", "access_key", "private"];
+const SECRET_WORDS: [&str; 5] = ["pass", "secret", "token", "access_key", "private"];
+/// Whole keys whose misspelt forms count as well.
+const SECRET_KEYS: [&str; 6] = ["identity", "password", "passphrase", "secret_key", "access_key", "token"];
+/// From here on (of 1) a key counts as a misspelt one.
+const SECRET_LIKENESS: f64 = 0.85;
+
+/// Where the first value begins that no one should see: behind the `=` of a key that sounds like a secret.
+fn secret_value(line: &str) -> Option<usize> {
+    line.match_indices('=').map(|(equals, _)| equals).find(|equals| {
+        let before = line[..*equals].trim_end().trim_end_matches(['"', '\'']);
+        let other = |c: char| !c.is_alphanumeric() && c != '_' && c != '-';
+        let start = before.char_indices().rev().find(|(_, c)| other(*c)).map_or(0, |(at, c)| at + c.len_utf8());
+        let key = before[start..].to_ascii_lowercase();
+        SECRET_WORDS.iter().any(|word| key.contains(word))
+            || SECRET_KEYS.iter().any(|word| strsim::jaro_winkler(word, &key) >= SECRET_LIKENESS)
+    })
+}
 
 /// A line as it may be shown.
 fn excerpt(line: &str) -> Option<String> {
@@ -194,8 +210,7 @@ fn excerpt(line: &str) -> Option<String> {
     }
     let mut shown = line.to_owned();
     // The value of a key that sounds like a secret is cut, in an inline table too.
-    let secret_at = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min();
-    if let Some(equals) = secret_at.and_then(|at| line[at..].find('=').map(|equals| at + equals)) {
+    if let Some(equals) = secret_value(line) {
         shown = format!("{}= …", &line[..equals]);
     } else if let Some((scheme, rest)) = line.split_once("://")
         && let Some((user, host)) = rest.split_once('@')
@@ -241,6 +256,11 @@ mod tests {
             ("password = \"hunter2\"", Some("password = …")),
             ("drill = { identity = \"hunter2\" }", Some("drill = { identity = …")),
             ("pasword=\"hunter2\"", Some("pasword= …")),
+            (
+                "drill = { schedule = \"x\", \"idntity\" = \"hunter2\" }",
+                Some("drill = { schedule = \"x\", \"idntity\" = …"),
+            ),
+            ("é=1,\u{a0}tokn = \"hunter2\"", Some("é=1,\u{a0}tokn = …")),
             ("url = \"postgres://u:hunter2@db/x\"", Some("url = \"postgres://…@db/x\"")),
             ("x = \"AGE-SECRET-KEY-1HUNTER2\"", None),
         ] {

@@ -11,7 +11,6 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Problems};
 use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
-use super::schema::Takes;
 use super::secret::Secret;
 use super::settings::{
     CheckSettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_CHECK_USER, DEFAULT_COMPRESSION_LEVEL, DEFAULT_STATE_DIR,
@@ -68,7 +67,7 @@ pub(super) fn path(text: &str, base_dir: &Path) -> Result<PathBuf, String> {
     }
     let mut path = if text.starts_with('/') {
         PathBuf::from("/")
-    } else if text.starts_with("..") {
+    } else if Path::new(text).components().any(|component| component == Component::ParentDir) {
         base_dir.canonicalize().unwrap_or_else(|_| base_dir.to_owned())
     } else {
         base_dir.to_owned()
@@ -130,8 +129,8 @@ impl Resolver<'_, '_> {
             VaultUrl::Folder(PathBuf::new())
         });
         if image.recipients.get_ref().is_empty() {
-            let message = "nobody could open this vault: `recipients` needs an age public key (age1…), which `lifeboat init` \
-                           or `lifeboat key new` makes";
+            let message = "nobody could open this vault: `recipients` needs an age public key (age1…), such as `lifeboat init` \
+                           or `age-keygen` makes";
             self.problems.at(image.recipients.span(), message);
         }
         let mut recipients: Vec<String> = Vec::new();
@@ -349,8 +348,7 @@ impl Resolver<'_, '_> {
         }
         let name = env.as_ref().or(credential.as_ref())?;
         if name.contains(['/', '=', '\0']) {
-            let message = format!("that is no name of {}", Takes::Secret.described());
-            self.problems.at_secret(at, message);
+            self.problems.at_secret(at, "the name of a variable or a credential holds no `/` and no `=`");
         }
         env.map(Secret::Env).or(credential.map(Secret::Credential))
     }
@@ -431,7 +429,7 @@ impl Resolver<'_, '_> {
             let near = chrono_tz::TZ_VARIANTS
                 .iter()
                 .map(|zone| (strsim::damerau_levenshtein(&zone.name().to_lowercase(), &lower), zone.name()))
-                .filter(|(distance, _)| *distance <= 4)
+                .filter(|(distance, zone)| distance * 4 <= zone.len().max(lower.len()))
                 .min();
             let near = near.map_or_else(
                 || "a zone is written like \"Europe/Berlin\" or \"UTC\"".to_owned(),
@@ -485,11 +483,12 @@ fn check_recipient(text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(if text.starts_with("ssh-") {
-        "ssh keys are not taken as recipients in this version; `lifeboat key new` makes an age key".to_owned()
+        "ssh keys are not taken as recipients in this version; `age-keygen` makes an age key".to_owned()
     } else if text.starts_with("age1") {
         "this is not a whole age public key (a letter is missing or wrong); copy it again".to_owned()
     } else {
-        "this is not an age public key; one begins with age1, and `lifeboat key show` prints it".to_owned()
+        "this is not an age public key; one begins with age1, and `age-keygen -y FILE` prints that of an identity"
+            .to_owned()
     })
 }
 

@@ -16,8 +16,8 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) {
     if let Some(span) = find_age_identity(text) {
         problems.at_secret(
             span,
-            "an age identity (a secret key) stands in the config; treat it as leaked: make a new one with `lifeboat key \
-             new`, seal to its public key, and keep the new identity in a file of its own (not shown here)",
+            "an age identity (a secret key) stands in the config; treat it as leaked: make a new one with `age-keygen -o \
+             FILE`, seal to its public key, and keep the file away from this host (not shown here)",
         );
         return;
     }
@@ -43,6 +43,8 @@ impl Walk<'_, '_> {
         if kind == Kind::Later {
             return;
         }
+        // Keys that are there under a wrong name: they are not missing as well.
+        let mut meant = Vec::new();
         for (name, value) in table {
             let at = name.span();
             let name: &str = name.get_ref();
@@ -52,13 +54,17 @@ impl Walk<'_, '_> {
             } else if let Some(key) = schema::below(pattern).find(|key| key.path == path) {
                 match (key.only, kind) {
                     (Some(only), Kind::Is(kind)) if only != kind => {
-                        self.problems
-                            .at(at, format!("`{name}` belongs to kind = \"{only}\"; {}", known(pattern, Some(kind))));
+                        self.problems.at(
+                            at,
+                            format!("`{name}` belongs to kind = \"{only}\"; {}", known(pattern, Kind::Is(kind))),
+                        );
                     }
                     _ => self.value(key, value, at, &join(shown, name)),
                 }
             } else {
-                self.problems.at(at, unknown(name, pattern, shown, kind));
+                let near = near_key(name, pattern, kind);
+                meant.extend(near);
+                self.problems.at(at, unknown(name, near, pattern, shown, kind));
             }
         }
         for key in schema::below(pattern).filter(|key| key.need == Need::Required) {
@@ -67,7 +73,8 @@ impl Walk<'_, '_> {
                 (Some(only), Kind::Is(kind)) => only == kind,
                 (Some(_), Kind::Any | Kind::Later) => false,
             };
-            if wanted && !table.iter().any(|(name, _)| name.get_ref() == key.name()) {
+            let there = meant.contains(&key.name()) || table.iter().any(|(name, _)| name.get_ref() == key.name());
+            if wanted && !there {
                 self.problems
                     .at(span.clone(), format!("{} has no `{}`: {}", bracketed(shown), key.name(), wanted_value(key)));
             }
@@ -128,6 +135,9 @@ impl Walk<'_, '_> {
             (Takes::Duration, DeValue::Integer(number)) => {
                 let digits = number.as_str();
                 self.problems.at(at, format!("`{name}` needs a unit, in quotes: \"{digits}s\", \"{digits}h\" or \"{digits}d\""));
+            }
+            (Takes::Named, DeValue::Array(_)) => {
+                self.problems.at(name_at, format!("`{name}` holds tables by name: write [{shown}.NAME], not [[{shown}]]"));
             }
             (takes, found) => {
                 self.problems.at(at, format!("`{name}` is {}, not {}", takes.described(), article(found.type_str())));
@@ -206,21 +216,32 @@ fn wanted_value(key: &Key) -> String {
     }
 }
 
-fn unknown(name: &str, pattern: &str, shown: &str, kind: Kind) -> String {
-    let kind = if let Kind::Is(kind) = kind { Some(kind) } else { None };
-    let rows = || schema::below(pattern).filter(|key| key.only.is_none() || kind.is_none() || key.only == kind);
-    let names =
-        rows().flat_map(|key| std::iter::once(key.name()).chain(key.also.iter().copied()).map(|n| (n, key.name())));
+/// The key that a wrong name was meant to be, by its spelling or by what people call it.
+fn near_key(name: &str, pattern: &str, kind: Kind) -> Option<&'static str> {
+    let names = rows(pattern, kind).flat_map(|key| {
+        std::iter::once(key.name()).chain(key.also.iter().copied()).map(|spelled| (spelled, key.name()))
+    });
+    nearest(name, names)
+}
+
+fn unknown(name: &str, near: Option<&str>, pattern: &str, shown: &str, kind: Kind) -> String {
     let place = if shown.is_empty() { "here".to_owned() } else { format!("in [{shown}]") };
-    match nearest(name, names) {
+    match near {
         Some(near) => format!("unknown key `{name}` {place}; did you mean `{near}`?"),
         None => format!("unknown key `{name}` {place}; {}", known(pattern, kind)),
     }
 }
 
-fn known(pattern: &str, kind: Option<&str>) -> String {
-    let rows = schema::below(pattern).filter(|key| key.only.is_none() || kind.is_none() || key.only == kind);
-    format!("known here: {}", rows.map(Key::name).collect::<Vec<_>>().join(", "))
+fn known(pattern: &str, kind: Kind) -> String {
+    format!("known here: {}", rows(pattern, kind).map(Key::name).collect::<Vec<_>>().join(", "))
+}
+
+/// The keys that a table may have, given its kind.
+fn rows(pattern: &str, kind: Kind) -> impl Iterator<Item = &'static Key> {
+    schema::below(pattern).filter(move |key| match (key.only, kind) {
+        (Some(only), Kind::Is(kind)) => only == kind,
+        _ => true,
+    })
 }
 
 /// Of (what may have been meant, what it stands for): the one whose spelling is nearest, if it is near.
