@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Row, SqliteConnection};
 
 use super::Trouble;
-use super::walk::Pages;
+use super::walk::{Pages, TakePage};
 
 /// How long a writer may keep the database locked before the backup gives up.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -104,25 +104,23 @@ impl Connection {
         })
     }
 
-    /// Collations that indexes and keys use and this SQLite does not have: the application brings its own.
-    pub(super) fn foreign_collations(&mut self) -> Result<BTreeSet<String>, Trouble> {
-        let mut names = BTreeSet::new();
+    /// Registers a stand-in for every collation that indexes and keys use and only the application has, so that their
+    /// tables can be read from end to end. Nothing that is asked afterwards may hang on how they compare.
+    pub(super) fn stand_in_for_collations(&mut self) -> Result<(), Trouble> {
+        let mut names: BTreeSet<String> = BTreeSet::new();
         let sql = "SELECT DISTINCT part.coll FROM main.sqlite_schema AS own \
              CROSS JOIN pragma_index_list(own.name) AS list CROSS JOIN pragma_index_xinfo(list.name) AS part \
              WHERE own.type = 'table' AND own.rootpage > 0 AND upper(part.coll) NOT IN ('BINARY', 'NOCASE', 'RTRIM')";
         self.rows(sql.to_owned(), None, |row| {
-            names.insert(row.try_get::<String, _>(0)?);
+            names.insert(row.try_get(0)?);
             Ok(())
         })?;
-        Ok(names)
-    }
-
-    /// Registers a stand-in for a foreign collation, so that tables which use it can be read from end to end. It
-    /// must not be asked to compare anything that matters.
-    pub(super) fn stand_in(&mut self, collation: &str) -> Result<(), Trouble> {
         let inner = &mut self.inner;
         Ok(self.runtime.block_on(async move {
-            inner.lock_handle().await?.create_collation(collation, |left, right| left.cmp(right))
+            for name in &names {
+                inner.lock_handle().await?.create_collation(name, Ord::cmp)?;
+            }
+            Ok::<_, sqlx::Error>(())
         })?)
     }
 
@@ -133,11 +131,7 @@ impl Connection {
 }
 
 impl Pages for Connection {
-    fn read(
-        &mut self,
-        numbers: &mut dyn Iterator<Item = u32>,
-        each: &mut dyn FnMut(u32, &mut [u8]) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+    fn read(&mut self, numbers: &mut dyn Iterator<Item = u32>, each: &mut TakePage<'_>) -> Result<(), Trouble> {
         let batch_pages = (BATCH_BYTES / self.page_bytes).max(1);
         let mut buffer = Vec::with_capacity(self.page_bytes);
         loop {

@@ -14,9 +14,12 @@
 //! of an FTS index without its `secure-delete`, samples in sqlite_stat4.
 //!
 //! In WAL mode writers go on; the `-wal` cannot be reset while the copy runs, so it grows. In rollback mode a writer's
-//! commit waits until the copy is done. The database's own file is never opened here other than through SQLite, and
-//! nothing else of this process may open it or its `-shm` meanwhile: closing any descriptor of a file drops the
-//! process's POSIX locks on it, and with them the snapshot.
+//! commit waits until the copy is done. A WAL database that nobody had open keeps an empty `-wal` and a `-shm` beside
+//! it afterwards, because SQLite needs them to read; the next writer takes them away.
+//!
+//! The database's own file is never opened here other than through SQLite, and nothing else of this process may open
+//! it or its `-shm` meanwhile: closing any descriptor of a file drops the process's POSIX locks on it, and with them
+//! the snapshot.
 
 use std::io;
 use std::path::{Path, PathBuf};

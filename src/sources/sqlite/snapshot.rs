@@ -137,9 +137,7 @@ impl Snapshot for SqliteSnapshot {
         let in_snapshot = || -> Result<Facts, Trouble> {
             let facts = {
                 let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                for collation in connection.foreign_collations()? {
-                    connection.stand_in(&collation)?;
-                }
+                connection.stand_in_for_collations()?;
                 let facts = facts::read(&mut connection, file)?;
                 connection.run("ROLLBACK")?;
                 facts

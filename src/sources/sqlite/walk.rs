@@ -14,14 +14,13 @@ use super::pages::{self, Class, Geometry, Level, Malformed, Overflow, TreeKind, 
 /// SQLite's own bound (BTCURSOR_MAX_DEPTH).
 const MAX_DEPTH: usize = 20;
 
+/// What takes a page: its number and its bytes.
+pub(super) type TakePage<'a> = dyn FnMut(u32, &mut [u8]) -> Result<(), Trouble> + 'a;
+
 /// Pages of one snapshot.
 pub(super) trait Pages {
     /// Calls `each` with the number and the bytes of every page asked for, in that order.
-    fn read(
-        &mut self,
-        numbers: &mut dyn Iterator<Item = u32>,
-        each: &mut dyn FnMut(u32, &mut [u8]) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble>;
+    fn read(&mut self, numbers: &mut dyn Iterator<Item = u32>, each: &mut TakePage<'_>) -> Result<(), Trouble>;
 }
 
 /// The class of every page.
@@ -225,11 +224,7 @@ mod tests {
     }
 
     impl Pages for Image {
-        fn read(
-            &mut self,
-            numbers: &mut dyn Iterator<Item = u32>,
-            each: &mut dyn FnMut(u32, &mut [u8]) -> Result<(), Trouble>,
-        ) -> Result<(), Trouble> {
+        fn read(&mut self, numbers: &mut dyn Iterator<Item = u32>, each: &mut TakePage<'_>) -> Result<(), Trouble> {
             for page in numbers {
                 self.reads += 1;
                 each(page, &mut self.bytes[(page as usize - 1) * 512..][..512])?;
@@ -270,9 +265,12 @@ mod tests {
         assert_eq!(map.unreachable().collect::<Vec<_>>(), [7]);
     }
 
+    /// What is said, the root, the first trunk page, and bytes to change.
+    type Case = (&'static str, u32, u32, &'static [(usize, u8)]);
+
     #[test]
     fn circles_and_strangers_are_refused() {
-        let cases: &[(&str, u32, u32, &[(usize, u8)])] = &[
+        let cases: &[Case] = &[
             ("page 1 refers to a page that belongs", 2, 5, &[]),
             ("page 1 refers to a page that does not exist", 9, 5, &[]),
             ("page 1 refers to a page that does not exist", 2, 99, &[]),
