@@ -8,6 +8,7 @@ pub mod keys;
 pub mod layout;
 pub mod lists;
 pub mod manifests;
+pub mod readme;
 pub mod records;
 pub mod signing;
 pub mod survey;
