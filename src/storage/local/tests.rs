@@ -272,6 +272,7 @@ async fn a_killed_process_leaves_what_it_synced_and_nothing_else() {
 /// Measures; asserts nothing. `cargo test --lib throughput -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "its output is what it is run for")]
 async fn throughput() {
     let folder = tempfile::tempdir().unwrap();
     for store in [open(folder.path()), Local::open_flushing_each_file(folder.path(), clock()).unwrap()] {

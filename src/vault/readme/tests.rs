@@ -49,6 +49,11 @@ struct Fixture {
 impl Fixture {
     /// A vault with one backup of one source `uploads`: a small tree in three segments.
     async fn make() -> Self {
+        Self::with_members(&["a", "link", "sub", "sub/new\nline"], 4).await
+    }
+
+    /// The same, with contents that name these members and say how many there are.
+    async fn with_members(members: &[&str], count: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let vault = root.join("vault");
@@ -87,14 +92,14 @@ line\"; ln -s a tree/link; touch -d '1969-07-20 20:17:40' tree/a
             config: serde_json::json!({}),
         };
         head.write_to(&mut lines);
-        for path in ["a", "link", "sub", "sub/new\nline"] {
+        for path in members {
             let member = format!(
                 r#"{{"path":{},"kind":"file","mode":420,"uid":0,"gid":0,"mtime_seconds":0}}"#,
                 serde_json::to_string(path).unwrap()
             );
             Line::Member(serde_json::from_str(&member).unwrap()).write_to(&mut lines);
         }
-        Line::End { pieces: 0, members: 4, tar_bytes: 0 }.write_to(&mut lines);
+        Line::End { pieces: 0, members: count, tar_bytes: 0 }.write_to(&mut lines);
         std::fs::write(root.join("contents"), lines).unwrap();
         let sealed = seal(root, "contents");
         let contents = put(&store, &sealed, Key::Object).await;
@@ -204,6 +209,16 @@ async fn each_damage_stops_it_before_anything_is_unpacked() {
         std::fs::write(&path, sound).unwrap();
     }
     assert!(fixture.restore(&fixture.backup).status.success(), "everything is repaired again");
+}
+
+#[tokio::test]
+async fn contents_that_say_something_else_stop_it() {
+    let fixture = Fixture::with_members(&["a"], 2).await;
+    fixture.must_stop("contents cut short", "are not complete");
+    let fixture = Fixture::with_members(&["a"], 1).await;
+    let output = fixture.restore(&fixture.backup);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("uploads has 4 members, and its contents say 1"));
 }
 
 #[tokio::test]
