@@ -51,7 +51,7 @@ fn only_new_kernels_are_believed() {
     for (release, tells) in
         [("6.1.0-18-amd64", true), ("5.8.0", true), ("5.10", true), ("5.7.19", false), ("4.19", false), ("", false)]
     {
-        assert_eq!(syncfs_tells(release), tells, "{release}");
+        assert_eq!(flush::syncfs_tells(release), tells, "{release}");
     }
 }
 
