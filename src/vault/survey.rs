@@ -11,6 +11,7 @@ use super::manifests::{VerifiedManifest, read_manifest};
 use super::trust::TrustDocument;
 use super::{Distrust, VaultError};
 use crate::domain::ids::{JobName, ManifestHash};
+use crate::error::Code;
 use crate::storage::Storage;
 
 /// The manifests of a vault.
@@ -64,6 +65,17 @@ pub enum Fault {
         /// The hash that it points to.
         says: String,
     },
+}
+
+impl Fault {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Missing { .. } => Code::ManifestMissing,
+            Self::Untrusted(_) | Self::Duplicate { .. } | Self::BrokenChain { .. } => Code::ManifestUntrusted,
+        }
+    }
 }
 
 fn missing(first: u64, last: u64) -> String {

@@ -101,8 +101,8 @@ fn what_is_not_believed_although_it_is_signed() {
     verdict(|_| {}, &trust, &key).unwrap();
     let unknown = verdict(|_| {}, &trust, &stranger);
     assert!(matches!(unknown, Err(Distrust::UnknownHost { .. })), "{unknown:?}");
-    type Change = fn(&mut Manifest);
-    let cases: [(&str, Change, fn(&Distrust) -> bool); 9] = [
+    type Case = (&'static str, fn(&mut Manifest), fn(&Distrust) -> bool);
+    let cases: [Case; 9] = [
         (
             "replayed from another job",
             |m| m.job = "blog".parse().unwrap(),
