@@ -331,6 +331,18 @@ fn one_of_everything_comes_back() {
     let run = run(&root);
     assert_eq!(run.notes, []);
     assert!(run.pieces.len() > 5, "{} pieces", run.pieces.len());
+    let attributes = |name: &str| -> Vec<(String, usize)> {
+        let xattrs = &run.member(&root.join(name)).xattrs;
+        xattrs.iter().map(|(name, value)| (name.display(), value.0.len())).collect()
+    };
+    let expect =
+        |list: &[(&str, usize)]| list.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect::<Vec<_>>();
+    assert_eq!(attributes("a/deep/file-3"), expect(&[("user.empty", 0), ("user.odd=%name", 3), ("user.plain", 5)]));
+    assert_eq!(attributes("a/large"), expect(&[("user.large", 2000)]));
+    assert_eq!(attributes("link"), expect(&[("trusted.on-a-link", 1)]));
+    assert_eq!(attributes("a/deep/er"), expect(&[("system.posix_acl_default", 52)]));
+    assert_eq!(attributes("a/deep/file-4"), expect(&[("system.posix_acl_access", 52)]));
+    assert_eq!(attributes("a/deep/er/inherits")[0].0, "system.posix_acl_access");
     let large = run.member(&root.join("a/large"));
     assert_eq!(large.blake3.unwrap().0, *blake3::hash(&noise(3_000_001, 1)).as_bytes());
     assert_eq!(run.member(&root.join("z-large-again")).kind, MemberKind::Hardlink);
