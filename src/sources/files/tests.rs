@@ -257,7 +257,7 @@ fn zoo(root: &Path) {
     std::os::unix::fs::chown(at("setuid"), Some(1234), Some(4_000_000_000)).unwrap();
     std::fs::set_permissions(at("setuid"), PermissionsExt::from_mode(0o6755)).unwrap();
     std::fs::write(at("unreadable-but-for-root"), b"x").unwrap();
-    std::fs::set_permissions(at("unreadable-but-for-root"), PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(at("unreadable-but-for-root"), PermissionsExt::from_mode(0o0)).unwrap();
     std::fs::write(at("shut/inside"), b"x").unwrap();
     std::fs::write(root.join(std::ffi::OsStr::from_bytes(b"not-\xff-utf8")), b"x").unwrap();
     std::fs::write(at("new\nline"), b"x").unwrap();
@@ -733,4 +733,20 @@ fn other_file_systems_stay_out() {
     let run = Run::of(&options, later(), None);
     assert_eq!(run.paths(), ["dev", "dev/pts", "dev/shm"]);
     assert_eq!(run.notes.iter().map(|note| note.class).collect::<Vec<_>>(), [NoteClass::Skipped; 2]);
+}
+
+#[test]
+fn the_root_of_all_has_no_member_of_its_own() {
+    let options = FilesOptions {
+        one_file_system: true,
+        exclude: vec!["/*".to_owned(), "!/dev".to_owned()],
+        ..options(Path::new("/"))
+    };
+    let run = Run::of(&options, later(), None);
+    assert_eq!(run.paths(), ["dev"]);
+    // A root on another file system, below one that stays on its own, is walked all the same.
+    let both = FilesOptions { paths: vec!["/".into(), "/dev/shm".into()], ..options };
+    let run =
+        Run::of(&FilesOptions { exclude: vec!["/[!d]*".to_owned(), "/d[!e]*".to_owned()], ..both }, later(), None);
+    assert!(run.paths().contains(&"dev/shm".to_owned()), "{:?}", run.paths());
 }
