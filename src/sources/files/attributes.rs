@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::fs::{fgetxattr, flistxattr, lgetxattr, llistxattr};
+use rustix::fs::{fgetxattr, flistxattr, flistxattr_query, lgetxattr, llistxattr, llistxattr_query};
 use rustix::io::{Errno, Result};
 
 use crate::domain::contents::RawText;
@@ -20,7 +20,7 @@ pub(crate) const MAX_ATTRIBUTE_BYTES: usize = 1024 * 1024;
 /// # Errors
 /// What the system said; `E2BIG` beyond [`MAX_ATTRIBUTE_BYTES`].
 pub(crate) fn of_open(file: BorrowedFd<'_>) -> Result<Attributes> {
-    all(|buffer| flistxattr(file, buffer), |name, buffer| fgetxattr(file, name, buffer))
+    all(flistxattr_query(file), |buffer| flistxattr(file, buffer), |name, buffer| fgetxattr(file, name, buffer))
 }
 
 /// The attributes of the entry `name` in `folder`, itself if it is a link.
@@ -29,7 +29,11 @@ pub(crate) fn of_open(file: BorrowedFd<'_>) -> Result<Attributes> {
 /// As [`of_open`].
 pub(crate) fn of_entry<Fd: AsRawFd>(folder: &Fd, name: &[u8]) -> Result<Attributes> {
     let path = entry_path(folder, name);
-    all(|buffer| llistxattr(&path[..], buffer), |name, buffer| lgetxattr(&path[..], name, buffer))
+    all(
+        llistxattr_query(&path[..]),
+        |buffer| llistxattr(&path[..], buffer),
+        |name, buffer| lgetxattr(&path[..], name, buffer),
+    )
 }
 
 /// The way to an entry that the calls without a descriptor of the parent need: short however deep it lies.
@@ -38,11 +42,12 @@ pub(crate) fn entry_path<Fd: AsRawFd>(folder: &Fd, name: &[u8]) -> Vec<u8> {
 }
 
 fn all(
+    length: Result<usize>,
     list: impl Fn(&mut [u8]) -> Result<usize>,
     get: impl Fn(&[u8], &mut [u8]) -> Result<usize>,
 ) -> Result<Attributes> {
     // Most files have none, and asking for the length alone costs no buffer.
-    match list(&mut []) {
+    match length {
         Ok(0) | Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(Vec::new()),
         Ok(_) => {}
         Err(errno) => return Err(errno),

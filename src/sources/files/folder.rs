@@ -83,7 +83,7 @@ impl Folder {
             }
         };
         while let Some((folder, name)) = closed.pop() {
-            fd = folder.reopened(open_folder(&*fd, name)?)?;
+            fd = folder.reopened(open_folder(&fd, name)?)?;
         }
         Ok(fd)
     }

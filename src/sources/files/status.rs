@@ -49,7 +49,7 @@ impl Status {
             ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
             device: stat.st_dev,
             inode: stat.st_ino,
-            links: stat.st_nlink.into(),
+            links: wide(stat.st_nlink),
             numbers: match kind {
                 Some(MemberKind::Char | MemberKind::Block) => {
                     (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))
@@ -82,4 +82,9 @@ impl Status {
             flaw: None,
         }
     }
+}
+
+/// A number whose width differs from machine to machine.
+fn wide(number: impl Into<u64>) -> u64 {
+    number.into()
 }
