@@ -20,6 +20,8 @@ use crate::observe::Progress;
 use crate::sources::unpack::{Large, UnpackOptions, Unpacker};
 use crate::vault::reader::{Located, Plan, Reader};
 
+use super::host::Host;
+
 /// Tasks that may wait, for each worker.
 const TASKS_PER_WORKER: usize = 4;
 
@@ -56,10 +58,10 @@ pub struct RestoredSource {
 /// # Errors
 /// [`Code::TargetNotEmpty`], [`Code::NotFound`], [`Code::NoIdentity`], damage, or a disk that refuses.
 pub fn restore(
+    host: &Host,
     reader: &Reader,
     manifest: &Manifest,
     request: &Request<'_>,
-    workers: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<RestoredSource>> {
     let sources = chosen_sources(manifest, request.source)?;
@@ -76,7 +78,7 @@ pub fn restore(
         progress.begin(&stage, request.paths.is_empty().then_some(source.logical_bytes));
         let options = UnpackOptions { owners: rustix::process::geteuid().is_root(), overwrite: request.overwrite };
         let unpacker = Unpacker::create(&request.target.join(source.name.as_str()), options)?;
-        let unpacked = unpack_source(reader, plan, &unpacker, &selection, workers, progress);
+        let unpacked = unpack_source(host, reader, plan, &unpacker, &selection, progress);
         progress.end();
         unpacked.map_err(|e| e.context(format!("source {}", source.name)))?;
         let summary = unpacker.finish()?;
@@ -100,10 +102,10 @@ pub fn restore(
 /// # Errors
 /// As for a restore; and when `out` refuses.
 pub fn cat(
+    host: &Host,
     reader: &Reader,
     manifest: &Manifest,
     source: &SourceName,
-    workers: usize,
     out: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<()> {
@@ -118,7 +120,7 @@ pub fn cat(
             let mut waiting = VecDeque::new();
             let mut at_end = false;
             loop {
-                while !at_end && waiting.len() < workers * 2 {
+                while !at_end && waiting.len() < host.workers * 2 {
                     if pending.is_empty() {
                         match plan.next_piece()? {
                             Some(piece) => pending.extend(piece.segments),
@@ -243,19 +245,19 @@ enum Task {
 /// # Errors
 /// The first of any worker; the others stop then.
 pub fn unpack_source(
+    host: &Host,
     reader: &Reader,
     mut plan: Plan,
     unpacker: &Unpacker,
     selection: &Selection,
-    workers: usize,
     progress: &dyn Progress,
 ) -> Result<()> {
     let id_key = plan.id_key();
     let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let (sender, receiver) = sync_channel(workers * TASKS_PER_WORKER);
+    let (sender, receiver) = sync_channel(host.workers * TASKS_PER_WORKER);
     let receiver = Mutex::new(receiver);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..host.workers {
             scope.spawn(|| {
                 while let Some(task) = next(&receiver) {
                     if lock(&failure).is_some() {
@@ -268,7 +270,7 @@ pub fn unpack_source(
                 }
             });
         }
-        let fed = feed(reader, &mut plan, unpacker, selection, &sender, &failure);
+        let fed = feed(host, reader, &mut plan, unpacker, selection, &sender, &failure);
         if let Err(error) = fed {
             lock(&failure).get_or_insert(error);
         }
@@ -281,6 +283,7 @@ pub fn unpack_source(
 }
 
 fn feed(
+    host: &Host,
     reader: &Reader,
     plan: &mut Plan,
     unpacker: &Unpacker,
@@ -291,6 +294,7 @@ fn feed(
     let id_key = plan.id_key();
     let closed = |_| Error::new(Code::Internal, "the restoring threads are gone");
     while let Some(piece) = plan.next_piece()? {
+        host.check_interrupted()?;
         if lock(failure).is_some() {
             return Ok(());
         }

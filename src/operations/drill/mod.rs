@@ -25,13 +25,13 @@ use crate::scratch::checks::{Around, RestoredSource, UserCheck, prepare, run_che
 use crate::scratch::confine::{Confinement, Trust, hand_over};
 use crate::scratch::folder::{Scratch, remove_leftovers};
 use crate::sources::unpack::{UnpackOptions, Unpacker};
-use crate::vault::layout;
+use crate::vault::layout::Key;
 use crate::vault::reader::{Reader, fetch_list};
 
 use super::host::Host;
 use super::records;
 use super::restore::{Selection, unpack_source};
-use super::vaults::OpenVault;
+use super::vaults::{OpenVault, manifests};
 
 /// Room that scratch must have beyond the backup's own bytes: folders, links, file systems' rounding.
 const SCRATCH_HEADROOM: u64 = 64 * 1024 * 1024;
@@ -242,9 +242,9 @@ impl DrillRun<'_> {
         let reader = reader.as_ref().map_err(|e| Error::new(e.code(), e.to_string()))?;
         let survey = self.vault.survey(self.host, Some(&self.job.name))?;
         for problem in &survey.problems {
-            self.remarks.push(format!("{problem}; `lifeboat check {}` says more", self.job.name));
+            self.remarks.push(format!("{}: {}; `lifeboat check {}` says more", problem.key, problem.fault, self.job.name));
         }
-        let manifests = survey.into_manifests();
+        let manifests = manifests(survey);
         self.rpo = manifests
             .iter()
             .filter(|m| m.completeness == Completeness::Complete && m.committed <= self.started)
@@ -399,7 +399,7 @@ fn choose(manifests: &[Manifest], which: &Which, job: &JobSettings) -> Result<Ma
 
 /// Drops what the drill will read from the page cache; whether that was done for all of it.
 fn forget_cached(host: &Host, vault: &OpenVault, job: &JobSettings, which: &Which) -> Result<bool> {
-    let manifests = vault.survey(host, Some(&job.name))?.into_manifests();
+    let manifests = manifests(vault.survey(host, Some(&job.name))?);
     let Ok(manifest) = choose(&manifests, which, job) else { return Ok(false) };
     let storage = &*vault.storage;
     let forget = |key: String| host.runtime.block_on(storage.forget_cached(&key)).unwrap_or(false);
@@ -408,13 +408,13 @@ fn forget_cached(host: &Host, vault: &OpenVault, job: &JobSettings, which: &Whic
         for list in &source.lists {
             if let Ok(lines) = host.runtime.block_on(fetch_list(storage, list)) {
                 for line in lines {
-                    all &= forget(layout::object_key(&line.object));
+                    all &= forget(Key::Object(line.object).to_string());
                 }
             }
-            all &= forget(layout::list_key(list));
+            all &= forget(Key::List(*list).to_string());
         }
         for object in &source.contents {
-            all &= forget(layout::object_key(object));
+            all &= forget(Key::Object(*object).to_string());
         }
     }
     Ok(all)
