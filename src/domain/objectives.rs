@@ -1,6 +1,6 @@
 //! RPO and RTO as they were: pure functions of what a vault's records say, of a window, and of nothing else.
 //!
-//! The definitions are those of docs/MEASURES (in the design: MEASURES.md):
+//! The definitions:
 //!
 //! - *Exposure* at `t` is `t − max{ rp : counted at t }`, in time. A backup counts at `t` if it is complete and not
 //!   refuted, was available by `t` (for the *proven* figure: a drill of it had passed by `t`), and was still retained
