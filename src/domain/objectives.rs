@@ -646,7 +646,7 @@ mod tests {
             -5_i64..60,
             proptest::option::weighted(0.4, 0_i64..200),
             prop_oneof![8 => Just(Standing::Counts), 1 => Just(Standing::Partial), 1 => Just(Standing::Refuted)],
-            proptest::option::weighted(0.5, 0_i64..100),
+            proptest::option::weighted(0.5, -20_i64..100),
         )
             .prop_map(|(rp, took, kept, standing, proven)| Point {
                 retained_until: kept.map(|kept| at(rp + took + kept)),
