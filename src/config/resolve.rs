@@ -13,7 +13,7 @@ use super::error::{ConfigError, Problems};
 use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
 use super::secret::Secret;
 use super::settings::{
-    CheckSettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_CHECK_USER, DEFAULT_COMPRESSION_LEVEL, DEFAULT_STATE_DIR,
+    CheckSettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_SCRATCH, DEFAULT_STATE_DIR,
     DrillSettings, FilesSettings, JobSettings, Objectives, Settings, SourceKind, SourceSettings, SqliteSettings,
     VaultSettings, VaultUrl,
 };

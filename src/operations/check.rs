@@ -20,7 +20,8 @@ use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
 use crate::vault::layout::{Key, LISTS, OBJECTS};
 use crate::vault::survey::{Fault, Problem};
-use crate::vault::reader::{MAX_OBJECT_BYTES, Reader, fetch_list};
+use crate::vault::lists::read_list;
+use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
 
 use super::host::Host;
 use super::vaults::{OpenVault, manifests};
@@ -127,7 +128,7 @@ pub fn check(
     let ids = |by: &BTreeSet<usize>| by.iter().map(|&index| manifests[index].id.clone()).collect::<Vec<_>>();
     for (list, by) in &lists {
         report.objects += 1;
-        match host.runtime.block_on(fetch_list(storage, list)) {
+        match host.runtime.block_on(read_list(storage, *list)) {
             Ok(lines) => {
                 for line in lines {
                     let named = objects.entry(line.object).or_default();

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::seal::{Sealer, SourceKeys};
 use crate::sources::memory::{Memory, MemoryWriter};
 use crate::sources::Source;
-use crate::vault::reader::fetch_list;
+use crate::vault::lists::read_list;
 use crate::vault::writer::{ContentsWriter, ListWriter, SegmentStore, absent};
 
 use super::pipeline::{self, SealingLine};
@@ -91,7 +91,7 @@ fn may_be_named(
     let Some(entry) = base.sources.iter().find(|source| source.name == settings.name) else { return Ok(Vec::new()) };
     let mut known = Vec::new();
     for list in &entry.lists {
-        match run.host.runtime.block_on(fetch_list(&*run.vault.storage, list)) {
+        match run.host.runtime.block_on(read_list(&*run.vault.storage, *list)) {
             Ok(lines) => known.extend(lines.iter().map(|line| (line.id, line.object, line.stored_bytes))),
             // What a lost list named is sealed again; `check` is who reports the loss.
             Err(error) => run.progress.warn(&format!("a list of the last backup cannot be reused: {error}")),

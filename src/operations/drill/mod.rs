@@ -26,7 +26,8 @@ use crate::scratch::confine::{Confinement, Trust, hand_over};
 use crate::scratch::folder::{Scratch, remove_leftovers};
 use crate::sources::unpack::{UnpackOptions, Unpacker};
 use crate::vault::layout::Key;
-use crate::vault::reader::{Reader, fetch_list};
+use crate::vault::lists::read_list;
+use crate::vault::reader::Reader;
 
 use super::host::Host;
 use super::records;
@@ -175,7 +176,7 @@ pub fn drill(
     }
     let details = serde_json::json!({ "checks": report.checks, "errors": report.errors });
     if let Err(error) =
-        records::write_as(host, vault, &job.name, &id, RecordBody::Drill(report.record.clone()), Some(details))
+        records::write_as(host, vault, &job.name, &id, RecordBody::Drill(report.record.clone()), Some(&details))
     {
         let what = format!("the drill could not be recorded in the vault: {error}");
         progress.warn(&what);
@@ -406,7 +407,7 @@ fn forget_cached(host: &Host, vault: &OpenVault, job: &JobSettings, which: &Whic
     let mut all = true;
     for source in &manifest.sources {
         for list in &source.lists {
-            if let Ok(lines) = host.runtime.block_on(fetch_list(storage, list)) {
+            if let Ok(lines) = host.runtime.block_on(read_list(storage, *list)) {
                 for line in lines {
                     all &= forget(Key::Object(line.object).to_string());
                 }
