@@ -183,7 +183,7 @@ impl Resolver<'_, '_> {
             rpo: objectives.rpo.map(|text| self.positive_duration("rpo", &text)),
         };
         let sources = self.sources(image.source);
-        let drill = image.drill.map(|drill| self.drill(drill, &sources, state_dir));
+        let drill = image.drill.map(|drill| self.drill(drill, &sources));
         Some(JobSettings {
             name: name.clone(),
             vault,
@@ -303,7 +303,7 @@ impl Resolver<'_, '_> {
         SourceKind::Sqlite(SqliteSettings { path: image.path.map(|text| self.path(&text)).unwrap_or_default() })
     }
 
-    fn drill(&mut self, image: DrillFile, sources: &[SourceSettings], state_dir: &Path) -> DrillSettings {
+    fn drill(&mut self, image: DrillFile, sources: &[SourceSettings]) -> DrillSettings {
         let check_timeout = image.check_timeout.map_or(DEFAULT_CHECK_TIMEOUT, |text| {
             let timeout = self.positive_duration("check_timeout", &text);
             if timeout > MAX_CHECK_TIMEOUT {

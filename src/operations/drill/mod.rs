@@ -121,7 +121,6 @@ pub fn drill(
         restored_bytes: 0,
         refutes: false,
         kept: None,
-        restored_in_seconds: None,
     };
     match leftovers {
         Ok(paths) => run.remarks.extend(paths.iter().map(|p| format!("removed {}, left by a drill that was killed", p.display()))),
@@ -234,7 +233,6 @@ struct DrillRun<'a> {
     restored_bytes: u64,
     refutes: bool,
     kept: Option<PathBuf>,
-    restored_in_seconds: Option<f64>,
 }
 
 impl DrillRun<'_> {
