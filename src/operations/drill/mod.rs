@@ -262,7 +262,7 @@ impl DrillRun<'_> {
         self.chosen = Some(manifest.clone());
 
         stopwatch.phase("provision");
-        let needed = manifest.total(|s| s.logical_bytes) + SCRATCH_HEADROOM;
+        let needed = manifest.total(|s| s.logical_bytes).saturating_add(SCRATCH_HEADROOM);
         let confinement = self.confinement()?;
         let scratch = Scratch::create(&self.request.settings.scratch, &self.job.name, self.id, needed)?;
 
@@ -366,6 +366,10 @@ impl DrillRun<'_> {
         secrets.push(self.request.config_file.to_owned());
         secrets.push(self.host.home()?.state.root().to_owned());
         secrets.extend(self.vault.folder());
+        // The question is asked in another folder than this process's: a relative path would be nothing there.
+        let secrets = secrets.iter().map(std::path::absolute).collect::<std::io::Result<Vec<PathBuf>>>();
+        let secrets = secrets
+            .map_err(|cause| Error::new(Code::Unconfined, format!("no current folder to start from: {cause}")))?;
         self.host.runtime.block_on(confinement.verify_unreadable(&secrets))?;
         Ok(Some(confinement))
     }
