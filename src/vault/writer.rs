@@ -206,6 +206,8 @@ async fn upload(storage: &dyn Storage, key: &str, bytes: Bytes, existing: Existi
     }
     match storage.get(key, bytes.len() as u64).await {
         Ok(there) if there == bytes => return Ok(Uploaded::Existed),
+        // Put by this run already and not visible before the sync: bytes of ours.
+        Err(error) if error.is_not_found() => return Ok(Uploaded::Existed),
         Ok(_) | Err(StorageError::TooLarge { .. }) => {}
         Err(error) => return Err(error),
     }
