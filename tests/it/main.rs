@@ -7,6 +7,7 @@ mod by_hand;
 mod cli;
 mod damage;
 mod documents;
+mod forge;
 mod journeys;
 mod kill;
 mod sabotage;
