@@ -1,0 +1,3 @@
+//! `demo`: the whole story on one machine.
+
+mod shop;
