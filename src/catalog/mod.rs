@@ -20,9 +20,11 @@ use crate::error::{Code, Diagnostic};
 
 mod read;
 mod rows;
+mod verdict;
 mod write;
 
 pub use rows::{BackupRow, DrillRow, RunRow, SourceRow};
+pub use verdict::{Verdict, verdict};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/catalog/migrations");
 

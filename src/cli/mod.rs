@@ -1,1 +1,152 @@
-//! placeholder
+//! The command line: arguments, thin commands, output. It decides nothing that a library's user would miss.
+
+pub mod args;
+mod commands;
+mod output;
+mod progress;
+mod session;
+
+use std::sync::Arc;
+use std::thread;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::clock::SystemClock;
+use crate::error::{Code, Error, Kind, Result};
+use crate::operations::host::Host;
+use crate::operations::interrupt::Interrupt;
+
+use args::{Cli, Command};
+use output::{print_error, say};
+use session::Session;
+
+/// What a command that ran to its end has to say to scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exit(u8);
+
+impl Exit {
+    const DONE: Self = Self(0);
+
+    fn of(kind: Kind) -> Self {
+        Self(kind.exit_code())
+    }
+
+    /// A code that is not one of ours: what monitoring plugins speak.
+    fn code(code: u8) -> Self {
+        Self(code)
+    }
+
+    /// The worse of two: done is best, then partial, then the higher code.
+    fn worse(self, other: Self) -> Self {
+        let rank = |exit: Self| match exit.0 {
+            0 => 0,
+            3 => 1,
+            code => u16::from(code) + 2,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+/// Sends the library's log to stderr: warnings, more with `-v`, everything with `-vv`. `LIFEBOAT_LOG` overrides it.
+pub fn set_up_tracing(verbose: u8) {
+    let default = match verbose {
+        0 => "error",
+        1 => "lifeboat=info",
+        _ => "lifeboat=debug",
+    };
+    let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// Runs a command and gives the process's exit code.
+#[must_use]
+pub fn run(cli: Cli) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(cause) => {
+            print_error(&Error::new(Code::Internal, format!("no threads to be had: {cause}")));
+            return Kind::Failed.exit_code();
+        }
+    };
+    let interrupt = Interrupt::default();
+    watch_signals(&runtime, interrupt.clone());
+    let host = Host::bare(runtime.handle().clone(), Arc::new(SystemClock::default()), interrupt);
+    // Verbs block; a thread of their own may do so, and a deep stack costs nothing.
+    let worker = thread::Builder::new().name("verb".to_owned()).spawn(move || match dispatch(cli, host) {
+        Ok(exit) => exit.0,
+        Err(error) => {
+            print_error(&error);
+            error.kind().exit_code()
+        }
+    });
+    let code = match worker.map(thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        Ok(Err(_)) => {
+            print_error(&Error::new(Code::Internal, "lifeboat panicked; the message above says where"));
+            Kind::Failed.exit_code()
+        }
+        Err(cause) => {
+            print_error(&Error::new(Code::Internal, format!("no threads to be had: {cause}")));
+            Kind::Failed.exit_code()
+        }
+    };
+    runtime.shutdown_background();
+    code
+}
+
+/// The first signal asks the verb to end in good order, the second ends the process at once: that is safe too.
+fn watch_signals(runtime: &tokio::runtime::Runtime, interrupt: Interrupt) {
+    runtime.spawn(async move {
+        let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            return;
+        };
+        for wave in 0.. {
+            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+            if wave > 0 {
+                std::process::exit(Kind::Interrupted.exit_code().into());
+            }
+            say("interrupted: ending in good order; once more to stop at once");
+            interrupt.raise();
+        }
+    });
+}
+
+fn dispatch(cli: Cli, host: Host) -> Result<Exit> {
+    let session = Session { global: cli.global, host };
+    match cli.command {
+        Command::Init(args) => commands::init::init(session, &args),
+        Command::Demo(args) => commands::demo::demo(&session, &args),
+        Command::Config(command) => commands::config::config(&session, &command),
+        Command::Doctor(args) => commands::doctor::doctor(session, &args),
+        Command::Backup(args) => commands::backup::backup(session, &args),
+        Command::List(args) => commands::list::list(session, &args),
+        Command::Show(args) => commands::list::show(session, &args),
+        Command::Restore(args) => commands::restore::restore(session, &args),
+        Command::Cat(args) => commands::restore::cat(session, &args),
+        Command::Drill(args) => commands::drill::drill(session, &args),
+        Command::Check(args) => commands::check::check(session, &args),
+        Command::Status(args) => commands::status::status(session, &args),
+        Command::Report(args) => commands::status::report(session, &args),
+        Command::Key(command) => commands::key::key(&session, &command),
+        Command::Catalog(command) => commands::catalog::catalog(session, &command),
+        Command::Completions { shell } => commands::manual::completions(shell),
+        Command::Man { dir } => commands::manual::man(&dir),
+        Command::ConfinedSql => commands::confined_sql(&session),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_exit_wins() {
+        let partial = Exit::of(Kind::Partial);
+        let failed = Exit::of(Kind::Failed);
+        assert_eq!(Exit::DONE.worse(partial), partial);
+        assert_eq!(partial.worse(failed), failed);
+        assert_eq!(failed.worse(partial), failed);
+        assert_eq!(failed.worse(Exit::of(Kind::DrillFailed)), Exit::of(Kind::DrillFailed));
+    }
+}

@@ -1,1 +1,27 @@
-//! placeholder
+//! The config: one TOML file, read strictly, checked, and turned into settings.
+//!
+//! Three shapes for three jobs: [`schema`] is the one table of keys (what may stand where, of which type, meaning
+//! what), the private `file` is the serde image of the text, [`settings`] is what the rest of the program uses.
+//! [`check`] holds settings against each other and against this host.
+//!
+//! It does not know vaults or sources, only where they are said to be.
+
+pub mod check;
+mod error;
+mod file;
+pub mod locate;
+mod resolve;
+pub mod schema;
+pub mod secret;
+pub mod settings;
+mod strict;
+pub mod template;
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConfigError, Problem};
+pub use secret::{Secret, SecretError};
+pub use settings::{
+    CheckSettings, DrillSettings, FilesSettings, JobSettings, Objectives, Settings, SourceKind, SourceSettings,
+    SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
+};

@@ -306,13 +306,14 @@ pub fn human_bytes(bytes: u64) -> String {
     unreachable!("the loop returns at its last unit")
 }
 
-/// A duration as a config takes it, exact to the millisecond: `1h30m`, `14d`.
+/// A duration as a config takes it, exact to the millisecond: `1h30m`, `25h`, `14d`. Days count from the second on.
 #[must_use]
 pub fn exact_duration(duration: Duration) -> String {
     let mut text = String::new();
     let mut seconds = duration.as_secs();
+    let in_days = seconds >= 2 * DAY_SECONDS;
     for (unit_seconds, unit) in [(DAY_SECONDS, "d"), (HOUR_SECONDS, "h"), (MINUTE_SECONDS, "m"), (1, "s")] {
-        if seconds >= unit_seconds {
+        if seconds >= unit_seconds && (in_days || unit_seconds < DAY_SECONDS) {
             // Writing to a String does not fail.
             let _ = write!(text, "{}{unit}", seconds / unit_seconds);
             seconds %= unit_seconds;
@@ -437,6 +438,13 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(human_bytes(bytes), text);
+        }
+    }
+
+    #[test]
+    fn printed_for_configs() {
+        for text in ["0s", "90ms", "1m30s", "24h", "25h1s", "47h59m", "2d", "2d1h", "14d"] {
+            assert_eq!(exact_duration(parse_duration(text).unwrap()), text);
         }
     }
 

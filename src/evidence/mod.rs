@@ -1,1 +1,15 @@
-//! placeholder
+//! What is said of a job: its status now, and the report over a window. Both are pure functions of [`facts`], which
+//! the caller gathers from config, schedule and catalog; their JSON is the record, and the texts are rendered from
+//! the same values.
+//!
+//! Nothing here reads a clock, a vault or a terminal.
+
+pub mod facts;
+pub mod gather;
+pub mod markdown;
+pub mod report;
+pub mod status;
+pub mod text;
+
+#[cfg(test)]
+pub(crate) mod samples;

@@ -34,11 +34,13 @@ pub enum StateError {
         path: PathBuf,
     },
     /// Another process works on the job.
-    #[error("job {job} is being worked on by {holder}")]
+    #[error("{doing} of job {job} is under way already: {holder}")]
     Locked {
+        /// The verb.
+        doing: String,
         /// The job.
         job: JobName,
-        /// `process 4711 (backup) since 2026-11-22 02:00:00 UTC`.
+        /// `process 4711 since 2026-11-22 02:00:00 UTC`.
         holder: String,
     },
 }
@@ -98,6 +100,34 @@ impl StateDir {
         self.root.join("host.key")
     }
 
+    /// The lines that name a vault's id and signing key, pinned when this host made it.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn pinned_trust(&self, vault: &str) -> Result<Option<String>, StateError> {
+        let path = self.pin_file(vault);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(StateError::Io { verb: "read", path, cause }),
+        }
+    }
+
+    /// Pins a vault's id and signing key.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn pin_trust(&self, vault: &str, lines: &str) -> Result<(), StateError> {
+        let path = self.pin_file(vault);
+        make_private(&self.root.join("vaults"))?;
+        write_private(&path, lines.as_bytes())
+    }
+
+    /// Vault names come from the config and may hold anything: the file is named after their hash.
+    fn pin_file(&self, vault: &str) -> PathBuf {
+        self.root.join("vaults").join(format!("{}.trust", &blake3::hash(vault.as_bytes()).to_hex()[..16]))
+    }
+
     /// Where a source's memory of its last backup lies; its folder is made.
     ///
     /// # Errors
@@ -132,14 +162,14 @@ impl StateDir {
         }
     }
 
-    /// Takes the job for this process until the lock is dropped; the kernel frees it when the process dies.
+    /// Takes one verb on the job for this process until the lock is dropped; the kernel frees it when the process dies.
     ///
     /// # Errors
     /// [`StateError::Locked`] at once when another process has it.
     pub fn lock(&self, job: &JobName, doing: &str, now: DateTime<Utc>) -> Result<JobLock, StateError> {
         let folder = self.root.join("locks");
         make_private(&folder)?;
-        let path = folder.join(format!("{job}.lock"));
+        let path = folder.join(format!("{job}.{doing}.lock"));
         let io = |verb, cause| StateError::Io { verb, path: path.clone(), cause };
         let mut file = OpenOptions::new()
             .read(true)
@@ -159,11 +189,11 @@ impl StateDir {
                     "" => "another process".to_owned(),
                     line => line.to_owned(),
                 };
-                return Err(StateError::Locked { job: job.clone(), holder });
+                return Err(StateError::Locked { doing: doing.to_owned(), job: job.clone(), holder });
             }
             Err(TryLockError::Error(cause)) => return Err(io("lock", cause)),
         }
-        let line = format!("process {} ({doing}) since {}\n", std::process::id(), now.format("%Y-%m-%d %H:%M:%S UTC"));
+        let line = format!("process {} since {}\n", std::process::id(), now.format("%Y-%m-%d %H:%M:%S UTC"));
         file.set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(line.as_bytes()))
@@ -176,6 +206,15 @@ impl StateDir {
 #[derive(Debug)]
 pub struct JobLock {
     _file: File,
+}
+
+/// Replaces a file whole.
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let io = |cause| StateError::Io { verb: "write", path: path.to_owned(), cause };
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io)?;
+    file.persist(path).map(drop).map_err(|error| io(error.error))
 }
 
 fn make_private(folder: &Path) -> Result<(), StateError> {
@@ -210,9 +249,10 @@ mod tests {
         let (shop, mail): (JobName, JobName) = ("shop".parse().unwrap(), "mail".parse().unwrap());
         let now = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
         let held = state.lock(&shop, "backup", now).unwrap();
-        let error = state.lock(&shop, "drill", now).unwrap_err().to_string();
-        assert!(error.contains(&format!("process {} (backup) since 2026-09-21", std::process::id())), "{error}");
+        let error = state.lock(&shop, "backup", now).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {} since 2026-09-21", std::process::id())), "{error}");
         state.lock(&mail, "backup", now).unwrap();
+        state.lock(&shop, "drill", now).unwrap();
         drop(held);
         state.lock(&shop, "backup", now).unwrap();
     }

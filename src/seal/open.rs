@@ -25,6 +25,12 @@ impl Opener {
         Self { identities }
     }
 
+    /// Whether one of the identities is among these recipients.
+    #[must_use]
+    pub fn opens_for(&self, recipients: &[String]) -> bool {
+        self.identities.recipients().iter().any(|own| recipients.contains(own))
+    }
+
     /// Opens a segment that the contents describe.
     ///
     /// # Errors

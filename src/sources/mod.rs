@@ -21,10 +21,12 @@ use crate::domain::contents::{Facts, Member, Note};
 use crate::domain::segment::SegmentRef;
 use crate::error::{Code, Diagnostic};
 
+pub mod compare;
 pub mod files;
 pub mod memory;
 pub mod sqlite;
 pub mod tar;
+pub mod unpack;
 
 /// Something that can be backed up.
 pub trait Source: Send + Sync {
@@ -175,6 +177,8 @@ pub enum SourceError {
         path: String,
         /// What SQLite said.
         what: String,
+        /// What to do about it, if there is something to say.
+        hint: Option<String>,
     },
     /// A pattern in the config is not a gitignore glob.
     #[error("{pattern:?} is not a usable pattern: {what}")]
@@ -216,6 +220,7 @@ impl Diagnostic for SourceError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::RootMissing { path } => Some(format!("create or mount {path}, or take it out of the config")),
+            Self::Database { hint, .. } => hint.clone(),
             Self::RootUnusable { .. } => Some("name the real folder or file in the config".to_owned()),
             _ => None,
         }

@@ -15,8 +15,9 @@ use crate::domain::segment::MAX_PLAIN_BYTES;
 use crate::seal::{Opener, SealError};
 use crate::storage::Storage;
 
-use super::lists::{self, ListLine};
-use super::{VaultError, layout};
+use super::VaultError;
+use super::layout::Key;
+use super::lists::{self, ListedSegment};
 
 /// The version of the contents that this program reads.
 const CONTENTS_VERSION: u32 = 1;
@@ -90,7 +91,11 @@ impl Reader {
         };
         match plan.next_line()? {
             Some(Line::Head { version, .. }) if version > CONTENTS_VERSION => {
-                return Err(VaultError::NewerVersion { what: "a backup's contents".to_owned(), version });
+                return Err(VaultError::NewerContents {
+                    source_name: plan.source,
+                    found: version,
+                    supported: CONTENTS_VERSION,
+                });
             }
             Some(Line::Head { source: name, id_key, config, .. }) if name == source.name => {
                 hex::decode_to_slice(&id_key, &mut plan.id_key)
@@ -115,7 +120,7 @@ impl Reader {
     }
 
     fn fetch(&self, object: &ObjectId) -> Result<Bytes, VaultError> {
-        Ok(self.runtime.block_on(self.storage.get(&layout::object_key(object), MAX_OBJECT_BYTES))?)
+        Ok(self.runtime.block_on(self.storage.get(&Key::Object(*object).to_string(), MAX_OBJECT_BYTES))?)
     }
 }
 
@@ -123,21 +128,19 @@ impl Reader {
 ///
 /// # Errors
 /// When it is missing, or not what its name says.
-pub async fn fetch_list(storage: &dyn Storage, list: &ObjectId) -> Result<Vec<ListLine>, VaultError> {
-    let bytes = storage.get(&layout::list_key(list), MAX_LIST_BYTES).await?;
+pub async fn fetch_list(storage: &dyn Storage, list: &ObjectId) -> Result<Vec<ListedSegment>, VaultError> {
+    let bytes = storage.get(&Key::List(*list).to_string(), MAX_LIST_BYTES).await?;
     if Sha256::digest(&bytes).as_slice() != list.0 {
-        return Err(VaultError::Damaged {
-            key: layout::list_key(list),
-            reason: "its bytes are not those that its name says".to_owned(),
-        });
+        let found = ObjectId(Sha256::digest(&bytes).into());
+        return Err(VaultError::HashDiffers { key: Key::List(*list).to_string(), found });
     }
-    lists::decode(list, &bytes)
+    lists::decode(&bytes).map_err(|reason| VaultError::ListMalformed { key: Key::List(*list).to_string(), reason })
 }
 
 /// Says which object it was.
 fn blame(error: SealError, object: &ObjectId) -> VaultError {
     match error {
-        SealError::Damaged { reason } => VaultError::Damaged { key: layout::object_key(object), reason },
+        SealError::Damaged { reason } => VaultError::ObjectDamaged { key: Key::Object(*object).to_string(), reason },
         other => VaultError::Seal(other),
     }
 }
@@ -149,7 +152,7 @@ pub struct Plan {
     source: String,
     contents: VecDeque<ObjectId>,
     lists: VecDeque<ObjectId>,
-    lines: VecDeque<ListLine>,
+    lines: VecDeque<ListedSegment>,
     /// Opened contents, read up to `read_to`.
     text: Vec<u8>,
     read_to: usize,
@@ -241,7 +244,7 @@ impl Plan {
         }
     }
 
-    fn next_list_line(&mut self) -> Result<ListLine, VaultError> {
+    fn next_list_line(&mut self) -> Result<ListedSegment, VaultError> {
         while self.lines.is_empty() {
             let list = self.lists.pop_front().ok_or_else(|| self.broken("they name more segments than the lists"))?;
             self.lines = self.reader.runtime.block_on(fetch_list(&*self.reader.storage, &list))?.into();
@@ -253,7 +256,7 @@ impl Plan {
         loop {
             if let Some(length) = self.text[self.read_to..].iter().position(|&b| b == b'\n') {
                 let line = &self.text[self.read_to..self.read_to + length];
-                let parsed = serde_json::from_slice(line).map_err(|cause| VaultError::Contents {
+                let parsed = serde_json::from_slice(line).map_err(|cause| VaultError::ContentsDamaged {
                     source_name: self.source.clone(),
                     reason: format!("a line cannot be read: {cause}"),
                 })?;
@@ -273,6 +276,6 @@ impl Plan {
     }
 
     fn broken(&self, reason: &str) -> VaultError {
-        VaultError::Contents { source_name: self.source.clone(), reason: reason.to_owned() }
+        VaultError::ContentsDamaged { source_name: self.source.clone(), reason: reason.to_owned() }
     }
 }

@@ -13,10 +13,12 @@ use tokio::sync::Semaphore;
 
 use crate::domain::ids::{KeyedId, ObjectId};
 use crate::domain::segment::{MAX_LIST_LINES, SegmentRef};
-use crate::seal::{SealError, Sealer, keyed_id};
+use crate::seal::{Sealer, keyed_id};
 use crate::storage::{Put, Storage, StorageError};
 
-use super::{VaultError, layout, lists};
+use super::VaultError;
+use super::layout::{Key, OBJECTS};
+use super::lists::{self, ListedSegment};
 
 /// Uploads under way at once.
 const MAX_UPLOADS: usize = 16;
@@ -104,7 +106,7 @@ impl SegmentStore {
         }
         let sealed = sealer.seal(plain)?;
         let stored_bytes = sealed.bytes.len() as u64;
-        self.upload(layout::object_key(&sealed.object), sealed.bytes)?;
+        self.upload(Key::Object(sealed.object).to_string(), sealed.bytes)?;
         self.new_segments.fetch_add(1, Ordering::Relaxed);
         let segment = SegmentRef { object: sealed.object, stored_bytes, id, plain_bytes };
         let known = Known { object: sealed.object, stored_bytes };
@@ -117,8 +119,12 @@ impl SegmentStore {
     /// # Errors
     /// When an upload failed.
     fn store_list(&self, lines: &[SegmentRef]) -> Result<ObjectId, VaultError> {
-        let (list, bytes) = lists::encode(lines)?;
-        self.upload(layout::list_key(&list), bytes)?;
+        let lines: Vec<ListedSegment> = lines
+            .iter()
+            .map(|line| ListedSegment { object: line.object, stored_bytes: line.stored_bytes, id: line.id })
+            .collect();
+        let (list, bytes) = lists::encode(&lines);
+        self.upload(Key::List(list).to_string(), bytes)?;
         Ok(list)
     }
 
@@ -306,8 +312,8 @@ pub async fn absent(
         return Ok(wanted);
     }
     storage
-        .list(layout::OBJECTS, &mut |listed| {
-            if let Some(object) = layout::parse_object_key(&listed.key)
+        .list(OBJECTS, &mut |listed| {
+            if let Key::Object(object) = Key::parse(&listed.key)
                 && wanted.get(&object) == Some(&listed.size_bytes)
             {
                 wanted.remove(&object);
@@ -315,10 +321,4 @@ pub async fn absent(
         })
         .await?;
     Ok(wanted)
-}
-
-impl From<SealError> for VaultError {
-    fn from(error: SealError) -> Self {
-        Self::Seal(error)
-    }
 }

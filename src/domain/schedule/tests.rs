@@ -251,7 +251,7 @@ proptest! {
     fn agrees_with_croner(expression in expressions(), (zone, start) in moments()) {
         let stepped = |field: usize| expression.fields[field].text.starts_with("*/");
         let plain_star = |field: usize| expression.fields[field].text == "*";
-        prop_assume!(!(stepped(2) && !plain_star(4)) && !(stepped(4) && !plain_star(2)));
+        prop_assume!((!stepped(2) || plain_star(4)) && (!stepped(4) || plain_star(2)));
         let text = expression.text();
         let reference: croner::Cron = text.parse().unwrap();
         let Ok(ours) = Schedule::parse(&text) else {

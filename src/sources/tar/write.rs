@@ -279,7 +279,7 @@ mod tests {
     fn long_ascii_paths_use_the_prefix() {
         let long = [vec![b'd'; 120], b"/".to_vec(), vec![b'f'; 90]].concat();
         assert_eq!(split(&long), Some((&long[121..], &long[..120])));
-        assert_eq!(split(&vec![b'x'; 101]), None);
+        assert_eq!(split(&[b'x'; 101]), None);
         assert_eq!(split("ä".as_bytes()), None);
         let folder = [vec![b'd'; 120], b"/".to_vec()].concat();
         assert_eq!(split(&folder), None);

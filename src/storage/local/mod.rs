@@ -10,7 +10,9 @@
 //!
 //! It does not know what keys mean. File work blocks, and runs on tokio's threads for blocking work.
 
+mod flush;
 mod folders;
+mod listing;
 mod staging;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,11 +26,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use rustix::fs::{Advice, AtFlags, Dir, FileType, RenameFlags};
+use rustix::fs::{Advice, AtFlags, RenameFlags};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use self::folders::{Entry, Root, entry, split};
+use self::flush::Flush;
+use self::folders::{Entry, Root, split};
 use self::staging::{STAGING_FOLDER, Staging};
 use super::{Deleted, Listed, Put, Storage, StorageError, check_key};
 use crate::clock::Clock;
@@ -38,20 +41,8 @@ use crate::clock::Clock;
 const MAX_STAGED: usize = 16 * 1024;
 /// More folders than this are made durable by one `syncfs` instead of a flush each.
 const MAX_FOLDER_FLUSHES: usize = 8;
-/// Entries of a listing that travel together, and how many such batches may wait for the visitor.
-const LISTING_BATCH: usize = 512;
+/// So many batches of a listing may wait for the visitor.
 const LISTING_BATCHES: usize = 4;
-/// Folders in folders that a listing follows; a vault has three.
-const MAX_DEPTH: usize = 16;
-
-/// How written bytes are made durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flush {
-    /// One `syncfs` before the files get their names.
-    Together,
-    /// Each file as it is written, because `syncfs` would not tell of a failed write.
-    EachFile,
-}
 
 /// A folder as a store.
 pub struct Local {
@@ -195,13 +186,7 @@ impl Storage for Local {
         }
         let (sender, mut receiver) = mpsc::channel(LISTING_BATCHES);
         let prefix = prefix.to_owned();
-        let listing = self.blocking("listing", move |shared| {
-            let mut listing = Listing { root: &shared.root, prefix: &prefix, batch: Vec::new(), sender };
-            let folder = split(&prefix).0;
-            listing.folder(folder, 0)?;
-            listing.send();
-            Ok(())
-        });
+        let listing = self.blocking("listing", move |shared| listing::list(&shared.root, &prefix, sender));
         let visiting = async {
             while let Some(batch) = receiver.recv().await {
                 for listed in batch {
@@ -551,100 +536,6 @@ fn make_root(path: &Path) -> io::Result<()> {
         made => made?,
     }
     File::open(parent)?.sync_all()
-}
-
-impl Flush {
-    /// Decides by the kernel's version and the kind of file system.
-    ///
-    /// `syncfs` reports failed write-back since Linux 5.8, from the account that a file system of disks keeps. An
-    /// overlay passes the call on but not the account; NFS, SMB, FUSE, 9p and Ceph keep none, or another server
-    /// does. tmpfs is in the list because nothing there outlives the machine anyway.
-    fn for_root(root: &Root) -> Self {
-        const ACCOUNTABLE: [u32; 8] = [
-            0x0000_ef53, // ext2, ext3, ext4
-            0x5846_5342, // xfs
-            0x9123_683e, // btrfs
-            0xf2f5_2010, // f2fs
-            0x2fc1_2fc1, // zfs
-            0xca45_1a4e, // bcachefs
-            0x0102_1994, // tmpfs
-            0x8584_58f6, // ramfs
-        ];
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        // File system types are 32 bits; some platforms hand them over sign-extended.
-        let kind = rustix::fs::fstatfs(&root.fd).map(|stat| (stat.f_type & 0xffff_ffff) as u32);
-        match kind {
-            Ok(kind) if ACCOUNTABLE.contains(&kind) && syncfs_tells(&release) => Self::Together,
-            _ => Self::EachFile,
-        }
-    }
-}
-
-/// Whether a kernel of this release reports failed write-back through `syncfs`.
-fn syncfs_tells(release: &str) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 8)
-}
-
-/// A walk through the folders, on a thread for blocking work.
-struct Listing<'a> {
-    root: &'a Root,
-    prefix: &'a str,
-    batch: Vec<Listed>,
-    sender: mpsc::Sender<Vec<Listed>>,
-}
-
-impl Listing<'_> {
-    fn folder(&mut self, path: &str, depth: usize) -> Result<(), StorageError> {
-        let failed = |error: Errno| self.root.error(path, format!("listing {path}/"), error.into());
-        let fd = match self.root.folder(path) {
-            Ok(fd) => fd,
-            // Nothing there, or it went away meanwhile.
-            Err(Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        for found in Dir::read_from(&fd).map_err(failed)? {
-            let found = found.map_err(failed)?;
-            let name = found.file_name().to_string_lossy();
-            // `lost+found` belongs to the disk that the vault is the root of.
-            if matches!(&*name, "." | "..") || path.is_empty() && matches!(&*name, STAGING_FOLDER | "lost+found") {
-                continue;
-            }
-            let key = if path.is_empty() { name.into_owned() } else { format!("{path}/{name}") };
-            if !(key.starts_with(self.prefix) || self.prefix.starts_with(&format!("{key}/"))) {
-                continue;
-            }
-            let status = match rustix::fs::statat(&fd, found.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(status) => status,
-                Err(Errno::NOENT) => continue,
-                Err(error) => return Err(failed(error)),
-            };
-            if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
-                if depth == MAX_DEPTH {
-                    let found = "a folder, deeper than any of a vault";
-                    return Err(StorageError::NotAFile { place: self.root.place(), key, found });
-                }
-                self.folder(&key, depth + 1)?;
-            } else if key.starts_with(self.prefix) {
-                let nanos = u32::try_from(status.st_mtime_nsec).unwrap_or(0);
-                let size_bytes = match entry(&status) {
-                    Entry::File { size_bytes } => size_bytes,
-                    _ => 0,
-                };
-                let modified = DateTime::from_timestamp(status.st_mtime, nanos);
-                self.batch.push(Listed { key, size_bytes, modified });
-                if self.batch.len() == LISTING_BATCH {
-                    self.send();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn send(&mut self) {
-        // Nobody waits for it any more where the listing was cancelled.
-        let _ = self.sender.blocking_send(std::mem::take(&mut self.batch));
-    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn only_new_kernels_are_believed() {
     for (release, tells) in
         [("6.1.0-18-amd64", true), ("5.8.0", true), ("5.10", true), ("5.7.19", false), ("4.19", false), ("", false)]
     {
-        assert_eq!(syncfs_tells(release), tells, "{release}");
+        assert_eq!(flush::syncfs_tells(release), tells, "{release}");
     }
 }
 
@@ -228,6 +228,75 @@ async fn a_full_disk_says_what_to_do() {
     assert_eq!(store.get("old", 1 << 20).await.unwrap().len(), 100_000);
     drop(store);
     drop(disk);
+}
+
+/// Run by the test below in a process of its own.
+#[tokio::test]
+#[ignore = "kills its own process"]
+async fn child_that_is_killed() {
+    let Some(path) = std::env::var_os(CHILD_FOLDER) else { return };
+    let store = open(Path::new(&path));
+    store.put("synced/a", bytes("a")).await.unwrap();
+    store.sync().await.unwrap();
+    store.put("lost/a", bytes("a")).await.unwrap();
+    store.put("lost/b", bytes("b")).await.unwrap();
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    store.sync().await.unwrap();
+}
+
+const CHILD_FOLDER: &str = "LIFEBOAT_TEST_CHILD_FOLDER";
+
+#[tokio::test]
+async fn a_killed_process_leaves_what_it_synced_and_nothing_else() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "storage::local::tests::child_that_is_killed", "--ignored"])
+        .env(CHILD_FOLDER, folder.path())
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.signal(), Some(9));
+    let staging = folder.path().join(STAGING_FOLDER);
+    assert_eq!(files(&staging).len(), 3, "two objects and a lock that nobody holds");
+    let store = open(folder.path());
+    let mut seen = Vec::new();
+    store.list("", &mut |listed| seen.push(listed.key)).await.unwrap();
+    assert_eq!(seen, ["synced/a"]);
+    assert_eq!(store.put("lost/a", bytes("again")).await.unwrap(), Put::Created);
+    assert_eq!(files(&staging).len(), 2, "its own object and lock");
+    store.sync().await.unwrap();
+    assert_eq!(&store.get("lost/a", 10).await.unwrap()[..], b"again");
+}
+
+/// Measures; asserts nothing. `cargo test --lib throughput -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "its output is what it is run for")]
+async fn throughput() {
+    let folder = tempfile::tempdir().unwrap();
+    for store in [open(folder.path()), Local::open_flushing_each_file(folder.path(), clock()).unwrap()] {
+        let (store, start) = (Arc::new(store), std::time::Instant::now());
+        let mode = format!("{:?}", store.shared.flush);
+        let body = Bytes::from(vec![7u8; 100_000]);
+        let tasks: Vec<_> = (0..8u32)
+            .map(|task| {
+                let (store, body, mode) = (Arc::clone(&store), body.clone(), mode.clone());
+                tokio::spawn(async move {
+                    for n in 0..500u32 {
+                        let key = format!("{mode}/{:02x}/{task}-{n}", (n * 8 + task) % 256);
+                        store.put(&key, body.clone()).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let put = start.elapsed();
+        store.sync().await.unwrap();
+        println!("{mode}: 4000 objects of 100 kB put in {put:?}, synced after {:?}", start.elapsed());
+    }
 }
 
 /// A small file system in memory; needs root.

@@ -1,0 +1,172 @@
+//! `backup`.
+
+use serde::Serialize;
+
+use crate::domain::contents::NoteClass;
+use crate::domain::ids::{BackupId, JobName, SourceName};
+use crate::domain::manifest::Manifest;
+use crate::domain::quantity::{human_bytes, human_seconds};
+use crate::domain::record::RunOutcome;
+use crate::error::{Error, Kind, Result};
+use crate::operations::backup::{self, RunReport};
+
+use super::super::args::JobsArgs;
+use super::super::output::{print_json, say};
+use super::super::session::Session;
+use super::super::Exit;
+
+#[derive(Serialize)]
+struct Document {
+    schema_version: u32,
+    runs: Vec<Run>,
+}
+
+#[derive(Serialize)]
+struct Run {
+    job: JobName,
+    outcome: RunOutcome,
+    backup: Option<Backup>,
+    errors: Vec<String>,
+    duration_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Backup {
+    id: BackupId,
+    job: JobName,
+    recovery_point: chrono::DateTime<chrono::Utc>,
+    available_at: chrono::DateTime<chrono::Utc>,
+    logical_bytes: u64,
+    stored_bytes: u64,
+    new_bytes: u64,
+    segments: u64,
+    new_segments: u64,
+    sources: Vec<Source>,
+}
+
+#[derive(Serialize)]
+struct Source {
+    name: SourceName,
+    kind: String,
+    recovery_point: chrono::DateTime<chrono::Utc>,
+    logical_bytes: u64,
+    stored_bytes: u64,
+    new_bytes: u64,
+    segments: u64,
+    new_segments: u64,
+    notes: std::collections::BTreeMap<NoteClass, u64>,
+}
+
+impl Backup {
+    fn of(manifest: &Manifest) -> Self {
+        Self {
+            id: manifest.id.clone(),
+            job: manifest.job.clone(),
+            recovery_point: manifest.recovery_point,
+            available_at: manifest.committed,
+            logical_bytes: manifest.total(|s| s.logical_bytes),
+            stored_bytes: manifest.total(|s| s.stored_bytes),
+            new_bytes: manifest.total(|s| s.new_bytes),
+            segments: manifest.total(|s| s.segments),
+            new_segments: manifest.total(|s| s.new_segments),
+            sources: manifest
+                .sources
+                .iter()
+                .map(|s| Source {
+                    name: s.name.clone(),
+                    kind: s.kind.clone(),
+                    recovery_point: s.recovery_point,
+                    logical_bytes: s.logical_bytes,
+                    stored_bytes: s.stored_bytes,
+                    new_bytes: s.new_bytes,
+                    segments: s.segments,
+                    new_segments: s.new_segments,
+                    notes: s.notes.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit> {
+    let session = session.configured()?;
+    let jobs = session.jobs(&args.jobs)?;
+    let vaults = session.vaults(&jobs);
+    let progress = session.progress();
+    let mut exit = Exit::DONE;
+    let mut runs = Vec::new();
+    for job in jobs {
+        let config = session.settings.without_secrets(&job.name);
+        let report = match &vaults[&job.vault] {
+            Ok(vault) => backup::backup(&session.host, vault, job, config, &progress),
+            Err(error) => Err(error.copy()),
+        };
+        let report = report.unwrap_or_else(|error| backup::not_started(error));
+        exit = exit.worse(exit_of(&report));
+        tell(&job.name, &report, session.global.quiet);
+        runs.push(Run {
+            job: job.name.clone(),
+            outcome: report.outcome,
+            backup: report.manifest.as_ref().map(Backup::of),
+            errors: report.errors,
+            duration_seconds: report.duration_seconds,
+        });
+        if session.host.check_interrupted().is_err() {
+            break;
+        }
+    }
+    if session.global.json {
+        print_json(&Document { schema_version: 1, runs });
+    }
+    Ok(exit)
+}
+
+fn exit_of(report: &RunReport) -> Exit {
+    match (report.outcome, &report.failure) {
+        (RunOutcome::Success, _) => Exit::DONE,
+        (RunOutcome::Partial, _) => Exit::of(Kind::Partial),
+        (RunOutcome::Failed, failure) => Exit::of(failure.as_ref().map_or(Kind::Failed, Error::kind)),
+    }
+}
+
+/// Silent in cron unless something is wrong; a line or two on a terminal.
+fn tell(job: &JobName, report: &RunReport, quiet: bool) {
+    use std::io::IsTerminal;
+    let wrong = report.outcome != RunOutcome::Success || !report.errors.is_empty();
+    if !wrong && (quiet || !std::io::stderr().is_terminal()) {
+        return;
+    }
+    let took = human_seconds(report.duration_seconds);
+    match (&report.manifest, report.outcome) {
+        (Some(manifest), outcome) => {
+            let verdict = if outcome == RunOutcome::Partial { "partial: something could not be read" } else { "complete" };
+            say(&format!(
+                "{job}: backup {} in {took}, {verdict}; {} of data, {} new in the vault",
+                manifest.id,
+                human_bytes(manifest.total(|s| s.logical_bytes)),
+                human_bytes(manifest.total(|s| s.new_bytes)),
+            ));
+        }
+        (None, _) => say(&format!("{job}: FAILED after {took}; nothing was committed, earlier backups are untouched")),
+    }
+    for error in &report.errors {
+        say(&format!("  {error}"));
+    }
+    if let Some(failure) = &report.failure {
+        say(&format!("  [{}]", failure.code().name()));
+        if let Some(hint) = failure.hint() {
+            say(&format!("  hint: {hint}"));
+        }
+    }
+    for class in [NoteClass::Changed, NoteClass::Vanished, NoteClass::Skipped] {
+        let notes: Vec<_> = report.remarks.iter().filter(|note| note.class == class).collect();
+        if let Some(first) = notes.first() {
+            let what = match class {
+                NoteClass::Changed => "changed while they were read",
+                NoteClass::Vanished => "vanished before they were read",
+                NoteClass::Skipped | NoteClass::Unreadable => "left out",
+            };
+            say(&format!("  {} {what}: {} ({})", notes.len(), first.path.display(), first.detail));
+        }
+    }
+}

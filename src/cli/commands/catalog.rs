@@ -1,0 +1,38 @@
+//! `catalog rebuild`.
+
+use serde_json::json;
+
+use crate::error::Result;
+use crate::operations::rebuild::rebuild;
+
+use super::super::args::CatalogCommand;
+use super::super::output::{print_json, say};
+use super::super::session::{Session, open_all};
+use super::super::Exit;
+
+pub(in super::super) fn catalog(session: Session, command: &CatalogCommand) -> Result<Exit> {
+    let CatalogCommand::Rebuild = command;
+    let session = session.configured()?;
+    let mut vaults = Vec::new();
+    for vault in open_all(&session)? {
+        let rebuilt = rebuild(&session.host, &vault)?;
+        for problem in &rebuilt.problems {
+            say(&format!("warning: {problem}"));
+        }
+        say(&format!(
+            "catalog of vault {} rebuilt: {} backups, {} records",
+            vault.settings.name, rebuilt.backups, rebuilt.records
+        ));
+        vaults.push(json!({
+            "vault": vault.settings.name,
+            "id": vault.id,
+            "backups": rebuilt.backups,
+            "records": rebuilt.records,
+            "problems": rebuilt.problems,
+        }));
+    }
+    if session.global.json {
+        print_json(&json!({ "schema_version": 1, "vaults": vaults }));
+    }
+    Ok(Exit::DONE)
+}

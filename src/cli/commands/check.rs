@@ -1,0 +1,87 @@
+//! `check`.
+
+use serde::Serialize;
+
+use crate::domain::ids::JobName;
+use crate::domain::quantity::human_bytes;
+use crate::error::{Code, Error, Kind, Result};
+use crate::operations::check::{self, Damage, Depth};
+
+use super::super::args::CheckArgs;
+use super::super::output::{print, print_json, say};
+use super::super::session::Session;
+use super::super::Exit;
+
+#[derive(Serialize)]
+struct Document {
+    schema_version: u32,
+    outcome: &'static str,
+    backups: u64,
+    objects: u64,
+    checked_bytes: u64,
+    opened_segments: u64,
+    damaged: Vec<Damage>,
+    strays: u64,
+    damaged_strays: Vec<String>,
+}
+
+pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit> {
+    let progress = session.progress();
+    let (json, quiet) = (session.global.json, session.global.quiet);
+    let reading = session.reading()?;
+    let jobs = args
+        .jobs
+        .iter()
+        .map(|name| name.parse::<JobName>().map_err(|e| Error::new(Code::NotFound, e.to_string())))
+        .collect::<Result<Vec<_>>>()?;
+    let reader = args.read_data.map(|percent| reading.reader().map(|reader| (reader, percent))).transpose()?;
+    let depth = Depth { read_data: reader.as_ref().map(|(reader, percent)| (reader, *percent)) };
+    let configured = reading.settings.iter().flat_map(|settings| settings.jobs.values());
+    let known: Vec<JobName> =
+        configured.filter(|job| job.vault == reading.vault.settings.name).map(|job| job.name.clone()).collect();
+    let report = check::check(&reading.host, &reading.vault, &jobs, &known, &depth, &progress)?;
+    let sound = report.is_sound();
+    if json {
+        print_json(&Document {
+            schema_version: 1,
+            outcome: if sound { "passed" } else { "failed" },
+            backups: report.backups,
+            objects: report.objects,
+            checked_bytes: report.bytes,
+            opened_segments: report.opened,
+            damaged: report.damaged,
+            strays: report.strays,
+            damaged_strays: report.damaged_strays,
+        });
+    } else {
+        for damage in &report.damaged {
+            print(&format!("DAMAGED {}: {}", damage.object, damage.reason));
+            if !damage.backups.is_empty() {
+                let ids: Vec<&str> = damage.backups.iter().map(crate::domain::ids::BackupId::as_str).collect();
+                print(&format!("        spoils backup {}", ids.join(", ")));
+            }
+        }
+        for key in &report.damaged_strays {
+            say(&format!("note: {key} is damaged, and no backup names it"));
+        }
+        if !quiet || !sound {
+            let opened = match report.opened {
+                0 => String::new(),
+                n => format!(", {n} segments opened"),
+            };
+            say(&format!(
+                "{}: {} backups, {} objects, {} compared with their names{opened}; {} damaged, {} that no backup names",
+                if sound { "sound" } else { "DAMAGED" },
+                report.backups,
+                report.objects,
+                human_bytes(report.bytes),
+                report.damaged.len(),
+                report.strays,
+            ));
+        }
+        if !sound {
+            say(" hint: restore from a backup that is not named above; the next backup stores anew what is missing");
+        }
+    }
+    Ok(if sound { Exit::DONE } else { Exit::of(Kind::Damage) })
+}

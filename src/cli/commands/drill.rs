@@ -1,0 +1,181 @@
+//! `drill`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::config::{DrillSettings, JobSettings};
+use crate::domain::check::Check;
+use crate::domain::ids::{BackupId, JobName, RecordId};
+use crate::domain::quantity::human_seconds;
+use crate::domain::record::{DrillOutcome, Phase};
+use crate::error::{Kind, Result};
+use crate::operations::drill::{self, DrillReport, DrillRequest, Which};
+use crate::operations::vaults::OpenVault;
+use crate::vault::reader::Reader;
+
+use super::super::args::DrillArgs;
+use super::super::output::{print, print_error, print_json, say};
+use super::super::session::{Configured, IdentitySource, Session};
+use super::super::Exit;
+
+#[derive(Serialize)]
+struct Document {
+    schema_version: u32,
+    drills: Vec<Drill>,
+}
+
+#[derive(Serialize)]
+struct Drill {
+    id: RecordId,
+    job: JobName,
+    backup: Option<BackupId>,
+    outcome: DrillOutcome,
+    rto_seconds: f64,
+    rto_objective_seconds: Option<f64>,
+    rto_met: bool,
+    rpo_seconds: Option<f64>,
+    phases: Vec<Phase>,
+    checks: Vec<Check>,
+    errors: Vec<String>,
+    refutes_backup: bool,
+    restored_bytes: u64,
+    environment: crate::domain::record::DrillEnvironment,
+    kept: Option<PathBuf>,
+}
+
+pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit> {
+    let session = session.configured()?;
+    let jobs = session.jobs(&args.jobs)?;
+    let vaults = session.vaults(&jobs);
+    let mut exit = Exit::DONE;
+    let mut drills = Vec::new();
+    for job in jobs {
+        let vault = match &vaults[&job.vault] {
+            Ok(vault) => vault,
+            Err(error) => {
+                print_error(error);
+                exit = exit.worse(Exit::of(error.kind()));
+                continue;
+            }
+        };
+        match one(&session, vault, job, args) {
+            Ok(report) => {
+                exit = exit.worse(exit_of(&report));
+                if !session.global.json && !session.global.quiet {
+                    tell(job, &report);
+                } else if report.record.outcome == DrillOutcome::Failed {
+                    report.errors.iter().for_each(|error| say(&format!("{}: {error}", job.name)));
+                }
+                drills.push(document(job, report));
+            }
+            Err(error) => {
+                print_error(&error);
+                exit = exit.worse(Exit::of(error.kind()));
+            }
+        }
+        if session.host.check_interrupted().is_err() {
+            break;
+        }
+    }
+    if session.global.json {
+        print_json(&Document { schema_version: 1, drills });
+    }
+    Ok(exit)
+}
+
+fn one(session: &Configured, vault: &OpenVault, job: &JobSettings, args: &DrillArgs) -> Result<DrillReport> {
+    let settings = job.drill.clone().unwrap_or_else(DrillSettings::without_checks);
+    let mut identities = IdentitySource::of(&session.global);
+    let reader = match (&settings.identity, identities.files.is_empty()) {
+        (Some(secret), true) => {
+            identities.files.extend(secret.path());
+            session.opener_of(secret)
+        }
+        _ => identities.opener(),
+    }
+    .map(|opener| Reader::new(session.host.runtime.clone(), Arc::clone(&vault.storage), Arc::new(opener)));
+    let which = match args.backup.as_str() {
+        "latest" => Which::Latest,
+        "oldest" => Which::Oldest,
+        "random" => Which::Random,
+        id => Which::Id(id.to_owned()),
+    };
+    let request = DrillRequest {
+        which,
+        keep: args.keep,
+        identity_files: &identities.files,
+        config_file: &session.settings.file,
+        settings: &settings,
+    };
+    drill::drill(&session.host, vault, job, &reader, &request, &session.progress())
+}
+
+fn exit_of(report: &DrillReport) -> Exit {
+    match (report.record.outcome, report.record.rto_met) {
+        (DrillOutcome::Failed, _) => Exit::of(Kind::DrillFailed),
+        (DrillOutcome::Passed, false) => Exit::of(Kind::ObjectiveMissed),
+        (DrillOutcome::Passed, true) => Exit::DONE,
+    }
+}
+
+fn document(job: &JobSettings, report: DrillReport) -> Drill {
+    let record = report.record;
+    Drill {
+        id: report.id,
+        job: job.name.clone(),
+        backup: record.backup,
+        outcome: record.outcome,
+        rto_seconds: record.rto_seconds,
+        rto_objective_seconds: record.rto_objective_seconds,
+        rto_met: record.rto_met,
+        rpo_seconds: record.rpo_seconds,
+        phases: record.phases,
+        checks: report.checks,
+        errors: report.errors,
+        refutes_backup: record.refutes_backup,
+        restored_bytes: record.restored_bytes,
+        environment: record.environment,
+        kept: report.kept,
+    }
+}
+
+fn tell(job: &JobSettings, report: &DrillReport) {
+    let record = &report.record;
+    let backup = record.backup.as_ref().map_or("no backup".to_owned(), |id| format!("backup {id}"));
+    print(&match record.outcome {
+        DrillOutcome::Passed => format!("{}: drill {} PASSED with {backup}", job.name, report.id),
+        DrillOutcome::Failed => format!("{}: drill {} FAILED with {backup}", job.name, report.id),
+    });
+    for check in &report.checks {
+        let mark = if check.passed { "ok  " } else { "FAIL" };
+        print(&format!("  {mark} {}: {}", check.name, check.actual));
+    }
+    let phases: Vec<String> =
+        record.phases.iter().map(|phase| format!("{} {}", phase.name, human_seconds(phase.seconds))).collect();
+    print(&format!("  phases: {}", phases.join(", ")));
+    let objective = match (record.rto_objective_seconds, record.rto_met) {
+        (None, _) => "no objective is set".to_owned(),
+        (Some(objective), true) => format!("objective {}, met", human_seconds(objective)),
+        (Some(objective), false) => format!("objective {}, NOT MET", human_seconds(objective)),
+    };
+    print(&format!("  RTO measured: {} ({objective})", human_seconds(record.rto_seconds)));
+    if let Some(rpo) = record.rpo_seconds {
+        let objective = match job.objectives.rpo {
+            Some(objective) if rpo <= objective.as_secs_f64() => format!(" (objective {})", human_seconds(objective.as_secs_f64())),
+            Some(objective) => format!(" (objective {}, EXCEEDED)", human_seconds(objective.as_secs_f64())),
+            None => String::new(),
+        };
+        print(&format!("  RPO at that moment: {}{objective}", human_seconds(rpo)));
+    }
+    for error in &report.errors {
+        print(&format!("  error: {error}"));
+    }
+    for remark in &report.remarks {
+        say(&format!("  note: {remark}"));
+    }
+    if let Some(path) = &report.kept {
+        say(&format!("  the restored copy is left in {}: remove it when you are done", path.display()));
+    }
+}

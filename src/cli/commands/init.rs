@@ -1,0 +1,199 @@
+//! `init`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::config::template::Template;
+use crate::config::{Settings, locate};
+use crate::error::{Code, Error, Result};
+use crate::operations::init::{self, Made, NewIdentity, VaultMade};
+use crate::operations::vaults::storage;
+use crate::seal::Identities;
+use crate::vault::identity::comment_lines;
+
+use super::super::Exit;
+use super::super::args::{Global, InitArgs};
+use super::super::output::{print_json, say};
+use super::super::session::{IdentitySource, Session};
+use super::key::write_identity;
+
+/// The names of what `init` puts beside a new config.
+const CONFIG: &str = "lifeboat.toml";
+const IDENTITY: &str = "identity.txt";
+const STATE: &str = "state";
+const VAULT: &str = "vault";
+/// The job of a new config.
+const JOB: &str = "main";
+
+pub(in super::super) fn init(session: Session, args: &InitArgs) -> Result<Exit> {
+    match existing_config(&session.global, args)? {
+        Some(file) => with_config(session, args, &file),
+        None => from_nothing(session, args),
+    }
+}
+
+/// The config that is there, if one is: the one named, the one in DIR, or, without DIR, where commands look for it.
+fn existing_config(global: &Global, args: &InitArgs) -> Result<Option<PathBuf>> {
+    let named = global.config.clone().or_else(|| args.dir.as_ref().map(|dir| dir.join(CONFIG)));
+    match named {
+        Some(file) => Ok(file.exists().then_some(file)),
+        None => match locate::locate(None) {
+            Ok(file) => Ok(Some(file)),
+            Err(crate::config::ConfigError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// With a config there: the host's key and the vaults, if they are missing. Neither config nor identity is touched.
+fn with_config(session: Session, args: &InitArgs, file: &Path) -> Result<Exit> {
+    let settings = Settings::load(Some(file))?;
+    let identities = IdentitySource::of(&session.global);
+    let host = session.host.with_home(&settings.state_dir)?;
+    let mut made = vec![init::host_key(&host)?];
+    let mut vaults = Vec::new();
+    for vault in settings.vaults.values() {
+        let key_file = match &args.vault_key {
+            Some(file) => file.clone(),
+            None => beside(file, &format!("vault-{}.key", file_name(&vault.name))),
+        };
+        let result = init::vault(&host, vault, &key_file)?;
+        if !identities.files.is_empty() {
+            let text = identities.texts()?.identity_files.join("\n");
+            let storage = storage(&host, &vault.url)?;
+            init::canary(&host, &*storage, &vault.recipients, Identities::parse(&text, "the identity")?)?;
+        }
+        made.extend(result.made.clone());
+        vaults.push((vault.name.clone(), result));
+    }
+    if session.global.json {
+        print_json(&document(file, &made, &vaults, None));
+        return Ok(Exit::DONE);
+    }
+    made.iter().for_each(tell);
+    if identities.files.is_empty() {
+        say("no identity was given, so nothing proved that somebody can open what will be sealed: run it again with --identity FILE");
+    } else {
+        say("a canary was sealed to the vault's recipients, stored, and opened with the identity");
+    }
+    for (name, vault) in &vaults {
+        if vault.made.iter().any(|made| made.what == "vault key" && made.new) {
+            say("");
+            say(&format!("The vault key of {name} must leave this host: keep it offline, beside the identity."));
+            say("Add these lines to the identity file, so that a bare host knows whom to believe:");
+            comment_lines(&vault.id, &vault.trust.parse()?).lines().for_each(|line| say(&format!("    {line}")));
+            say(&format!("and this one to [vault.{name}] in the config:"));
+            say(&format!("    trust = \"{}\"", vault.trust));
+        }
+    }
+    Ok(Exit::DONE)
+}
+
+/// Without one: everything that a first backup needs.
+fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
+    let file = match (&session.global.config, &args.dir) {
+        (Some(file), _) => file.clone(),
+        (None, Some(dir)) => dir.join(CONFIG),
+        (None, None) => PathBuf::from(CONFIG),
+    };
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    std::fs::create_dir_all(&folder)
+        .map_err(|cause| Error::new(Code::StateFailed, format!("cannot make {}: {cause}", folder.display())))?;
+    let identity_file = folder.join(IDENTITY);
+    let key_file = args.vault_key.clone().unwrap_or_else(|| folder.join("vault.key"));
+    if identity_file.exists() {
+        return Err(Error::new(Code::KeyMissing, format!("{} exists, and there is no config that goes with it", identity_file.display()))
+            .with_hint("an identity is never overwritten: name another folder, or move it away"));
+    }
+    let identity = NewIdentity::generate();
+    let job = JOB.parse().map_err(|_| Error::new(Code::Internal, "the first job's name is not one"))?;
+    let template = Template {
+        timezone: &zone_of_this_host(),
+        state_dir: Path::new(STATE),
+        vault_url: VAULT,
+        recipient: &identity.recipient,
+        trust: None,
+        job: &job,
+        sources: &[],
+    };
+    // The vault is made first, from the same text without its key; the config is written last, so that an `init`
+    // that was broken off can simply be run again.
+    let settings = Settings::parse(&template.render()?, &file)?;
+    let host = session.host.with_home(&settings.state_dir)?;
+    let mut made = vec![init::host_key(&host)?];
+    let (name, vault) = settings.vaults.iter().next().ok_or_else(|| Error::new(Code::Internal, "the template has no vault"))?;
+    let result = init::vault(&host, vault, &key_file)?;
+    made.extend(result.made.clone());
+    let lines = comment_lines(&result.id, &result.trust.parse()?);
+    write_identity(&identity_file, &identity.text(&lines))?;
+    made.push(Made { what: "identity", path: identity_file.clone(), new: true });
+    let config = Template { trust: Some(&result.trust), ..template }.render()?;
+    write_config(&file, &config)?;
+    made.push(Made { what: "config", path: file.clone(), new: true });
+
+    // What was written is what must open it: the identity is read back from its file.
+    let text = std::fs::read_to_string(&identity_file)
+        .map_err(|cause| Error::new(Code::KeyMissing, format!("cannot read {} back: {cause}", identity_file.display())))?;
+    let storage = storage(&host, &vault.url)?;
+    init::canary(&host, &*storage, &vault.recipients, Identities::parse(&text, &identity_file.display().to_string())?)?;
+
+    if session.global.json {
+        print_json(&document(&file, &made, &[(name.clone(), result)], Some(&identity.recipient)));
+        return Ok(Exit::DONE);
+    }
+    made.iter().for_each(tell);
+    say("a canary was sealed to the identity, stored in the vault, and opened again: what is backed up here can be read");
+    say("");
+    say("Before you rely on it, move two files off this host, into two safe places each:");
+    say(&format!("  {}  opens every backup. Without it nobody can, with it anybody can.", identity_file.display()));
+    say(&format!("  {}  says which hosts may write. It is needed to add or revoke one.", key_file.display()));
+    say(&format!("Then name what is to be backed up in {}, and type:", file.display()));
+    say("  lifeboat config check && lifeboat backup && lifeboat drill --identity IDENTITY-FILE");
+    Ok(Exit::DONE)
+}
+
+fn document(
+    file: &Path,
+    made: &[Made],
+    vaults: &[(String, VaultMade)],
+    recipient: Option<&str>,
+) -> serde_json::Value {
+    let vaults: Vec<_> = vaults
+        .iter()
+        .map(|(name, vault)| json!({ "name": name, "id": vault.id, "trust": vault.trust }))
+        .collect();
+    json!({ "schema_version": 1, "config": file, "made": made, "vaults": vaults, "recipient": recipient })
+}
+
+fn tell(made: &Made) {
+    let what = if made.new { "made " } else { "found" };
+    say(&format!("{what} {:<10} {}", made.what, made.path.display()));
+}
+
+fn beside(file: &Path, name: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new(".")).join(name)
+}
+
+/// A vault's name as part of a file's.
+fn file_name(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect()
+}
+
+fn write_config(file: &Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |cause: std::io::Error| Error::new(Code::StateFailed, format!("cannot write {}: {cause}", file.display()));
+    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
+    out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)
+}
+
+/// The zone of this machine's wall clock, from where Linux keeps it; UTC where nothing says.
+fn zone_of_this_host() -> String {
+    let named = std::fs::read_to_string("/etc/timezone").map(|text| text.trim().to_owned()).ok();
+    let linked = std::fs::read_link("/etc/localtime").ok().and_then(|target| {
+        target.to_str().and_then(|path| path.split_once("zoneinfo/")).map(|(_, zone)| zone.to_owned())
+    });
+    let known = |zone: &String| zone.parse::<chrono_tz::Tz>().is_ok();
+    linked.filter(known).or(named.filter(known)).unwrap_or_else(|| "UTC".to_owned())
+}

@@ -1,0 +1,78 @@
+//! `status` and `report`.
+
+use std::io::{IsTerminal, Write};
+
+use crate::domain::objectives::Window;
+use crate::domain::quantity::parse_duration;
+use crate::error::{Code, Error, Result};
+use crate::evidence::facts::JobFacts;
+use crate::evidence::gather::job_facts;
+use crate::evidence::{markdown, report as reporting, status as standing, text};
+use crate::operations::TOOL;
+
+use super::super::args::{ReportArgs, ReportFormat, StatusArgs};
+use super::super::output::{print, print_json};
+use super::super::session::{Configured, Session};
+use super::super::Exit;
+
+pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Exit> {
+    let session = session.configured()?;
+    let now = session.host.clock.now();
+    let facts = facts(&session, &args.jobs, None)?;
+    let status = standing::status(&facts, now);
+    if args.nagios {
+        let answer = text::nagios(&status);
+        print(&answer.line);
+        return Ok(Exit::code(answer.code));
+    }
+    if session.global.json {
+        print_json(&status);
+    } else {
+        let colour = match std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+            true => text::Colour::Ansi,
+            false => text::Colour::Plain,
+        };
+        print(&text::table(&status, now, colour));
+    }
+    Ok(Exit::DONE)
+}
+
+pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Exit> {
+    let session = session.configured()?;
+    let now = session.host.clock.now();
+    let since = parse_duration(&args.since).map_err(Error::from)?;
+    let window = Window::before(now, since);
+    let facts = facts(&session, &args.jobs, Some(window))?;
+    let report = reporting::report(&facts, window, now, TOOL);
+    let format = if session.global.json { ReportFormat::Json } else { args.format };
+    let rendered = match format {
+        ReportFormat::Md => markdown::render(&report),
+        ReportFormat::Json => serde_json::to_string_pretty(&report)
+            .map_err(|cause| Error::new(Code::Internal, format!("the report cannot be written as JSON: {cause}")))?,
+    };
+    match &args.output {
+        None => print(&rendered),
+        Some(path) => {
+            // Whole or not at all: an auditor must never find half a report.
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+            let failed = |cause: std::io::Error| {
+                Error::new(Code::RestoreFailed, format!("cannot write the report to {}: {cause}", path.display()))
+            };
+            let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+            writeln!(file, "{}", rendered.trim_end()).map_err(failed)?;
+            file.persist(path).map_err(|error| failed(error.error))?;
+        }
+    }
+    Ok(Exit::DONE)
+}
+
+fn facts(session: &Configured, jobs: &[String], window: Option<Window>) -> Result<Vec<JobFacts>> {
+    let now = session.host.clock.now();
+    let jobs = session.jobs(jobs)?;
+    jobs.into_iter()
+        .map(|job| {
+            let vault = session.vault_id(job)?;
+            job_facts(&session.host, &session.settings, job, &vault, window, now)
+        })
+        .collect()
+}

@@ -1,0 +1,237 @@
+//! What most commands begin with: the config, the jobs that are meant, their vaults, the identities.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono_tz::Tz;
+
+use crate::config::{JobSettings, Secret, Settings, VaultSettings, VaultUrl};
+use crate::domain::ids::{JobName, VaultId};
+use crate::error::{Code, Error, Result};
+use crate::operations::host::Host;
+use crate::operations::vaults::{self, OpenVault, Trusted};
+use crate::seal::{Identities, Opener};
+use crate::vault::identity::read_comments;
+use crate::vault::reader::Reader;
+
+use super::args::Global;
+use super::progress::Terminal;
+
+/// The variable that names identity files when no option does; several are separated by colons.
+const IDENTITY_VARIABLE: &str = "LIFEBOAT_IDENTITY";
+
+/// One invocation.
+pub(super) struct Session {
+    pub(super) global: Global,
+    pub(super) host: Host,
+}
+
+/// An invocation with a config.
+pub(super) struct Configured {
+    pub(super) global: Global,
+    pub(super) host: Host,
+    pub(super) settings: Settings,
+}
+
+/// A vault that is read without any job's settings, perhaps on a bare host.
+pub(super) struct Reading {
+    pub(super) host: Host,
+    pub(super) settings: Option<Settings>,
+    pub(super) vault: OpenVault,
+    pub(super) identities: IdentitySource,
+}
+
+/// Where identities come from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct IdentitySource {
+    pub(super) files: Vec<PathBuf>,
+}
+
+impl Session {
+    /// Loads the config and opens the state folder.
+    pub(super) fn configured(self) -> Result<Configured> {
+        let settings = Settings::load(self.global.config.as_deref())?;
+        let host = self.host.with_home(&settings.state_dir)?;
+        Ok(Configured { global: self.global, host, settings })
+    }
+
+    /// Opens the vault that is meant: the one given, or the only one of the config.
+    pub(super) fn reading(self) -> Result<Reading> {
+        let identities = IdentitySource::of(&self.global);
+        let by_url = self.global.vault.as_deref().filter(|text| text.contains('/'));
+        let settings = match (Settings::load(self.global.config.as_deref()), by_url) {
+            (Ok(settings), _) => Some(settings),
+            // A bare host has no config and needs none; a config that was named must be readable all the same.
+            (Err(_), Some(_)) if self.global.config.is_none() => None,
+            (Err(error), _) => return Err(error.into()),
+        };
+        let named = settings.as_ref().and_then(|settings| match (&self.global.vault, by_url) {
+            (Some(name), None) => settings.vaults.get(name),
+            (_, Some(url)) => settings.vaults.values().find(|vault| vault.url.to_string() == url),
+            (None, None) if settings.vaults.len() == 1 => settings.vaults.values().next(),
+            (None, None) => None,
+        });
+        if let (Some(settings), Some(vault)) = (&settings, named) {
+            let vault = vault.clone();
+            let host = self.host.with_home(&settings.state_dir)?;
+            let vault = vaults::open(&host, &vault, self.global.trust.as_deref(), &identities.texts()?)?;
+            return Ok(Reading { host, settings: Some(settings.clone()), vault, identities });
+        }
+        let Some(url) = by_url else {
+            let known: Vec<String> = settings.iter().flat_map(|s| s.vaults.keys().cloned()).collect();
+            let message = match &self.global.vault {
+                Some(name) => format!("the config has no vault {name:?}"),
+                None => "the config has several vaults".to_owned(),
+            };
+            return Err(Error::new(Code::Usage, message)
+                .with_hint(format!("say --vault NAME with one of: {}; or --vault with a folder", known.join(", "))));
+        };
+        let base = std::env::current_dir().map_err(|cause| Error::new(Code::Usage, format!("no current folder: {cause}")))?;
+        let url = VaultUrl::parse(url, &base)?;
+        let vault = vaults::open_bare(&self.host, &url, self.global.trust.as_deref(), &identities.texts()?)?;
+        Ok(Reading { host: self.host, settings, vault, identities })
+    }
+
+    /// Where talk about progress goes.
+    pub(super) fn progress(&self) -> Terminal {
+        Terminal::new(self.global.quiet)
+    }
+}
+
+impl Configured {
+    /// The jobs named, or all; in the order of the config.
+    pub(super) fn jobs(&self, names: &[String]) -> Result<Vec<&JobSettings>> {
+        jobs(&self.settings, names)
+    }
+
+    /// Opens the vaults of these jobs, each once.
+    pub(super) fn vaults(&self, jobs: &[&JobSettings]) -> BTreeMap<String, Result<OpenVault>> {
+        let mut open = BTreeMap::new();
+        for job in jobs {
+            open.entry(job.vault.clone()).or_insert_with(|| self.vault(job));
+        }
+        open
+    }
+
+    /// Opens a job's vault.
+    pub(super) fn vault(&self, job: &JobSettings) -> Result<OpenVault> {
+        let settings: &VaultSettings = self.settings.vault_of(job).ok_or_else(|| {
+            Error::new(Code::ConfigInvalid, format!("job {} has no vault {}", job.name, job.vault))
+        })?;
+        let texts = IdentitySource::of(&self.global).texts()?;
+        vaults::open(&self.host, settings, self.global.trust.as_deref(), &texts)
+    }
+
+    pub(super) fn progress(&self) -> Terminal {
+        Terminal::new(self.global.quiet)
+    }
+}
+
+/// The jobs named, or all.
+pub(super) fn jobs<'a>(settings: &'a Settings, names: &[String]) -> Result<Vec<&'a JobSettings>> {
+    if settings.jobs.is_empty() {
+        return Err(Error::new(Code::NotFound, format!("{} has no job", settings.file.display()))
+            .with_hint("add a [job.NAME] with a source; the comments in the file show how"));
+    }
+    if names.is_empty() {
+        return Ok(settings.jobs.values().collect());
+    }
+    names
+        .iter()
+        .map(|name| {
+            let found = name.parse::<JobName>().ok().and_then(|name| settings.jobs.get(&name));
+            found.ok_or_else(|| {
+                let known: Vec<&str> = settings.jobs.keys().map(JobName::as_str).collect();
+                Error::new(Code::NotFound, format!("the config has no job {name:?}"))
+                    .with_hint(format!("it has: {}", known.join(", ")))
+            })
+        })
+        .collect()
+}
+
+impl Reading {
+    /// A reader with the identities at hand.
+    pub(super) fn reader(&self) -> Result<Reader> {
+        let opener = self.identities.opener()?;
+        Ok(Reader::new(self.host.runtime.clone(), Arc::clone(&self.vault.storage), Arc::new(opener)))
+    }
+
+    /// The zone that times without one are read in.
+    pub(super) fn zone(&self) -> Tz {
+        self.settings.as_ref().map_or(Tz::UTC, |settings| settings.timezone)
+    }
+}
+
+impl IdentitySource {
+    /// The files of `--identity`, else of the variable.
+    pub(super) fn of(global: &Global) -> Self {
+        let files = if global.identity.is_empty() {
+            std::env::var_os(IDENTITY_VARIABLE).map(|list| std::env::split_paths(&list).collect()).unwrap_or_default()
+        } else {
+            global.identity.clone()
+        };
+        Self { files }
+    }
+
+    /// What the files hold, for whoever looks for their comments.
+    pub(super) fn texts(&self) -> Result<Trusted> {
+        let mut texts = Vec::new();
+        for file in &self.files {
+            texts.push(read_identity(file)?);
+        }
+        Ok(Trusted { identity_files: texts })
+    }
+
+    /// Opens with all of them.
+    pub(super) fn opener(&self) -> Result<Opener> {
+        if self.files.is_empty() {
+            return Err(Error::new(Code::NoIdentity, "opening backups needs an identity, and none was given")
+                .with_hint(format!("add --identity FILE, or set {IDENTITY_VARIABLE}; `lifeboat init` wrote the file when the vault was made")));
+        }
+        let mut text = String::new();
+        for file in &self.files {
+            text.push_str(&read_identity(file)?);
+            text.push('\n');
+        }
+        let place = self.files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+        Ok(Opener::new(Identities::parse(&text, &place)?))
+    }
+}
+
+fn read_identity(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).map_err(|cause| {
+        Error::new(Code::KeyMissing, format!("cannot read the identity {}: {cause}", file.display()))
+            .with_hint("name the identity file with --identity FILE")
+    })
+}
+
+impl Configured {
+    /// The id of a job's vault: as this host knows it, without looking into the vault, where it ever opened it.
+    pub(super) fn vault_id(&self, job: &JobSettings) -> Result<VaultId> {
+        let pinned = self.host.home()?.state.pinned_trust(&job.vault)?;
+        let known = pinned.as_deref().map(read_comments).transpose()?.flatten().and_then(|pin| pin.vault);
+        match known {
+            Some(id) => Ok(id),
+            None => Ok(self.vault(job)?.id),
+        }
+    }
+
+    /// Opens with the identity that a job's drill names.
+    pub(super) fn opener_of(&self, secret: &Secret) -> Result<Opener> {
+        let text = secret.read()?;
+        Ok(Opener::new(Identities::parse(text.expose(), &secret.to_string())?))
+    }
+}
+
+/// Every vault of the config, or the one given by name.
+pub(super) fn open_all(session: &Configured) -> Result<Vec<OpenVault>> {
+    let trusted = IdentitySource::of(&session.global).texts()?;
+    let wanted = session.global.vault.as_deref();
+    let vaults: Vec<&VaultSettings> =
+        session.settings.vaults.values().filter(|vault| wanted.is_none_or(|name| name == vault.name)).collect();
+    if let (Some(name), true) = (wanted, vaults.is_empty()) {
+        return Err(Error::new(Code::NotFound, format!("the config has no vault {name:?}")));
+    }
+    vaults.into_iter().map(|vault| vaults::open(&session.host, vault, session.global.trust.as_deref(), &trusted)).collect()
+}

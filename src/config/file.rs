@@ -1,0 +1,167 @@
+//! The serde image of the text: every key as it was typed, with its place. Says nothing of what the values mean.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+type Text = Spanned<String>;
+pub(super) type Named<T> = BTreeMap<Spanned<String>, T>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConfigFile {
+    pub(super) timezone: Option<Text>,
+    pub(super) state_dir: Option<Text>,
+    #[serde(default)]
+    pub(super) vault: Named<VaultFile>,
+    #[serde(default)]
+    pub(super) job: Named<JobFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VaultFile {
+    pub(super) url: Text,
+    pub(super) recipients: Spanned<Vec<Text>>,
+    pub(super) trust: Option<Text>,
+    pub(super) compression: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobFile {
+    pub(super) vault: Option<Text>,
+    pub(super) schedule: Text,
+    pub(super) retention: Spanned<RetentionFile>,
+    pub(super) objectives: Option<ObjectivesFile>,
+    pub(super) source: Named<SourceFile>,
+    pub(super) drill: Option<DrillFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetentionFile {
+    pub(super) keep_at_least: Text,
+    pub(super) delete_after: Text,
+    pub(super) daily: Option<Spanned<i64>>,
+    pub(super) weekly: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ObjectivesFile {
+    pub(super) rto: Option<Text>,
+    pub(super) rpo: Option<Text>,
+}
+
+/// The keys of all kinds; the strict reading has seen to it that only those of its kind are there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SourceFile {
+    pub(super) kind: Text,
+    pub(super) paths: Option<Spanned<Vec<Text>>>,
+    pub(super) exclude: Option<Vec<Text>>,
+    pub(super) one_file_system: Option<bool>,
+    pub(super) exclude_caches: Option<bool>,
+    pub(super) path: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DrillFile {
+    pub(super) schedule: Option<Text>,
+    pub(super) identity: Option<Spanned<SecretFile>>,
+    pub(super) trust_source: Option<bool>,
+    pub(super) scratch: Option<Text>,
+    pub(super) check_timeout: Option<Text>,
+    pub(super) user: Option<Text>,
+    #[serde(default)]
+    pub(super) checks: Vec<Spanned<CheckFile>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecretFile {
+    pub(super) file: Option<String>,
+    pub(super) env: Option<String>,
+    pub(super) credential: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckFile {
+    pub(super) source: Option<Text>,
+    pub(super) sql: Option<Text>,
+    pub(super) freshness: Option<Text>,
+    pub(super) within: Option<Text>,
+    pub(super) command: Option<Spanned<Vec<String>>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::de::{Deserializer, Error as _, Visitor};
+    use serde::forward_to_deserialize_any;
+
+    use super::super::schema;
+    use super::*;
+
+    /// A deserializer that fails with the names of the fields that it is asked for.
+    struct Ask;
+
+    impl<'de> Deserializer<'de> for Ask {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(Self::Error::custom(""))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            Err(Self::Error::custom(fields.join(" ")))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn fields<'de, T: Deserialize<'de> + std::fmt::Debug>() -> BTreeSet<String> {
+        T::deserialize(Ask).unwrap_err().to_string().split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_table_and_the_image_have_the_same_keys() {
+        let images = [
+            ("", fields::<ConfigFile>()),
+            ("vault.*", fields::<VaultFile>()),
+            ("job.*", fields::<JobFile>()),
+            ("job.*.retention", fields::<RetentionFile>()),
+            ("job.*.objectives", fields::<ObjectivesFile>()),
+            ("job.*.source.*", fields::<SourceFile>()),
+            ("job.*.drill", fields::<DrillFile>()),
+            ("job.*.drill.checks[]", fields::<CheckFile>()),
+        ];
+        for (table, image) in &images {
+            let rows: BTreeSet<String> = schema::below(table).map(|key| key.name().to_owned()).collect();
+            assert_eq!(&rows, image, "[{table}]");
+        }
+        let rows: usize = images.iter().map(|(_, image)| image.len()).sum();
+        assert_eq!(schema::KEYS.len(), rows, "a row stands below no table");
+    }
+
+    #[test]
+    fn the_schema_is_json() {
+        let json = schema::schema_json();
+        assert_eq!(json["keys"][0]["path"], "timezone");
+        assert_eq!(json["keys"][0]["need"]["default"], "UTC");
+        assert_eq!(json["keys"].as_array().unwrap().len(), schema::KEYS.len());
+    }
+}

@@ -1,0 +1,249 @@
+//! Every key that a config may have: the one table that the strict reading, `config schema` and the docs go by.
+//!
+//! A test compares it with the serde image, so that neither can have a key that the other lacks.
+
+use serde::Serialize;
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Takes {
+    /// A table whose keys are further rows.
+    Table,
+    /// A table of tables, by name.
+    Named,
+    /// A list of tables.
+    Tables,
+    /// A text.
+    Text,
+    /// A list of texts.
+    Texts,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number.
+    Number,
+    /// `"90s"`, `"24h"`, `"14d"`.
+    Duration,
+    /// Five fields as in crontab(5), or `@daily`.
+    Schedule,
+    /// A file or folder; relative to the config's folder.
+    Path,
+    /// A list of those.
+    Paths,
+    /// `{ file = … }`, `{ env = … }` or `{ credential = … }`.
+    Secret,
+}
+
+impl Takes {
+    /// For messages: `is …`.
+    #[must_use]
+    pub fn described(self) -> &'static str {
+        match self {
+            Self::Table | Self::Named => "a table",
+            Self::Tables => "a list of tables, [ { … }, { … } ]",
+            Self::Text => "a text in quotes",
+            Self::Texts => "a list of texts, [\"…\", \"…\"]",
+            Self::Flag => "true or false",
+            Self::Number => "a whole number",
+            Self::Duration => "a duration in quotes, such as \"90s\", \"24h\" or \"14d\"",
+            Self::Schedule => "a schedule in quotes, such as \"30 2 * * *\"",
+            Self::Path => "a path in quotes",
+            Self::Paths => "a list of paths, [\"/srv/a\", \"/srv/b\"]",
+            Self::Secret => "{ file = \"…\" }, { env = \"…\" } or { credential = \"…\" }",
+        }
+    }
+}
+
+/// Whether a key may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Need {
+    /// It must be there.
+    Required,
+    /// Left out, nothing takes its place.
+    Optional,
+    /// Left out, this does.
+    Default(&'static str),
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Key {
+    /// Where it stands; `*` is a name of one's choice, `[]` an element of a list.
+    pub path: &'static str,
+    /// Its type.
+    pub takes: Takes,
+    /// Whether it may be left out.
+    pub need: Need,
+    /// The source kind that has it; all, if none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<&'static str>,
+    /// What it means, in a sentence.
+    pub meaning: &'static str,
+    /// What people call it who do not know its name.
+    #[serde(skip)]
+    pub also: &'static [&'static str],
+}
+
+const fn key(path: &'static str, takes: Takes, need: Need, meaning: &'static str) -> Key {
+    Key { path, takes, need, only: None, meaning, also: &[] }
+}
+
+impl Key {
+    const fn only(self, kind: &'static str) -> Self {
+        Self { only: Some(kind), ..self }
+    }
+
+    const fn also(self, also: &'static [&'static str]) -> Self {
+        Self { also, ..self }
+    }
+
+    /// The last part of its path.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+}
+
+use Need::{Default, Optional, Required};
+
+/// The table.
+pub const KEYS: &[Key] = &[
+    key(
+        "timezone",
+        Takes::Text,
+        Default("UTC"),
+        "The wall clock that schedules are read on, such as \"Europe/Berlin\".",
+    )
+    .also(&["tz", "time_zone"]),
+    key(
+        "state_dir",
+        Takes::Path,
+        Default("/var/lib/lifeboat"),
+        "The host's own folder: its signing key, caches, the catalog, scratch.",
+    )
+    .also(&["state", "data_dir"]),
+    key("vault", Takes::Named, Optional, "Where sealed backups lie, by name.").also(&["vaults", "repository"]),
+    key("vault.*.url", Takes::Text, Required, "A folder (relative to the config's own).").also(&["path", "folder"]),
+    key(
+        "vault.*.recipients",
+        Takes::Texts,
+        Required,
+        "The age public keys that every backup is sealed to: who can open it.",
+    )
+    .also(&["recipient", "public_keys"]),
+    key(
+        "vault.*.trust",
+        Takes::Text,
+        Optional,
+        "The vault's signing key (minisign, public half). Left out: the state folder knows it on the host that made the vault.",
+    ),
+    key("vault.*.compression", Takes::Number, Default("3"), "zstd's level, 1 to 19.").also(&["compression_level"]),
+    key("job", Takes::Named, Optional, "What is protected together, by name.").also(&["jobs", "backup"]),
+    key("job.*.vault", Takes::Text, Optional, "The vault's name. Left out: the only one that there is."),
+    key("job.*.schedule", Takes::Schedule, Required, "When a backup is due.").also(&["cron", "when", "every"]),
+    key("job.*.retention", Takes::Table, Required, "How long backups are kept, and when they are gone.")
+        .also(&["keep"]),
+    key("job.*.retention.keep_at_least", Takes::Duration, Required, "No backup is erased before it is this old."),
+    key("job.*.retention.delete_after", Takes::Duration, Required, "Nothing of a backup is left when it is this old."),
+    key(
+        "job.*.retention.daily",
+        Takes::Number,
+        Optional,
+        "Between the two ages: keep one backup a day, for so many days.",
+    ),
+    key(
+        "job.*.retention.weekly",
+        Takes::Number,
+        Optional,
+        "Between the two ages: keep one backup a week, for so many weeks.",
+    ),
+    key("job.*.objectives", Takes::Table, Optional, "What was promised.").also(&["objective", "slo"]),
+    key("job.*.objectives.rto", Takes::Duration, Optional, "How long a restore may take."),
+    key("job.*.objectives.rpo", Takes::Duration, Optional, "How much recent data may be lost."),
+    key("job.*.source", Takes::Named, Required, "One database or file tree each, by name.").also(&["sources"]),
+    key("job.*.source.*.kind", Takes::Text, Required, "\"files\" or \"sqlite\".").also(&["type"]),
+    key("job.*.source.*.paths", Takes::Paths, Required, "Files and folders to back up.")
+        .only("files")
+        .also(&["folders"]),
+    key("job.*.source.*.exclude", Takes::Texts, Default("[]"), "What to leave out: gitignore globs, below each path.")
+        .only("files")
+        .also(&["excludes", "ignore"]),
+    key(
+        "job.*.source.*.one_file_system",
+        Takes::Flag,
+        Default("false"),
+        "Stay on the file systems that the paths lie on.",
+    )
+    .only("files"),
+    key(
+        "job.*.source.*.exclude_caches",
+        Takes::Flag,
+        Default("true"),
+        "Leave out what is in folders that a CACHEDIR.TAG marks.",
+    )
+    .only("files"),
+    key("job.*.source.*.path", Takes::Path, Required, "The database file.").only("sqlite").also(&["file", "database"]),
+    key("job.*.drill", Takes::Table, Optional, "The rehearsed restore.").also(&["drills", "restore_test"]),
+    key("job.*.drill.schedule", Takes::Schedule, Optional, "When a drill is due.").also(&["cron", "when", "every"]),
+    key(
+        "job.*.drill.identity",
+        Takes::Secret,
+        Optional,
+        "The age identity that opens the backups. Left out: --identity or $LIFEBOAT_IDENTITY.",
+    )
+    .also(&["key"]),
+    key(
+        "job.*.drill.trust_source",
+        Takes::Flag,
+        Default("false"),
+        "Run checks with this program's own rights where no lesser user can be had; the report says so.",
+    ),
+    key(
+        "job.*.drill.scratch",
+        Takes::Path,
+        Default("<state_dir>/scratch"),
+        "Where drills restore to; emptied after each.",
+    ),
+    key("job.*.drill.check_timeout", Takes::Duration, Default("5m"), "How long one check may take.").also(&["timeout"]),
+    key("job.*.drill.user", Takes::Text, Default("nobody"), "The user, by name or number, whom checks run as."),
+    key("job.*.drill.checks", Takes::Tables, Default("[]"), "What must be true of the restored data.").also(&["check"]),
+    key("job.*.drill.checks[].source", Takes::Text, Optional, "The database that `sql` or `freshness` asks."),
+    key("job.*.drill.checks[].sql", Takes::Text, Optional, "A query for one row and one column, true or non-zero."),
+    key("job.*.drill.checks[].freshness", Takes::Text, Optional, "A query for the time of the newest entry."),
+    key("job.*.drill.checks[].within", Takes::Duration, Optional, "How old that may be when the drill starts."),
+    key("job.*.drill.checks[].command", Takes::Texts, Optional, "A program and its arguments; it must exit with 0."),
+];
+
+/// What can be read of a config, and what this version cannot do yet: refused by name, so that nobody believes it done.
+pub const LATER: &[(&str, &str)] = &[
+    ("vault.*.region", "an S3 vault"),
+    ("vault.*.endpoint", "an S3 vault"),
+    ("vault.*.path_style", "an S3 vault"),
+    ("vault.*.access_key", "an S3 vault"),
+    ("vault.*.secret_key", "an S3 vault"),
+    ("notify", "a notification"),
+    ("daemon", "the daemon"),
+    ("job.*.prune", "erasing expired backups"),
+    ("job.*.check", "a scheduled check of the vault"),
+    ("job.*.copy", "a second vault"),
+];
+
+/// The source kinds that there are.
+pub const KINDS: &[&str] = &["files", "sqlite"];
+/// The source kinds that are planned.
+pub const KINDS_LATER: &[&str] = &["postgres", "mysql", "command"];
+
+/// The rows directly below a table: `job.*`, `job.*.drill.checks[]`, or nothing for the top.
+pub fn below(table: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| match key.path.rsplit_once('.') {
+        Some((parent, _)) => parent == table,
+        None => table.is_empty(),
+    })
+}
+
+/// The table as JSON: `{ schema_version, keys: [ { path, takes, need, only?, meaning } ] }`.
+#[must_use]
+pub fn schema_json() -> serde_json::Value {
+    serde_json::json!({ "schema_version": 1, "keys": KEYS })
+}

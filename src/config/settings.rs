@@ -1,0 +1,376 @@
+//! What the config says, checked and resolved: what the rest of the program goes by.
+//!
+//! Sources and vaults are named here, not opened; secrets are places, not values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use serde_json::{Value, json};
+
+use super::error::ConfigError;
+use super::secret::Secret;
+use super::{locate, resolve};
+use crate::domain::ids::{JobName, SourceName};
+use crate::domain::quantity::exact_duration;
+use crate::domain::retention::Retention;
+use crate::domain::schedule::Schedule;
+use crate::error::{Code, Diagnostic};
+
+/// How long a check may take, if the config does not say.
+pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// zstd's level, if the config does not say.
+pub const DEFAULT_COMPRESSION_LEVEL: i32 = 3;
+/// Whom checks run as, if the config does not say.
+pub const DEFAULT_CHECK_USER: &str = "nobody";
+/// The state folder, if the config does not say.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/lifeboat";
+
+/// A config that makes sense.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file that it was read from; absolute.
+    pub file: PathBuf,
+    /// The wall clock of all schedules.
+    pub timezone: Tz,
+    /// The host's own folder; absolute.
+    pub state_dir: PathBuf,
+    /// By name.
+    pub vaults: BTreeMap<String, VaultSettings>,
+    /// By name.
+    pub jobs: BTreeMap<JobName, JobSettings>,
+}
+
+/// A vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultSettings {
+    /// Its name in the config.
+    pub name: String,
+    /// Where it lies.
+    pub url: VaultUrl,
+    /// age's public keys (`age1…`), at least one, in the config's order.
+    pub recipients: Vec<String>,
+    /// The minisign public key (`RWQ…`) that signs vault.json.
+    pub trust: Option<String>,
+    /// zstd's level, 1 to 19.
+    pub compression_level: i32,
+}
+
+/// Where a vault lies. Displays as it can be written in a config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VaultUrl {
+    /// An absolute path.
+    Folder(PathBuf),
+}
+
+/// Why a text is not the place of a vault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VaultUrlError {
+    /// S3 comes with its own version.
+    #[error(
+        "{scheme}:// vaults are not in this version yet; a folder is written as its path, such as \"/srv/backups\""
+    )]
+    NotYet {
+        /// `s3`.
+        scheme: String,
+    },
+    /// Something else that looks like a URL.
+    #[error("{scheme}:// is no place for a vault; a folder is written as its path, such as \"/srv/backups\"")]
+    Scheme {
+        /// The scheme.
+        scheme: String,
+    },
+    /// Not a usable path.
+    #[error("{what}")]
+    Path {
+        /// Why.
+        what: String,
+    },
+}
+
+impl Diagnostic for VaultUrlError {
+    fn code(&self) -> Code {
+        Code::ConfigInvalid
+    }
+}
+
+/// A job.
+#[derive(Debug, Clone)]
+pub struct JobSettings {
+    /// Its name.
+    pub name: JobName,
+    /// The name of its vault; one of [`Settings::vaults`].
+    pub vault: String,
+    /// When a backup is due.
+    pub schedule: Schedule,
+    /// How long backups are kept.
+    pub retention: Retention,
+    /// What was promised.
+    pub objectives: Objectives,
+    /// At least one, in the config's order.
+    pub sources: Vec<SourceSettings>,
+    /// The rehearsed restore.
+    pub drill: Option<DrillSettings>,
+}
+
+/// What was promised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Objectives {
+    /// How long a restore may take.
+    pub rto: Option<Duration>,
+    /// How much recent data may be lost.
+    pub rpo: Option<Duration>,
+}
+
+/// A source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSettings {
+    /// Its name within the job.
+    pub name: SourceName,
+    /// What it is.
+    pub kind: SourceKind,
+}
+
+/// What a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Files and folders.
+    Files(FilesSettings),
+    /// A SQLite database.
+    Sqlite(SqliteSettings),
+}
+
+impl SourceKind {
+    /// As it stands in configs and manifests.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "files",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
+
+    /// Whether it can be asked with SQL.
+    #[must_use]
+    pub fn is_database(&self) -> bool {
+        match self {
+            Self::Files(_) => false,
+            Self::Sqlite(_) => true,
+        }
+    }
+}
+
+/// A source of kind `files`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesSettings {
+    /// Absolute, none within another; at least one.
+    pub paths: Vec<PathBuf>,
+    /// gitignore globs that could be read.
+    pub exclude: Vec<String>,
+    /// Whether to stay on the file systems that the paths lie on.
+    pub one_file_system: bool,
+    /// Whether to leave out what a CACHEDIR.TAG marks.
+    pub exclude_caches: bool,
+}
+
+/// A source of kind `sqlite`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteSettings {
+    /// The database file; absolute.
+    pub path: PathBuf,
+}
+
+/// A rehearsed restore.
+#[derive(Debug, Clone)]
+pub struct DrillSettings {
+    /// When one is due.
+    pub schedule: Option<Schedule>,
+    /// What opens the backups.
+    pub identity: Option<Secret>,
+    /// Whether checks may run with our own rights.
+    pub trust_source: bool,
+    /// Where to restore to; absolute.
+    pub scratch: PathBuf,
+    /// The user's own checks.
+    pub checks: Vec<CheckSettings>,
+    /// How long one of them may take.
+    pub check_timeout: Duration,
+    /// The user, by name or number, whom they run as.
+    pub user: String,
+}
+
+/// A check of the restored data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckSettings {
+    /// A query for one row and one column, true or non-zero.
+    Sql {
+        /// A database of the job.
+        source: SourceName,
+        /// The query.
+        sql: String,
+    },
+    /// A query for the time of the newest entry.
+    Freshness {
+        /// A database of the job.
+        source: SourceName,
+        /// The query.
+        sql: String,
+        /// How old that may be when the drill starts.
+        within: Duration,
+    },
+    /// A program that must exit with 0.
+    Command {
+        /// The program and its arguments; at least one. A program with a slash in it is absolute.
+        command: Vec<String>,
+    },
+}
+
+impl Settings {
+    /// Finds, reads and checks the config. `explicit` is `--config`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every mistake that was found.
+    pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = locate::locate(explicit)?;
+        Self::parse(&locate::read(&file)?, &file)
+    }
+
+    /// Checks a config's text. Relative paths in it are relative to the folder of `file`, which need not exist.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`], with every mistake that was found.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        resolve::parse(text, file)
+    }
+
+    /// The vault of a job.
+    #[must_use]
+    pub fn vault_of(&self, job: &JobSettings) -> Option<&VaultSettings> {
+        self.vaults.get(&job.vault)
+    }
+
+    /// What a job's backup keeps of the config, sealed, so that a bare host knows what was backed up and how: the job
+    /// and its vault. Of secrets it says where they lie. `null` if there is no such job.
+    #[must_use]
+    pub fn without_secrets(&self, job: &JobName) -> Value {
+        let Some(job) = self.jobs.get(job) else { return Value::Null };
+        json!({
+            "timezone": self.timezone.name(),
+            "state_dir": self.state_dir.to_string_lossy(),
+            "vault": self.vault_of(job).map(VaultSettings::to_json),
+            "job": job.to_json(),
+        })
+    }
+}
+
+impl VaultUrl {
+    /// Reads a vault's place; a relative folder is one of `base_dir`.
+    ///
+    /// # Errors
+    /// [`VaultUrlError`].
+    pub fn parse(text: &str, base_dir: &Path) -> Result<Self, VaultUrlError> {
+        match text.split_once("://") {
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("s3") => {
+                Err(VaultUrlError::NotYet { scheme: "s3".to_owned() })
+            }
+            // Only what looks like a scheme is shown: anything may stand before `://`.
+            Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
+                Err(VaultUrlError::Scheme { scheme: scheme.to_owned() })
+            }
+            _ => resolve::path(text, base_dir).map(Self::Folder).map_err(|what| VaultUrlError::Path { what }),
+        }
+    }
+}
+
+impl fmt::Display for VaultUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl VaultSettings {
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "url": self.url.to_string(),
+            "recipients": self.recipients,
+            "trust": self.trust,
+            "compression": self.compression_level,
+        })
+    }
+}
+
+impl JobSettings {
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "schedule": self.schedule.to_string(),
+            "retention": {
+                "keep_at_least": exact_duration(self.retention.keep_at_least),
+                "delete_after": exact_duration(self.retention.delete_after),
+                "daily": self.retention.daily,
+                "weekly": self.retention.weekly,
+            },
+            "objectives": {
+                "rto": self.objectives.rto.map(exact_duration),
+                "rpo": self.objectives.rpo.map(exact_duration),
+            },
+            "sources": self.sources.iter().map(SourceSettings::to_json).collect::<Vec<_>>(),
+            "drill": self.drill.as_ref().map(DrillSettings::to_json),
+        })
+    }
+}
+
+impl SourceSettings {
+    fn to_json(&self) -> Value {
+        match &self.kind {
+            SourceKind::Files(files) => json!({
+                "name": self.name,
+                "kind": self.kind.name(),
+                "paths": files.paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+                "exclude": files.exclude,
+                "one_file_system": files.one_file_system,
+                "exclude_caches": files.exclude_caches,
+            }),
+            SourceKind::Sqlite(sqlite) => json!({
+                "name": self.name,
+                "kind": self.kind.name(),
+                "path": sqlite.path.to_string_lossy(),
+            }),
+        }
+    }
+}
+
+impl DrillSettings {
+    fn to_json(&self) -> Value {
+        json!({
+            "schedule": self.schedule.as_ref().map(ToString::to_string),
+            "identity": self.identity.as_ref().map(|secret| match secret {
+                Secret::File(path) => json!({ "file": path.to_string_lossy() }),
+                Secret::Env(name) => json!({ "env": name }),
+                Secret::Credential(name) => json!({ "credential": name }),
+            }),
+            "trust_source": self.trust_source,
+            "scratch": self.scratch.to_string_lossy(),
+            "check_timeout": exact_duration(self.check_timeout),
+            "user": self.user,
+            "checks": self.checks.iter().map(CheckSettings::to_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl CheckSettings {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Sql { source, sql } => json!({ "source": source, "sql": sql }),
+            Self::Freshness { source, sql, within } => {
+                json!({ "source": source, "freshness": sql, "within": exact_duration(*within) })
+            }
+            Self::Command { command } => json!({ "command": command }),
+        }
+    }
+}

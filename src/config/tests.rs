@@ -1,0 +1,511 @@
+//! Configs as people get them wrong, in tables; and one that is right.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::check::{Finding, Severity, check, check_host};
+use super::*;
+use crate::error::{Code, Diagnostic};
+
+const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+/// Its identity; the pair stands in the tests of the age crate and belongs to no one.
+const IDENTITY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+
+fn vault() -> String {
+    format!("[vault.main]\nurl = \"/srv/backups\"\nrecipients = [\"{RECIPIENT}\"]\n")
+}
+
+/// A whole config around the lines of one job. The job's first line is the text's fifth.
+fn job(lines: &str) -> String {
+    format!("{}[job.shop]\n{lines}", vault())
+}
+
+const SCHEDULE: &str = "schedule = \"15 */6 * * *\"\nretention = { keep_at_least = \"14d\", delete_after = \"30d\" }\n";
+const FILES: &str = "[job.shop.source.uploads]\nkind = \"files\"\npaths = [\"/srv/uploads\"]\n";
+const SQLITE: &str = "[job.shop.source.db]\nkind = \"sqlite\"\npath = \"/srv/shop.db\"\n";
+
+fn parse(text: &str) -> Result<Settings, ConfigError> {
+    Settings::parse(text, Path::new("/etc/lifeboat/lifeboat.toml"))
+}
+
+fn problems(text: &str) -> Vec<Problem> {
+    match parse(text) {
+        Err(ConfigError::Invalid { problems, .. }) => problems,
+        other => panic!("{other:?} of\n{text}"),
+    }
+}
+
+fn whole() -> String {
+    format!(
+        r#"
+timezone  = "Europe/Moscow"
+state_dir = "state"
+
+[vault.main]
+url        = "../vault"
+recipients = ["{RECIPIENT}"]
+compression = 9
+
+[job.shop]
+schedule   = "15 */6 * * *"
+retention  = {{ keep_at_least = "14d", delete_after = "30d", daily = 14, weekly = 4 }}
+objectives = {{ rto = "1h", rpo = "24h" }}
+
+[job.shop.source.uploads]
+kind    = "files"
+paths   = ["/srv/shop/uploads/", "./data"]
+exclude = ["cache/**"]
+
+[job.shop.source.db]
+kind = "sqlite"
+path = "shop.db"
+
+[job.shop.drill]
+schedule = "0 5 * * SUN"
+identity = {{ file = "drill.key" }}
+check_timeout = "1m30s"
+checks = [
+  {{ source = "db", sql = "select count(*) > 0 from users" }},
+  {{ source = "db", freshness = "select max(created_at) from messages", within = "26h" }},
+  {{ command = ["./smoke-test.sh", "./as-it-is"] }},
+]
+"#
+    )
+}
+
+#[test]
+fn a_whole_config() {
+    let settings = Settings::parse(&whole(), Path::new("/srv/config/here/lifeboat.toml")).unwrap();
+    assert_eq!(settings.state_dir, Path::new("/srv/config/here/state"));
+    let vault = &settings.vaults["main"];
+    assert_eq!((vault.url.to_string().as_str(), vault.compression_level), ("/srv/config/vault", 9));
+    let job = &settings.jobs[&"shop".parse().unwrap()];
+    assert_eq!(job.vault, "main");
+    assert_eq!(
+        job.objectives,
+        Objectives { rto: Some(Duration::from_secs(3600)), rpo: Some(Duration::from_secs(86_400)) }
+    );
+    assert_eq!(job.retention.weekly, Some(4));
+    // In the order of the text, not of the alphabet.
+    assert_eq!(job.sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["uploads", "db"]);
+    let SourceKind::Files(files) = &job.sources[0].kind else { panic!() };
+    assert_eq!(files.paths, [Path::new("/srv/shop/uploads"), Path::new("/srv/config/here/data")]);
+    assert!(!files.one_file_system && files.exclude_caches);
+    let drill = job.drill.as_ref().unwrap();
+    assert_eq!(drill.identity, Some(Secret::File("/srv/config/here/drill.key".into())));
+    assert_eq!((drill.scratch.to_str().unwrap(), drill.user.as_str()), ("/srv/config/here/state/scratch", "nobody"));
+    assert_eq!(drill.check_timeout, Duration::from_secs(90));
+    assert_eq!(drill.checks.len(), 3);
+    assert_eq!(
+        drill.checks[2],
+        CheckSettings::Command { command: vec!["/srv/config/here/smoke-test.sh".into(), "./as-it-is".into()] }
+    );
+
+    let sealed = settings.without_secrets(&job.name);
+    assert_eq!(sealed["job"]["sources"][1]["path"], "/srv/config/here/shop.db");
+    assert_eq!(sealed["job"]["drill"]["identity"]["file"], "/srv/config/here/drill.key");
+    assert_eq!(sealed["job"]["drill"]["checks"][1]["within"], "26h");
+    assert_eq!(sealed["vault"]["recipients"][0], RECIPIENT);
+    assert!(settings.without_secrets(&"other".parse().unwrap()).is_null());
+}
+
+/// Text, line, column, a part of the message.
+fn bad() -> Vec<(String, usize, usize, &'static str)> {
+    let with = |source: &str, more: &str| job(&format!("{SCHEDULE}{source}{more}"));
+    let drill = |line: &str| with(&format!("{FILES}{SQLITE}"), &format!("[job.shop.drill]\n{line}\n"));
+    let sqlite =
+        |line: &str| job(&format!("{SCHEDULE}[job.shop.source.db]\nkind = \"sqlite\"\npath = \"/a\"\n{line}\n"));
+    let files = |line: &str| job(&format!("{SCHEDULE}[job.shop.source.up]\nkind = \"files\"\n{line}\n"));
+    let in_vault = |line: &str| format!("[vault.main]\nurl = \"/v\"\nrecipients = [\"{RECIPIENT}\"]\n{line}\n");
+    let retention = |table: &str| job(&format!("schedule = \"@daily\"\nretention = {table}\n{FILES}"));
+    vec![
+        // Keys.
+        (
+            with(FILES, "").replace("schedule", "corn"),
+            5,
+            1,
+            "unknown key `corn` in [job.shop]; did you mean `schedule`?",
+        ),
+        (with(FILES, "").replace("schedule", "shedule"), 5, 1, "did you mean `schedule`?"),
+        (job(&format!("{SCHEDULE}colour = 1\n{FILES}")), 7, 1, "known here: vault, schedule, retention"),
+        ("time-zone = \"UTC\"".into(), 1, 1, "unknown key `time-zone` here; did you mean `timezone`?"),
+        ("[jobs.shop]".into(), 1, 2, "did you mean `job`?"),
+        (retention("{ keep_at_least = \"1d\", delete_atfer = \"2d\" }"), 6, 37, "did you mean `delete_after`?"),
+        (
+            drill("checks = [{ sorce = \"db\" }]"),
+            14,
+            13,
+            "unknown key `sorce` in [job.shop.drill.checks]; did you mean `source`?",
+        ),
+        (
+            files("paths = [\"/a\"]\npath = \"/a\""),
+            10,
+            1,
+            "`path` belongs to kind = \"sqlite\"; known here: kind, paths",
+        ),
+        (sqlite("exclude = []"), 10, 1, "`exclude` belongs to kind = \"files\""),
+        // Missing.
+        (job(FILES), 4, 6, "[job.shop] has no `schedule`"),
+        (
+            job(&format!("schedule = \"@daily\"\n{FILES}")),
+            4,
+            6,
+            "has no `retention`: a table with keep_at_least and delete_after",
+        ),
+        (job(SCHEDULE), 4, 6, "[job.shop] has no `source`: at least one table, by name"),
+        (retention("{ keep_at_least = \"1d\" }"), 6, 1, "[job.shop.retention] has no `delete_after`: a duration"),
+        (job(&format!("{SCHEDULE}[job.shop.source.db]\npath = \"/a\"\n")), 7, 18, "has no `kind`"),
+        (job(&format!("{SCHEDULE}[job.shop.source.db]\nkind = \"sqlite\"\n")), 7, 18, "has no `path`"),
+        ("[vault.main]\nurl = \"/v\"".into(), 1, 8, "has no `recipients`"),
+        ("[job.shop.source]".into(), 1, 11, "[job.shop.source] has no entry"),
+        // Types.
+        ("timezone = 1".into(), 1, 12, "`timezone` is a text in quotes, not an integer"),
+        ("timezone = Europe/Berlin".into(), 1, 12, "this is not TOML"),
+        ("timezone = \"UTC\"\ntimezone = \"UTC\"".into(), 2, 1, "this is not TOML: duplicate key"),
+        ("[[job]]\nname = \"shop\"".into(), 1, 3, "`job` holds tables by name: write [job.NAME], not [[job]]"),
+        ("[job]\nschedule = \"@daily\"".into(), 2, 1, "write [job.NAME] and put `schedule` below it"),
+        (retention("\"14d\""), 6, 13, "`retention` is a table, not a string"),
+        (retention("{ keep_at_least = 14, delete_after = \"30d\" }"), 6, 31, "\"14s\", \"14h\" or \"14d\""),
+        (files("paths = \"/a\""), 9, 9, "`paths` is a list of paths"),
+        (files("paths = [1]"), 9, 10, "`paths` is a list of paths"),
+        (drill("checks = { sql = \"\" }"), 14, 10, "`checks` is a list of tables"),
+        (drill("trust_source = \"yes\""), 14, 16, "`trust_source` is true or false, not a string"),
+        // Values.
+        ("timezone = \"Europe/Moskow\"".into(), 1, 12, "did you mean \"Europe/Moscow\"?"),
+        ("timezone = \"MESZ\"".into(), 1, 12, "there is no time zone \"MESZ\"; a zone is written like"),
+        (with(FILES, "").replace("15 */6 * * *", "0 2 * *"), 5, 12, "has 4 fields"),
+        (with(FILES, "").replace("15 */6 * * *", "0 0 31 2 *"), 5, 12, "never fires"),
+        (
+            with(FILES, "").replace("15 */6 * * *", "0 25 * * *"),
+            5,
+            12,
+            "the hour field \"25\" is not a value from 0 to 23",
+        ),
+        (retention("{ keep_at_least = \"30d\", delete_after = \"14d\" }"), 6, 13, "must be shorter than"),
+        (retention("{ keep_at_least = \"1month\", delete_after = \"90d\" }"), 6, 31, "a month has no fixed length"),
+        (retention("{ keep_at_least = \"1d\", delete_after = \"2d\", daily = -1 }"), 6, 66, "1 or more"),
+        (retention("{ keep_at_least = \"1d\", delete_after = \"2d\", daily = 0 }"), 6, 13, "leave `daily` out"),
+        (job(&format!("{SCHEDULE}objectives = {{ rpo = \"0s\" }}\n{FILES}")), 7, 22, "cannot be kept"),
+        (with(FILES, "").replace("[job.shop", "[job.Shop"), 4, 6, "\"Shop\" is not a usable name"),
+        (
+            with(&FILES.replace("uploads]", "a-b]"), "[job.shop.source.a_b]\nkind = \"sqlite\"\npath = \"/a\""),
+            10,
+            18,
+            "share a variable",
+        ),
+        (files("paths = []"), 9, 9, "nothing would be backed up"),
+        (files("paths = [\"/srv\", \"/srv/shop\"]"), 9, 18, "/srv and /srv/shop overlap"),
+        (files("paths = [\"/srv/../etc\"]"), 9, 10, "`..` behind a name"),
+        (files("paths = [\"~/data\"]"), 9, 10, "`~` means something to a shell only"),
+        (files("paths = [\"\"]"), 9, 10, "an empty path"),
+        (files("paths = [\"/a\"]\nexclude = [\"[z-a]\"]"), 10, 12, "not a gitignore glob"),
+        (files("paths = [\"/a\"]\nexclude = [\"#a\"]"), 10, 12, "a comment to gitignore"),
+        // Vaults.
+        (in_vault("").replace(RECIPIENT, "age1t7rxyev2"), 3, 15, "not a whole age public key"),
+        (in_vault("").replace(RECIPIENT, "ssh-ed25519 AAAA"), 3, 15, "ssh keys are not taken"),
+        (in_vault("").replace(&format!("\"{RECIPIENT}\""), ""), 3, 14, "nobody could open this vault"),
+        (in_vault("").replace(RECIPIENT, &format!("{RECIPIENT}\", \"{RECIPIENT}")), 3, 81, "stands here twice"),
+        (in_vault("trust = \"RWQ\""), 4, 9, "not a minisign public key"),
+        (in_vault("compression = 99999999999999999999"), 4, 15, "this cannot be read"),
+        (in_vault("compression = 22"), 4, 15, "from 1 (fast) to 19 (small)"),
+        (in_vault("").replace("/v", "sftp://host/v"), 2, 7, "sftp:// is no place for a vault"),
+        (format!("[job.shop]\n{SCHEDULE}{FILES}"), 1, 6, "there is no vault for this job"),
+        (
+            job(&format!("vault = \"mian\"\n{SCHEDULE}{FILES}")),
+            5,
+            9,
+            "there is no [vault.mian] in this config; there is \"main\"",
+        ),
+        (
+            with(FILES, &vault().replace("main", "other")),
+            4,
+            6,
+            "which vault? write `vault = ` and one of \"main\", \"other\"",
+        ),
+        // Drills.
+        (drill("identity = {}"), 14, 12, "exactly one of"),
+        (drill("identity = { file = \"a\", env = \"B\" }"), 14, 12, "exactly one of"),
+        (drill("identity = { flie = \"a\" }"), 14, 14, "no such place"),
+        (drill("identity = { credential = \"../a\" }"), 14, 12, "holds no `/`"),
+        (drill("user = \"root\""), 14, 8, "never as root"),
+        (drill("user = \"0\""), 14, 8, "never as root"),
+        (drill("check_timeout = \"2d\""), 14, 17, "at most 24h"),
+        (drill("checks = [{}]"), 14, 11, "a check is { source, sql }"),
+        (drill("checks = [{ source = \"db\", sql = \"a\", command = [\"b\"] }]"), 14, 11, "a check is"),
+        (drill("checks = [{ sql = \"a\" }]"), 14, 11, "has no `source`"),
+        (drill("checks = [{ source = \"db\", freshness = \"a\" }]"), 14, 11, "has no `within`"),
+        (drill("checks = [{ source = \"db\", sql = \" \" }]"), 14, 34, "`sql` is empty"),
+        (
+            drill("checks = [{ source = \"nodb\", sql = \"a\" }]"),
+            14,
+            22,
+            "no source \"nodb\"; this job's databases: db",
+        ),
+        (drill("checks = [{ source = \"uploads\", sql = \"a\" }]"), 14, 22, "of kind files cannot be asked with SQL"),
+        (drill("checks = [{ command = [] }]"), 14, 23, "names no program"),
+        // Not in this version.
+        (
+            files("url = \"postgres://u:p@db/x\"").replace("\"files\"", "\"postgres\""),
+            8,
+            8,
+            "kind = \"postgres\" is not in this version yet",
+        ),
+        (
+            files("").replace("\"files\"", "\"command\""),
+            8,
+            8,
+            "not in this version yet; there are `files` and `sqlite`",
+        ),
+        (
+            files("").replace("\"files\"", "\"fiels\""),
+            8,
+            8,
+            "there is no such kind; there are `files` and `sqlite`; did you mean `files`?",
+        ),
+        (in_vault("").replace("/v", "s3://acme/prod"), 2, 7, "s3:// vaults are not in this version yet"),
+        (in_vault("region = \"eu-1\""), 4, 1, "`region`: an S3 vault is not in this version yet"),
+        ("[notify.heartbeat]\nurl = 1".into(), 1, 2, "`notify`: a notification is not in this version yet"),
+        ("[daemon]\nlisten = \"x\"".into(), 1, 2, "`daemon`: the daemon is not in this version yet"),
+        (
+            with(FILES, "[job.shop.prune]\nschedule = \"@daily\""),
+            10,
+            11,
+            "`prune`: erasing expired backups is not in this version yet",
+        ),
+        (with(FILES, "[job.shop.check]"), 10, 11, "not in this version yet"),
+        (with(FILES, "[job.shop.copy]"), 10, 11, "not in this version yet"),
+    ]
+}
+
+#[test]
+fn each_mistake_has_its_place_and_says_what_is_right() {
+    let mut wrong = Vec::new();
+    for (text, line, column, fragment) in bad() {
+        let found = problems(&text);
+        let hit =
+            |problem: &Problem| (problem.line, problem.column) == (line, column) && problem.message.contains(fragment);
+        if !found.iter().any(hit) {
+            wrong.push(format!("{line}:{column} {fragment:?} is not in {found:#?} of\n{text}"));
+        }
+        let error = parse(&text).unwrap_err();
+        assert_eq!(error.code(), Code::ConfigInvalid);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn a_misspelt_key_is_not_missing_too() {
+    let text = job(&format!("{SCHEDULE}{FILES}")).replace("schedule", "corn");
+    assert_eq!(problems(&text).len(), 1);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_lines() {
+    let text = job(&format!("corn = \"@daily\"\n{SCHEDULE}{FILES}excldue = []\n"));
+    let shown = parse(&text).unwrap_err().to_string();
+    assert_eq!(
+        shown,
+        "/etc/lifeboat/lifeboat.toml:5:1: unknown key `corn` in [job.shop]; did you mean `schedule`?\n    \
+         5 | corn = \"@daily\"\n\
+         /etc/lifeboat/lifeboat.toml:11:1: unknown key `excldue` in [job.shop.source.uploads]; did you mean `exclude`?\n    \
+         11 | excldue = []"
+    );
+    let many: String = (0..30).map(|n| format!("nonsense{n} = 1\n")).collect();
+    assert!(parse(&many).unwrap_err().to_string().ends_with("and 10 more"));
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let drill = |line: &str| job(&format!("{SCHEDULE}{FILES}[job.shop.drill]\n{line}\n"));
+    let secret = minisign::KeyPair::generate_unencrypted_keypair().unwrap().sk.to_box(None).unwrap().into_string();
+    let secret = secret.lines().nth(1).unwrap();
+    let cases = [
+        (vault().replace(RECIPIENT, IDENTITY), IDENTITY, "treat it as leaked"),
+        (vault().replace(RECIPIENT, &IDENTITY.to_lowercase()), &IDENTITY.to_lowercase()[20..], "treat it as leaked"),
+        (format!("# {IDENTITY}\n{}", vault()), IDENTITY, "treat it as leaked"),
+        (drill(&format!("identity = \"{IDENTITY}\"")), IDENTITY, "treat it as leaked"),
+        (
+            drill("identity = \"hunter2\""),
+            "hunter2",
+            "`identity` must not stand in the config; say where it lies: { file",
+        ),
+        (drill("identity = { fiel = \"hunter2\" }"), "hunter2", "no such place"),
+        (drill("identity = { env = \"hunter2=\" }"), "hunter2", "holds no `/`"),
+        (drill("pasword = \"hunter2\""), "hunter2", "unknown key `pasword`"),
+        (drill("idntity = \"hunter2\""), "hunter2", "did you mean `identity`?"),
+        (format!("{}secret_key = \"hunter2\"\n", vault()), "hunter2", "not in this version yet"),
+        (format!("{}secret_key = hunter2\n", vault()), "hunter2", "not TOML"),
+        (format!("{}trust = \"{secret}\"\n", vault()), &secret[10..], "what stood here is not shown"),
+        (vault().replace("/srv/backups", "ftp://me:hunter2@host/x"), "hunter2", "ftp:// is no place"),
+    ];
+    for (text, secret, fragment) in cases {
+        let error = parse(&text).unwrap_err();
+        let shown = format!("{error} {error:?} {:?}", error.hint());
+        assert!(shown.contains(fragment), "{fragment:?} in {shown}");
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+fn now() -> DateTime<Utc> {
+    "2026-11-22T02:00:00Z".parse().unwrap()
+}
+
+fn worst(text: &str) -> Vec<Finding> {
+    let settings = parse(text).unwrap();
+    check(&settings, now(), &BTreeMap::new()).into_iter().filter(|finding| finding.severity != Severity::Note).collect()
+}
+
+fn daily(zone: &str, rpo: &str) -> String {
+    let schedule = SCHEDULE.replace("15 */6", "0 2");
+    format!("timezone = \"{zone}\"\n{}", job(&format!("{schedule}objectives = {{ rpo = \"{rpo}\" }}\n{FILES}")))
+}
+
+#[test]
+fn an_rpo_that_the_schedule_cannot_keep() {
+    for (zone, rpo, reached) in [
+        ("UTC", "24h", Some("up to 24h between two backups (")),
+        ("UTC", "24h1s", None),
+        ("Europe/Berlin", "25h", Some("up to 25h between two backups (2027-10-31 02:00 to 2027-11-01 02:00")),
+        ("Europe/Berlin", "25h1s", None),
+    ] {
+        let findings = worst(&daily(zone, rpo));
+        assert_eq!(findings.is_empty(), reached.is_none(), "{zone} {rpo}: {findings:?}");
+        if let Some(reached) = reached {
+            assert_eq!((findings[0].severity, findings[0].code), (Severity::Error, Code::ObjectiveUnreachable));
+            assert_eq!(findings[0].key, "job.shop.objectives.rpo");
+            assert!(findings[0].message.contains(reached), "{:?}", findings[0].message);
+        }
+    }
+    let finding = &worst(&daily("Europe/Berlin", "24h"))[0];
+    assert!(
+        finding.message.contains("across the autumn clock change), so an RPO of 24h cannot be kept"),
+        "{finding:?}"
+    );
+    let hint = finding.hint.as_deref().unwrap();
+    assert_eq!(hint, "write rpo = \"26h\", or schedule = \"0 */12 * * *\", which leaves at most 13h");
+    // What is proposed holds.
+    assert!(worst(&daily("Europe/Berlin", "26h")).is_empty());
+    assert!(worst(&daily("Europe/Berlin", "24h").replace("0 2 * * *", "0 */12 * * *")).is_empty());
+}
+
+#[test]
+fn measured_runs_make_it_a_warning() {
+    let settings = parse(&daily("UTC", "25h")).unwrap();
+    let shop: crate::domain::ids::JobName = "shop".parse().unwrap();
+    let with = |minutes: u64| {
+        let runs = BTreeMap::from([(shop.clone(), Duration::from_secs(minutes * 60))]);
+        check(&settings, now(), &runs).into_iter().find(|finding| finding.severity != Severity::Note)
+    };
+    assert_eq!(with(59), None);
+    let late = with(60).unwrap();
+    assert_eq!((late.severity, late.code), (Severity::Warning, Code::ObjectiveUnreachable));
+    assert!(late.message.contains("a backup took up to 1h 00m"), "{}", late.message);
+}
+
+#[test]
+fn what_does_not_fit_together() {
+    let source = |path: &str| job(&format!("{SCHEDULE}{}", FILES.replace("/srv/uploads", path)));
+    let state = |state: &str, path: &str| format!("state_dir = \"{state}\"\n{}", source(path));
+    let identity =
+        |path: &str| source("/srv/uploads") + &format!("[job.shop.drill]\nidentity = {{ file = \"{path}\" }}\n");
+    let rare = SCHEDULE.replace("15 */6 * * *", "@monthly");
+    for (text, severity, fragment) in [
+        (vault(), Severity::Warning, "there is no job"),
+        (job(&format!("{SCHEDULE}objectives = {{ rto = \"1h\" }}\n{FILES}")), Severity::Warning, "never measured"),
+        (job(&format!("{rare}{FILES}")), Severity::Error, "times without any backup"),
+        (source("/srv"), Severity::Error, "the vault /srv/backups is backed up as a part of this source"),
+        (state("/srv/state", "/srv/state/a/.."), Severity::Error, ""),
+        (state("/srv/uploads/state", "/srv/uploads"), Severity::Warning, "the state folder"),
+        (state("/srv/backups/state", "/srv/uploads"), Severity::Error, "lies in the vault"),
+        (identity("/srv/backups/key"), Severity::Error, "the identity /srv/backups/key lies in the vault"),
+        (identity("/srv/uploads/key"), Severity::Error, "the identity /srv/uploads/key is backed up"),
+    ] {
+        if fragment.is_empty() {
+            assert!(parse(&text).is_err());
+            continue;
+        }
+        let findings = worst(&text);
+        let hit = findings.iter().any(|finding| finding.severity == severity && finding.message.contains(fragment));
+        assert!(hit, "{fragment:?} in {findings:?} of\n{text}");
+    }
+    // Excluded is excluded.
+    assert!(
+        worst(&source("/srv").replace("kind = \"files\"", "kind = \"files\"\nexclude = [\"/backups\"]")).is_empty()
+    );
+    // What this version does not do is said.
+    let notes = check(&parse(&source("/srv/uploads")).unwrap(), now(), &BTreeMap::new());
+    assert!(notes.iter().any(|note| note.message.contains("nothing runs on them yet")));
+    assert!(notes.iter().any(|note| note.message.contains("erases nothing yet")));
+}
+
+#[test]
+fn held_against_this_host() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lifeboat.toml");
+    let text = job(&format!("{SCHEDULE}{FILES}{SQLITE}"))
+        .replace("/srv/backups", "vault")
+        .replace("/srv/uploads", "uploads")
+        .replace("/srv/shop.db", "shop.db");
+    let find = || -> Vec<(Severity, String)> {
+        let settings = Settings::parse(&text, &file).unwrap();
+        check_host(&settings).into_iter().map(|finding| (finding.severity, finding.key)).collect()
+    };
+    let missing = [
+        (Severity::Warning, "job.shop.source.uploads.paths".to_owned()),
+        (Severity::Warning, "job.shop.source.db.path".to_owned()),
+    ];
+    assert_eq!(find()[..2], missing);
+    assert_eq!(find()[2], (Severity::Note, "vault.main.url".to_owned()));
+    std::fs::create_dir(folder.path().join("uploads")).unwrap();
+    std::fs::write(folder.path().join("shop.db"), "").unwrap();
+    std::fs::write(folder.path().join("vault"), "").unwrap();
+    assert_eq!(find(), [(Severity::Error, "vault.main.url".to_owned())]);
+    std::fs::remove_file(folder.path().join("vault")).unwrap();
+    std::fs::create_dir(folder.path().join("vault")).unwrap();
+    std::fs::write(&file, &text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(find(), [(Severity::Warning, String::new())]);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(find(), []);
+    assert_eq!(Settings::load(Some(&file)).unwrap().file, file);
+    let gone = Settings::load(Some(&PathBuf::from("/nowhere/lifeboat.toml"))).unwrap_err();
+    assert_eq!(gone.code(), Code::ConfigMissing);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 600, ..Default::default() })]
+
+    /// A slip of the finger anywhere is an error with a place, or another config; never a panic.
+    #[test]
+    fn a_config_with_slips(
+        slips in proptest::collection::vec((0_usize..2_000, 0_usize..12, "[a-z0-9\"'=.#\\[\\]{},\\n\\\\ é-]{0,3}"), 1..4),
+    ) {
+        let mut text = whole();
+        for (at, cut, put) in slips {
+            let chars: Vec<char> = text.chars().collect();
+            let at = at % chars.len();
+            let tail = (at + cut).min(chars.len());
+            text = chars[..at].iter().copied().chain(put.chars()).chain(chars[tail..].iter().copied()).collect();
+        }
+        match parse(&text) {
+            Ok(settings) => {
+                let _ = check(&settings, now(), &BTreeMap::new());
+                for job in settings.jobs.values() {
+                    assert!(settings.vault_of(job).is_some() && !job.sources.is_empty());
+                    assert!(settings.without_secrets(&job.name).is_object());
+                }
+            }
+            Err(ConfigError::Invalid { problems, .. }) => {
+                for problem in problems {
+                    let line = text.split('\n').nth(problem.line - 1).unwrap();
+                    assert!(problem.column <= line.chars().count() + 1, "{problem:?} of\n{text}");
+                }
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}

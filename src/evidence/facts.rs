@@ -1,0 +1,163 @@
+//! What status and report are made of: what was promised of a job, and what the catalog knows of it.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
+
+use crate::catalog::{BackupRow, DrillRow, RunRow, Verdict, verdict};
+use crate::domain::ids::{BackupId, JobName, VaultId};
+use crate::domain::manifest::Completeness;
+use crate::domain::objectives::{Attempt, Objectives, Point, Restore, Standing, json_seconds};
+use crate::domain::record::DrillOutcome;
+
+/// Everything that is known of a job, gathered by the caller.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobFacts {
+    /// The job.
+    pub job: JobName,
+    /// Its vault.
+    pub vault: VaultRef,
+    /// What the config promises.
+    pub promise: Promise,
+    /// When the schedule fires next.
+    pub next_backup: Option<DateTime<Utc>>,
+    /// When the drill's schedule fires next.
+    pub next_drill: Option<DateTime<Utc>>,
+    /// Whether this host could open its own backups.
+    pub identity: OwnIdentity,
+    /// When backups should have begun in the report's window, in order, none after its end; status does without.
+    pub scheduled_backups: Vec<DateTime<Utc>>,
+    /// When drills should have begun in the report's window, in order, none after its end; status does without.
+    pub scheduled_drills: Vec<DateTime<Utc>>,
+    /// The job's backups, newest last: all that the catalog has, not only those of a window.
+    pub backups: Vec<BackupRow>,
+    /// The job's runs, newest last.
+    pub runs: Vec<RunRow>,
+    /// The job's drills, newest last.
+    pub drills: Vec<DrillRow>,
+}
+
+/// A vault by its name in the config and by its own id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VaultRef {
+    /// The name in the config.
+    pub name: String,
+    /// The vault's id.
+    pub id: VaultId,
+}
+
+/// What the config says will happen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Promise {
+    /// The zone that schedules are read in.
+    pub timezone: String,
+    /// When backups are taken, in cron's five fields.
+    pub schedule: Option<String>,
+    /// The longest time between two scheduled backups.
+    pub backup_gap: Option<Duration>,
+    /// RPO and RTO.
+    pub objectives: Objectives,
+    /// No backup goes before it is this old.
+    pub keep_at_least: Option<Duration>,
+    /// Nothing of a backup is left when it is this old.
+    pub delete_after: Option<Duration>,
+    /// The public keys that new backups are sealed to.
+    pub recipients: Vec<String>,
+    /// Whether and when restores are rehearsed.
+    pub drill: DrillPlan,
+}
+
+/// Whether and when restores are rehearsed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DrillPlan {
+    /// The config has no drill for the job.
+    #[default]
+    None,
+    /// It has one, which somebody has to start.
+    OnDemand,
+    /// It has one with a schedule.
+    Scheduled {
+        /// In cron's five fields.
+        schedule: String,
+        /// The longest time between two of them.
+        gap: Option<Duration>,
+    },
+}
+
+/// Whether the host that takes the backups holds a key that opens them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnIdentity {
+    /// It holds recipients only, as it should.
+    Absent,
+    /// It could read its backups, and so could whoever takes it over.
+    Present,
+}
+
+impl JobFacts {
+    /// The backups as points of the RPO.
+    #[must_use]
+    pub fn points(&self) -> Vec<Point> {
+        self.backups.iter().map(|row| self.point(row)).collect()
+    }
+
+    fn point(&self, row: &BackupRow) -> Point {
+        let standing = match (row.completeness, verdict(&row.id, &self.drills)) {
+            (_, Verdict::Refuted) => Standing::Refuted,
+            (Completeness::Partial, _) => Standing::Partial,
+            (Completeness::Complete, _) => Standing::Counts,
+        };
+        let proven_at = self
+            .drills
+            .iter()
+            .filter(|drill| drill.drill.backup.as_ref() == Some(&row.id))
+            .filter(|drill| drill.drill.outcome == DrillOutcome::Passed && !drill.drill.refutes_backup)
+            .map(|drill| drill.drill.finished)
+            .min();
+        Point {
+            backup: row.id.clone(),
+            recovery_point: row.recovery_point,
+            available_at: row.committed,
+            retained_until: row.retained_until,
+            standing,
+            proven_at,
+        }
+    }
+
+    /// The moment from which on a time without a backup is held against the job: the first of its runs or backups
+    /// ended, well or badly. `None` where nothing is known of it.
+    #[must_use]
+    pub fn known_since(&self) -> Option<DateTime<Utc>> {
+        let runs = self.runs.iter().map(|row| row.run.finished);
+        let backups = self.backups.iter().map(|row| row.committed);
+        runs.chain(backups).min()
+    }
+}
+
+/// A drill as an attempt of the RTO.
+#[must_use]
+pub fn attempt(row: &DrillRow) -> Attempt {
+    let took = Duration::try_from_secs_f64(row.drill.rto_seconds);
+    let restore = match (row.drill.outcome, took) {
+        (DrillOutcome::Passed, Ok(took)) => Restore::Took(took),
+        // A time that is none proves nothing.
+        (DrillOutcome::Failed, _) | (DrillOutcome::Passed, Err(_)) => Restore::Failed,
+    };
+    Attempt { drill: row.id.clone(), finished: row.drill.finished, restore }
+}
+
+/// For `#[serde(serialize_with)]`: what a drill took, or `unmeasured` where there was none (docs/decisions/0003).
+pub(crate) fn restore_or_unmeasured<S: Serializer>(restore: &Option<Restore>, to: S) -> Result<S::Ok, S::Error> {
+    match restore {
+        Some(restore) => restore.serialize(to),
+        None => to.serialize_str("unmeasured"),
+    }
+}
+
+/// For `#[serde(serialize_with)]`: a promised duration, or null where none was promised.
+pub(crate) fn promised_seconds<S: Serializer>(promised: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    match promised {
+        Some(promised) => to.serialize_f64(json_seconds(*promised)),
+        None => to.serialize_none(),
+    }
+}

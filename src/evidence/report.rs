@@ -1,0 +1,706 @@
+//! What was promised, what was measured, what happened, what went otherwise, and what is not claimed: over a window,
+//! for whoever has to be convinced. The JSON of these values is the record; Markdown is rendered from them.
+//!
+//! It judges figures against objectives and nothing else: whether that is enough for a standard or a contract is for
+//! its reader to say.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::catalog::{Verdict, verdict};
+use super::facts::{DrillPlan, JobFacts, OwnIdentity, VaultRef, attempt, promised_seconds, restore_or_unmeasured};
+use crate::catalog::{BackupRow, DrillRow, RunRow};
+use crate::domain::ids::{BackupId, JobName, ManifestHash, RecordId};
+use crate::domain::manifest::Completeness;
+use crate::domain::objectives::{
+    Basis, Exposure, Restore, Rpo, Trend, Window, exposure_at, measured_rpo, measured_rto, newest_at,
+};
+use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
+use crate::domain::record::{DrillEnvironment, DrillOutcome, Phase, RunOutcome};
+
+/// The shape of the document.
+pub const SCHEMA_VERSION: u32 = 1;
+/// Where the RPO figures come from.
+pub const RPO_SOURCE: &str = "signed manifests (recovery_point, committed) and drill records, read through the catalog";
+/// Where the RTO figures come from.
+pub const RTO_SOURCE: &str = "signed drill records (rto_seconds: start to last check passed, monotonic clock), read \
+                              through the catalog";
+
+/// The `report` document.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// When it was made.
+    pub generated: DateTime<Utc>,
+    /// What made it: `lifeboat 0.1.0`.
+    pub tool: String,
+    /// What it is about.
+    pub window: Window,
+    /// One for each job.
+    pub jobs: Vec<JobReport>,
+}
+
+/// One job of a report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JobReport {
+    /// The job.
+    pub job: JobName,
+    /// Its vault.
+    pub vault: VaultRef,
+    /// What the config says at the time of the report.
+    pub promised: Promised,
+    /// What the figures are.
+    pub measured: Measured,
+    /// The backups that became available in the window, and the one that the job entered it with.
+    pub backups: Vec<BackupEntry>,
+    /// The runs that ended in the window.
+    pub runs: Vec<RunEntry>,
+    /// The drills that ended in the window.
+    pub drills: Vec<DrillEntry>,
+    /// What did not go as promised, in the order of time.
+    pub deviations: Vec<Deviation>,
+    /// What a reader must not conclude, one sentence each.
+    pub not_claimed: Vec<String>,
+}
+
+/// What the config promises.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Promised {
+    /// When backups are taken, in cron's five fields.
+    pub schedule: Option<String>,
+    /// When restores are rehearsed, in cron's five fields.
+    pub drill_schedule: Option<String>,
+    /// The zone of both.
+    pub timezone: String,
+    /// No backup goes before it is this old.
+    #[serde(rename = "keep_at_least_seconds", serialize_with = "promised_seconds")]
+    pub keep_at_least: Option<Duration>,
+    /// Nothing of a backup is left when it is this old.
+    #[serde(rename = "delete_after_seconds", serialize_with = "promised_seconds")]
+    pub delete_after: Option<Duration>,
+    /// The RPO.
+    #[serde(rename = "rpo_objective_seconds", serialize_with = "promised_seconds")]
+    pub rpo: Option<Duration>,
+    /// The RTO.
+    #[serde(rename = "rto_objective_seconds", serialize_with = "promised_seconds")]
+    pub rto: Option<Duration>,
+    /// Who can open new backups.
+    pub recipients: Vec<String>,
+}
+
+/// Whether an objective was met in the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Met {
+    /// The worst figure is within it.
+    Met,
+    /// It is not.
+    NotMet,
+    /// There is no objective.
+    NoObjective,
+    /// There is no figure.
+    Unmeasured,
+}
+
+/// The figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measured {
+    /// How much could have been lost.
+    pub rpo: RpoMeasured,
+    /// How long restores took.
+    pub rto: RtoMeasured,
+}
+
+/// RPO over the window.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RpoMeasured {
+    /// What the figures are over: the report's window, from the moment that the job was known.
+    pub window: Window,
+    /// Exposure at the window's end.
+    #[serde(rename = "now_seconds")]
+    pub now: Exposure,
+    /// The same, counting only what a drill had proven.
+    #[serde(rename = "proven_now_seconds")]
+    pub proven_now: Exposure,
+    /// Backups count from their commit.
+    pub available: Rpo,
+    /// Backups count from the first drill of them that passed.
+    pub proven: Rpo,
+    /// The worst available figure against the objective.
+    pub met: Met,
+    /// [`RPO_SOURCE`].
+    pub source: &'static str,
+}
+
+/// RTO over the window.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RtoMeasured {
+    /// Drills in the window.
+    pub drills: usize,
+    /// How many failed.
+    pub failed: usize,
+    /// How many passed within the objective.
+    pub within_objective: usize,
+    /// The last one.
+    #[serde(rename = "last_seconds", serialize_with = "restore_or_unmeasured")]
+    pub last: Option<Restore>,
+    /// The worst one; a failed one is worst.
+    #[serde(rename = "worst_seconds", serialize_with = "restore_or_unmeasured")]
+    pub worst: Option<Restore>,
+    /// Where it is going.
+    pub trend: Trend,
+    /// The worst against the objective.
+    pub met: Met,
+    /// [`RTO_SOURCE`].
+    pub source: &'static str,
+}
+
+/// A backup in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BackupEntry {
+    /// Its id.
+    pub id: BackupId,
+    /// Its number in the job.
+    pub sequence: u64,
+    /// The SHA-256 of its manifest: ties the line to the signed document in the vault.
+    pub manifest_hash: ManifestHash,
+    /// The moment its data is consistent at.
+    pub recovery_point: DateTime<Utc>,
+    /// When it was committed.
+    pub available_at: DateTime<Utc>,
+    /// When it was removed.
+    pub retained_until: Option<DateTime<Utc>>,
+    /// Complete or partial.
+    pub completeness: Completeness,
+    /// What drills found.
+    pub verdict: Verdict,
+    /// Who can open it.
+    pub recipients: Vec<String>,
+    /// Plain tar bytes.
+    pub logical_bytes: u64,
+    /// Stored bytes that it names.
+    pub stored_bytes: u64,
+    /// Sealed bytes that its run added.
+    pub new_bytes: u64,
+}
+
+/// A run in a report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunEntry {
+    /// Its record.
+    pub id: RecordId,
+    /// The host.
+    pub host: String,
+    /// How it ended.
+    pub outcome: RunOutcome,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it ended.
+    pub finished: DateTime<Utc>,
+    /// How long it took.
+    pub duration_seconds: f64,
+    /// What it committed.
+    pub backup: Option<BackupId>,
+    /// How many errors it met.
+    pub errors: u64,
+    /// The code of the error that ended it.
+    pub error_code: Option<String>,
+}
+
+/// A drill in a report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DrillEntry {
+    /// Its record.
+    pub id: RecordId,
+    /// The host.
+    pub host: String,
+    /// Its verdict.
+    pub outcome: DrillOutcome,
+    /// What it restored.
+    pub backup: Option<BackupId>,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it ended.
+    pub finished: DateTime<Utc>,
+    /// What it took; of a failed one `not_met`.
+    #[serde(rename = "rto_seconds")]
+    pub rto: Restore,
+    /// How long it ran, failed or not.
+    pub duration_seconds: f64,
+    /// The objective when it ran.
+    pub rto_objective_seconds: Option<f64>,
+    /// Whether it met that.
+    pub rto_met: bool,
+    /// Exposure when it began.
+    #[serde(rename = "rpo_seconds")]
+    pub rpo: Exposure,
+    /// Where the time went.
+    pub phases: Vec<Phase>,
+    /// Checks that passed.
+    pub checks_passed: u64,
+    /// Checks that did not.
+    pub checks_failed: u64,
+    /// Whether it speaks against the backup itself.
+    pub refutes_backup: bool,
+    /// The code of its first error.
+    pub error_code: Option<String>,
+    /// Tar bytes that it restored.
+    pub restored_bytes: u64,
+    /// What it was measured on.
+    pub environment: DrillEnvironment,
+}
+
+/// Something that did not go as promised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Deviation {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Its kind, for scripts.
+    pub kind: DeviationKind,
+    /// The backup or record that shows it.
+    pub id: Option<String>,
+    /// What, in a sentence.
+    pub what: String,
+}
+
+/// Kinds of deviations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviationKind {
+    /// A scheduled backup did not begin.
+    MissedBackup,
+    /// A run committed nothing.
+    FailedRun,
+    /// A backup lacks something that could not be read.
+    PartialBackup,
+    /// Numbers are missing between two backups of the job.
+    SequenceGap,
+    /// More data than the RPO could have been lost.
+    RpoExceeded,
+    /// A scheduled drill did not begin.
+    MissedDrill,
+    /// A drill failed.
+    FailedDrill,
+    /// A backup cannot be opened or differs from its facts.
+    RefutedBackup,
+    /// A drill passed, and took longer than the RTO.
+    RtoExceeded,
+    /// A backup was there after its time.
+    NotErased,
+}
+
+/// The report on these jobs over a window.
+#[must_use]
+pub fn report(jobs: &[JobFacts], window: Window, generated: DateTime<Utc>, tool: &str) -> Report {
+    Report {
+        schema_version: SCHEMA_VERSION,
+        generated,
+        tool: tool.to_owned(),
+        window,
+        jobs: jobs.iter().map(|facts| job_report(facts, window)).collect(),
+    }
+}
+
+fn job_report(facts: &JobFacts, window: Window) -> JobReport {
+    let measured = measured(facts, window);
+    let runs: Vec<&RunRow> = facts.runs.iter().filter(|row| window.covers(row.run.finished)).collect();
+    let drills: Vec<&DrillRow> = facts.drills.iter().filter(|row| window.covers(row.drill.finished)).collect();
+    let entered_with = newest_at(&facts.points(), Basis::Available, window.start).map(|point| point.backup.clone());
+    let backups = facts
+        .backups
+        .iter()
+        .filter(|row| window.covers(row.committed) || Some(&row.id) == entered_with.as_ref())
+        .map(|row| backup_entry(row, facts))
+        .collect();
+    let promise = &facts.promise;
+    JobReport {
+        job: facts.job.clone(),
+        vault: facts.vault.clone(),
+        promised: Promised {
+            schedule: promise.schedule.clone(),
+            drill_schedule: match &promise.drill {
+                DrillPlan::Scheduled { schedule, .. } => Some(schedule.clone()),
+                DrillPlan::None | DrillPlan::OnDemand => None,
+            },
+            timezone: promise.timezone.clone(),
+            keep_at_least: promise.keep_at_least,
+            delete_after: promise.delete_after,
+            rpo: promise.objectives.rpo,
+            rto: promise.objectives.rto,
+            recipients: promise.recipients.clone(),
+        },
+        deviations: deviations(facts, &measured, window),
+        not_claimed: not_claimed(facts, &measured, &drills, window),
+        measured,
+        backups,
+        runs: runs.into_iter().map(run_entry).collect(),
+        drills: drills.into_iter().map(drill_entry).collect(),
+    }
+}
+
+fn measured(facts: &JobFacts, window: Window) -> Measured {
+    let points = facts.points();
+    let objectives = facts.promise.objectives;
+    let known = facts.known_since().map_or(window, |since| window.not_before(since));
+    let available = measured_rpo(&points, Basis::Available, known, objectives.rpo);
+    let attempts: Vec<_> = facts.drills.iter().filter(|row| window.covers(row.drill.finished)).map(attempt).collect();
+    let rto = measured_rto(&attempts, attempts.len(), objectives.rto);
+    Measured {
+        rpo: RpoMeasured {
+            window: known,
+            now: exposure_at(&points, Basis::Available, window.end),
+            proven_now: exposure_at(&points, Basis::Proven, window.end),
+            available,
+            proven: measured_rpo(&points, Basis::Proven, known, objectives.rpo),
+            met: match objectives.rpo {
+                None => Met::NoObjective,
+                Some(objective) if available.worst.exceeds(objective) => Met::NotMet,
+                Some(_) => Met::Met,
+            },
+            source: RPO_SOURCE,
+        },
+        rto: RtoMeasured {
+            drills: rto.drills,
+            failed: rto.failed,
+            within_objective: rto.met,
+            last: rto.last,
+            worst: rto.worst,
+            trend: rto.trend,
+            met: match (rto.worst, objectives.rto) {
+                (None, _) => Met::Unmeasured,
+                (Some(Restore::Failed), _) => Met::NotMet,
+                (Some(_), None) => Met::NoObjective,
+                (Some(worst), objective) if worst.meets(objective) => Met::Met,
+                (Some(_), Some(_)) => Met::NotMet,
+            },
+            source: RTO_SOURCE,
+        },
+    }
+}
+
+fn backup_entry(row: &BackupRow, facts: &JobFacts) -> BackupEntry {
+    BackupEntry {
+        id: row.id.clone(),
+        sequence: row.sequence,
+        manifest_hash: row.manifest_hash,
+        recovery_point: row.recovery_point,
+        available_at: row.committed,
+        retained_until: row.retained_until,
+        completeness: row.completeness,
+        verdict: verdict(&row.id, &facts.drills),
+        recipients: row.recipients.clone(),
+        logical_bytes: row.total(|source| source.logical_bytes),
+        stored_bytes: row.total(|source| source.stored_bytes),
+        new_bytes: row.total(|source| source.new_bytes),
+    }
+}
+
+fn run_entry(row: &RunRow) -> RunEntry {
+    RunEntry {
+        id: row.id.clone(),
+        host: row.host.clone(),
+        outcome: row.run.outcome,
+        started: row.run.started,
+        finished: row.run.finished,
+        duration_seconds: row.run.duration_seconds,
+        backup: row.run.backup.clone(),
+        errors: row.run.errors,
+        error_code: row.run.error_code.clone(),
+    }
+}
+
+fn drill_entry(row: &DrillRow) -> DrillEntry {
+    let drill = &row.drill;
+    DrillEntry {
+        id: row.id.clone(),
+        host: row.host.clone(),
+        outcome: drill.outcome,
+        backup: drill.backup.clone(),
+        started: drill.started,
+        finished: drill.finished,
+        rto: attempt(row).restore,
+        duration_seconds: drill.rto_seconds,
+        rto_objective_seconds: drill.rto_objective_seconds,
+        rto_met: drill.rto_met,
+        rpo: drill
+            .rpo_seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .map_or(Exposure::Unbounded, Exposure::Of),
+        phases: drill.phases.clone(),
+        checks_passed: drill.checks_passed,
+        checks_failed: drill.checks_failed,
+        refutes_backup: drill.refutes_backup,
+        error_code: drill.error_code.clone(),
+        restored_bytes: drill.restored_bytes,
+        environment: drill.environment.clone(),
+    }
+}
+
+fn deviations(facts: &JobFacts, measured: &Measured, window: Window) -> Vec<Deviation> {
+    let mut found = Vec::new();
+    let mut add = |at, kind, id: Option<String>, what: String| found.push(Deviation { at, kind, id, what });
+    let code = |code: &Option<String>| code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+
+    let begun: Vec<DateTime<Utc>> = facts.runs.iter().map(|row| row.run.started).collect();
+    let begun_too = facts.backups.iter().map(|row| row.started);
+    let begun: Vec<DateTime<Utc>> = begun.into_iter().chain(begun_too).collect();
+    for (slot, count) in missed(&facts.scheduled_backups, &begun, facts, window) {
+        add(slot, DeviationKind::MissedBackup, None, missed_sentence("backup", count));
+    }
+    let begun: Vec<DateTime<Utc>> = facts.drills.iter().map(|row| row.drill.started).collect();
+    for (slot, count) in missed(&facts.scheduled_drills, &begun, facts, window) {
+        add(slot, DeviationKind::MissedDrill, None, missed_sentence("drill", count));
+    }
+    for row in facts.runs.iter().filter(|row| window.covers(row.run.finished)) {
+        if row.run.outcome == RunOutcome::Failed {
+            let what = format!("the run committed nothing{}", code(&row.run.error_code));
+            add(row.run.finished, DeviationKind::FailedRun, Some(row.id.to_string()), what);
+        }
+    }
+    for row in facts.backups.iter().filter(|row| window.covers(row.committed)) {
+        if row.completeness == Completeness::Partial {
+            let what = "something could not be read; it does not count as a recovery point".to_owned();
+            add(row.committed, DeviationKind::PartialBackup, Some(row.id.to_string()), what);
+        }
+    }
+    let mut by_sequence: Vec<&BackupRow> = facts.backups.iter().collect();
+    by_sequence.sort_by_key(|row| row.sequence);
+    for pair in by_sequence.windows(2) {
+        let (before, after) = (pair[0], pair[1]);
+        if after.sequence > before.sequence.saturating_add(1) && window.covers(after.committed) {
+            let what = format!("between number {} and number {} backups are missing", before.sequence, after.sequence);
+            add(after.committed, DeviationKind::SequenceGap, Some(after.id.to_string()), what);
+        }
+    }
+    if let (Met::NotMet, Some(objective)) = (measured.rpo.met, facts.promise.objectives.rpo) {
+        let worst = measured.rpo.available.worst;
+        let what = match worst {
+            Exposure::Of(worst) => {
+                format!(
+                    "at worst {} of data could have been lost, the RPO is {}",
+                    human_duration(worst),
+                    exact_duration(objective)
+                )
+            }
+            Exposure::Unbounded => {
+                format!("there was nothing to restore from, the RPO is {}", exact_duration(objective))
+            }
+        };
+        add(measured.rpo.available.worst_reached_at, DeviationKind::RpoExceeded, None, what);
+    }
+    for row in facts.drills.iter().filter(|row| window.covers(row.drill.finished)) {
+        let (drill, id) = (&row.drill, Some(row.id.to_string()));
+        if drill.refutes_backup {
+            let backup = drill.backup.as_ref().map(ToString::to_string).unwrap_or_default();
+            let what = format!("backup {backup} cannot be opened or differs from its facts");
+            add(drill.finished, DeviationKind::RefutedBackup, id.clone(), what);
+        }
+        match (drill.outcome, drill.rto_objective_seconds) {
+            (DrillOutcome::Failed, _) => {
+                let what = format!(
+                    "the drill failed{}; checks that did not pass: {}",
+                    code(&drill.error_code),
+                    drill.checks_failed
+                );
+                add(drill.finished, DeviationKind::FailedDrill, id, what);
+            }
+            (DrillOutcome::Passed, Some(objective)) if !drill.rto_met => {
+                let what = format!(
+                    "the restore took {}, the RTO was {}",
+                    human_seconds(drill.rto_seconds),
+                    human_seconds(objective)
+                );
+                add(drill.finished, DeviationKind::RtoExceeded, id, what);
+            }
+            (DrillOutcome::Passed, _) => {}
+        }
+    }
+    if let Some(delete_after) = facts.promise.delete_after {
+        for row in &facts.backups {
+            let deadline =
+                TimeDelta::from_std(delete_after).ok().and_then(|d| row.recovery_point.checked_add_signed(d));
+            let Some(deadline) = deadline else { continue };
+            if row.retained_until.unwrap_or(window.end) > deadline && window.covers(deadline) {
+                let what =
+                    format!("the backup was still there {} after its recovery point", exact_duration(delete_after));
+                add(deadline, DeviationKind::NotErased, Some(row.id.to_string()), what);
+            }
+        }
+    }
+    found.sort_by(|a, b| (a.at, a.kind, &a.id).cmp(&(b.at, b.kind, &b.id)));
+    found
+}
+
+/// Scheduled moments with nothing begun between them and the next: the first of each row of them, and how many there
+/// are in the row. The last scheduled moment's time is not over, and what lies before the job was known is not held
+/// against it; where nothing at all is known of it, everything is.
+fn missed(
+    slots: &[DateTime<Utc>],
+    begun: &[DateTime<Utc>],
+    facts: &JobFacts,
+    window: Window,
+) -> Vec<(DateTime<Utc>, usize)> {
+    let since = facts.known_since().unwrap_or(window.start);
+    let mut rows: Vec<(DateTime<Utc>, usize)> = Vec::new();
+    let mut in_row = false;
+    for pair in slots.windows(2) {
+        let due = pair[0] >= since && window.covers(pair[0]);
+        let is_missed = due && !begun.iter().any(|begun| pair[0] <= *begun && *begun < pair[1]);
+        match rows.last_mut() {
+            Some((_, count)) if is_missed && in_row => *count += 1,
+            _ if is_missed => rows.push((pair[0], 1)),
+            _ => {}
+        }
+        in_row = is_missed;
+    }
+    rows
+}
+
+fn missed_sentence(what: &str, count: usize) -> String {
+    match count {
+        1 => format!("no {what} began between this scheduled time and the next"),
+        count => format!("{count} scheduled times in a row, from this one on, passed without a {what}"),
+    }
+}
+
+fn not_claimed(facts: &JobFacts, measured: &Measured, drills: &[&DrillRow], window: Window) -> Vec<String> {
+    let mut list = Vec::new();
+    let mut say = |condition: bool, sentence: &str| {
+        if condition {
+            list.push(sentence.to_owned());
+        }
+    };
+    say(facts.known_since().is_none(), "Nothing is known of this job: no figure here says anything about it.");
+    say(
+        facts.promise.schedule.is_none(),
+        "There is no schedule, so backups that should have been taken cannot be named.",
+    );
+    say(facts.promise.objectives.rpo.is_none(), "There is no RPO objective: the exposure is measured, not judged.");
+    say(
+        facts.promise.objectives.rto.is_none(),
+        "There is no RTO objective: the time of a restore is measured, not judged.",
+    );
+    say(drills.is_empty(), "No restore was rehearsed in the window: nothing is said about how long one takes.");
+    say(
+        !drills.is_empty() && drills.iter().any(|row| !row.drill.environment.cold_cache),
+        "At least one drill ran on a warm cache: after a disaster a restore would be slower.",
+    );
+    say(
+        drills.iter().any(|row| row.drill.environment.confinement == "trusted-source"),
+        "At least one drill ran checks with its own user's rights, because the config trusts the source.",
+    );
+    say(
+        facts.promise.delete_after.is_some(),
+        "Erasure is not proven: this version removes nothing itself; what is still there after its time is named above.",
+    );
+    say(
+        facts.identity == OwnIdentity::Present,
+        "The host that takes the backups can open them: whoever takes it over can read them.",
+    );
+    say(true, "Backups that no drill restored are known to be stored, not to be restorable.");
+    say(true, "People's time (noticing, deciding, switching over) is in no figure.");
+    say(
+        true,
+        "Promises are those of the config when the report was made; what it said before is in each drill's record only.",
+    );
+    say(
+        true,
+        "The figures were read from this host's catalog; `lifeboat catalog rebuild` makes it anew from the vault's signed \
+         documents, and `lifeboat check` verifies those.",
+    );
+    if measured.rpo.window.start > window.start {
+        list.insert(
+            0,
+            format!(
+                "The job was first seen at {}: nothing is said about the time before.",
+                measured.rpo.window.start.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+            ),
+        );
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::samples::*;
+
+    fn window() -> Window {
+        Window::before(now(), hours(48))
+    }
+
+    fn kinds(facts: &JobFacts) -> Vec<DeviationKind> {
+        job_report(facts, window()).deviations.iter().map(|deviation| deviation.kind).collect()
+    }
+
+    #[test]
+    fn a_healthy_job_deviates_nowhere() {
+        let mut facts = healthy();
+        facts.scheduled_backups = (0..8).rev().map(|n| before_now(hours(3 + 6 * n))).collect();
+        let report = job_report(&facts, window());
+        assert_eq!(report.deviations, []);
+        assert_eq!((report.measured.rpo.met, report.measured.rto.met), (Met::Met, Met::Met));
+        // Eight became available in the window, and one was there when it began.
+        assert_eq!(report.backups.len(), 9);
+        assert_eq!(report.runs.len(), 8);
+        assert_eq!(report.measured.rpo.window, window());
+    }
+
+    #[test]
+    fn the_record_is_stable() {
+        let report = report(&[troubled()], window(), now(), "lifeboat 0.1.0");
+        insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
+    }
+
+    #[test]
+    fn each_deviation_is_named() {
+        use DeviationKind::*;
+        let mut facts = troubled();
+        assert_eq!(
+            kinds(&facts),
+            [FailedRun, MissedBackup, SequenceGap, RpoExceeded, RtoExceeded, FailedDrill, RefutedBackup]
+        );
+        facts = healthy();
+        facts.backups[8].completeness = Completeness::Partial;
+        facts.promise.delete_after = Some(hours(40));
+        // The deadlines of five backups lie in the window and are over.
+        assert_eq!(kinds(&facts).iter().filter(|kind| **kind == NotErased).count(), 5);
+        assert!(kinds(&facts).contains(&PartialBackup));
+        facts.backups.iter_mut().for_each(|row| row.retained_until = Some(row.recovery_point + TimeDelta::hours(39)));
+        assert!(!kinds(&facts).contains(&NotErased));
+        facts.scheduled_drills = vec![before_now(hours(30)), before_now(hours(20)), before_now(hours(1))];
+        let missed = job_report(&facts, window()).deviations;
+        let missed: Vec<_> = missed.iter().filter(|deviation| deviation.kind == MissedDrill).collect();
+        assert_eq!(missed.len(), 1, "one row of two");
+        assert!(missed[0].at == before_now(hours(30)) && missed[0].what.starts_with("2 scheduled times"));
+    }
+
+    #[test]
+    fn silence_is_a_deviation_too() {
+        let mut facts = healthy();
+        facts.scheduled_backups = (0..8).rev().map(|n| before_now(hours(3 + 6 * n))).collect();
+        facts.backups.clear();
+        facts.runs.clear();
+        facts.drills.clear();
+        assert_eq!(kinds(&facts), [DeviationKind::MissedBackup, DeviationKind::RpoExceeded]);
+    }
+
+    #[test]
+    fn a_failed_drill_stays_in_the_figures_and_no_drill_is_unmeasured() {
+        let measured = job_report(&troubled(), window()).measured;
+        assert_eq!((measured.rto.worst, measured.rto.met), (Some(Restore::Failed), Met::NotMet));
+        let mut facts = healthy();
+        facts.drills.clear();
+        assert_eq!(job_report(&facts, window()).measured.rto.met, Met::Unmeasured);
+    }
+
+    #[test]
+    fn nothing_is_ever_called_compliant() {
+        let report = report(&[healthy(), troubled()], window(), now(), "lifeboat 0.1.0");
+        let everything = serde_json::to_string(&report).unwrap() + &crate::evidence::markdown::render(&report);
+        assert!(!everything.to_lowercase().contains("complian"));
+    }
+}

@@ -1,0 +1,208 @@
+//! A job for tests: backed up every six hours for three days, drilled once, nothing wrong with it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::facts::{DrillPlan, JobFacts, OwnIdentity, Promise, VaultRef};
+use crate::catalog::{BackupRow, DrillRow, RunRow, SourceRow};
+use crate::domain::ids::{BackupId, ManifestHash, RecordId, VaultId};
+use crate::domain::manifest::Completeness;
+use crate::domain::objectives::Objectives;
+use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, Phase, RunOutcome, RunRecord};
+
+pub(crate) const BACKUPS: u8 = 12;
+
+pub(crate) fn now() -> DateTime<Utc> {
+    "2026-11-22T12:00:00Z".parse().unwrap()
+}
+
+pub(crate) fn hours(count: u64) -> Duration {
+    Duration::from_secs(count * 3600)
+}
+
+pub(crate) fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
+pub(crate) fn before_now(by: Duration) -> DateTime<Utc> {
+    now() - TimeDelta::from_std(by).unwrap()
+}
+
+pub(crate) fn vault_id() -> VaultId {
+    VaultId::from_random([0xaa; 8])
+}
+
+pub(crate) fn backup(number: u8, recovery_point: DateTime<Utc>) -> BackupRow {
+    BackupRow {
+        vault: vault_id(),
+        id: BackupId::from_random([number; 8]),
+        job: "shop".parse().unwrap(),
+        sequence: u64::from(number),
+        completeness: Completeness::Complete,
+        host: "web-1".to_owned(),
+        tool: "lifeboat 0.1.0".to_owned(),
+        started: recovery_point,
+        committed: recovery_point + TimeDelta::minutes(1),
+        recovery_point,
+        recipient_set: "00".repeat(32),
+        recipients: vec!["age1operator".to_owned()],
+        previous: (number > 1).then(|| ManifestHash([number - 1; 32])),
+        manifest_hash: ManifestHash([number; 32]),
+        sources: vec![SourceRow {
+            name: "db".parse().unwrap(),
+            kind: "sqlite".to_owned(),
+            recovery_point,
+            logical_bytes: 50 << 20,
+            stored_bytes: 9 << 20,
+            new_bytes: 1 << 20,
+            segments: 13,
+            new_segments: 2,
+            notes: BTreeMap::new(),
+        }],
+        retained_until: None,
+    }
+}
+
+fn run_of(backup: &BackupRow) -> RunRow {
+    RunRow {
+        vault: vault_id(),
+        id: RecordId::from_random([backup.id.as_str().len() as u8 + backup.sequence as u8; 8]),
+        job: backup.job.clone(),
+        host: backup.host.clone(),
+        tool: backup.tool.clone(),
+        recorded: backup.committed + TimeDelta::seconds(2),
+        details: None,
+        run: RunRecord {
+            outcome: RunOutcome::Success,
+            started: backup.started,
+            finished: backup.committed + TimeDelta::seconds(2),
+            duration_seconds: 62.0,
+            backup: Some(backup.id.clone()),
+            logical_bytes: backup.total(|source| source.logical_bytes),
+            stored_bytes: backup.total(|source| source.stored_bytes),
+            new_bytes: backup.total(|source| source.new_bytes),
+            errors: 0,
+            error_code: None,
+        },
+    }
+}
+
+pub(crate) fn failed_run(finished: DateTime<Utc>) -> RunRow {
+    let mut row = run_of(&backup(200, finished - TimeDelta::seconds(5)));
+    row.run = RunRecord {
+        outcome: RunOutcome::Failed,
+        started: finished - TimeDelta::seconds(5),
+        finished,
+        duration_seconds: 5.0,
+        backup: None,
+        logical_bytes: 0,
+        stored_bytes: 0,
+        new_bytes: 0,
+        errors: 1,
+        error_code: Some("storage-full".to_owned()),
+    };
+    row
+}
+
+pub(crate) fn drill(number: u8, of: &BackupId, finished: DateTime<Utc>, took: Duration) -> DrillRow {
+    DrillRow {
+        vault: vault_id(),
+        id: RecordId::from_random([number; 8]),
+        job: "shop".parse().unwrap(),
+        host: "drill-1".to_owned(),
+        tool: "lifeboat 0.1.0".to_owned(),
+        recorded: finished,
+        details: None,
+        drill: DrillRecord {
+            outcome: DrillOutcome::Passed,
+            backup: Some(of.clone()),
+            recovery_point: Some(finished - TimeDelta::hours(3)),
+            started: finished - TimeDelta::from_std(took).unwrap(),
+            finished,
+            rto_seconds: took.as_secs_f64(),
+            rto_objective_seconds: Some(3600.0),
+            rto_met: true,
+            rpo_seconds: Some(10_800.0),
+            phases: vec![
+                Phase { name: "fetch".to_owned(), seconds: 8.2 },
+                Phase { name: "check".to_owned(), seconds: 4.1 },
+            ],
+            checks_passed: 3,
+            checks_failed: 0,
+            refutes_backup: false,
+            error_code: None,
+            restored_bytes: 50 << 20,
+            environment: DrillEnvironment {
+                cores: 2,
+                storage: "folder".to_owned(),
+                confinement: "own-uid".to_owned(),
+                cold_cache: true,
+            },
+        },
+    }
+}
+
+pub(crate) fn fail_last_drill(facts: &mut JobFacts) {
+    let drill = &mut facts.drills.last_mut().unwrap().drill;
+    drill.outcome = DrillOutcome::Failed;
+    drill.rto_met = false;
+    drill.checks_failed = 1;
+    drill.error_code = Some("drill-failed".to_owned());
+}
+
+pub(crate) fn refute(facts: &mut JobFacts, backup: BackupId) {
+    facts.drills.push(drill(80, &backup, before_now(minutes(5)), Duration::from_secs(3)));
+    fail_last_drill(facts);
+    let drill = &mut facts.drills.last_mut().unwrap().drill;
+    drill.refutes_backup = true;
+    drill.error_code = Some("object-damaged".to_owned());
+}
+
+pub(crate) fn healthy() -> JobFacts {
+    let backups: Vec<BackupRow> =
+        (1..=BACKUPS).map(|number| backup(number, before_now(hours(3 + 6 * u64::from(BACKUPS - number))))).collect();
+    let runs = backups.iter().map(run_of).collect();
+    let drills = vec![drill(50, &backups[3].id, before_now(hours(48)), Duration::from_millis(12_300))];
+    JobFacts {
+        job: "shop".parse().unwrap(),
+        vault: VaultRef { name: "main".to_owned(), id: vault_id() },
+        promise: Promise {
+            timezone: "Europe/Moscow".to_owned(),
+            schedule: Some("0 */6 * * *".to_owned()),
+            backup_gap: Some(hours(6)),
+            objectives: Objectives { rpo: Some(hours(24)), rto: Some(hours(1)) },
+            keep_at_least: Some(hours(24 * 14)),
+            delete_after: Some(hours(24 * 30)),
+            recipients: vec!["age1operator".to_owned()],
+            drill: DrillPlan::Scheduled { schedule: "0 5 * * SUN".to_owned(), gap: Some(hours(24 * 7)) },
+        },
+        next_backup: Some(now() + TimeDelta::hours(3)),
+        next_drill: Some(now() + TimeDelta::hours(14)),
+        identity: OwnIdentity::Absent,
+        scheduled_backups: Vec::new(),
+        scheduled_drills: Vec::new(),
+        backups,
+        runs,
+        drills,
+    }
+}
+
+/// A job with one of most things that go wrong.
+pub(crate) fn troubled() -> JobFacts {
+    let mut facts = healthy();
+    facts.promise.objectives.rpo = Some(hours(8));
+    facts.scheduled_backups = (0..8).rev().map(|n| before_now(hours(3 + 6 * n))).collect();
+    // One failed with the disk full, the next was never begun.
+    facts.backups.drain(6..8);
+    facts.runs.drain(6..8);
+    facts.runs.insert(6, failed_run(before_now(hours(33)) + TimeDelta::minutes(1)));
+    let latest = facts.backups.last().unwrap().id.clone();
+    facts.drills.push(drill(60, &facts.backups[7].id, before_now(hours(2)), Duration::from_secs(4000)));
+    facts.drills.last_mut().unwrap().drill.rto_met = false;
+    facts.drills.last_mut().unwrap().drill.environment.cold_cache = false;
+    refute(&mut facts, latest);
+    facts.drills.sort_by_key(|row| row.drill.finished);
+    facts
+}

@@ -1,0 +1,608 @@
+//! Is the job safe now, and if not, what to type. The result serialises to the `status` document of CLI.md.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::catalog::{Verdict, verdict};
+use super::facts::{DrillPlan, JobFacts, OwnIdentity, attempt, promised_seconds, restore_or_unmeasured};
+use crate::catalog::{BackupRow, DrillRow};
+use crate::domain::ids::{BackupId, JobName, RecordId};
+use crate::domain::manifest::Completeness;
+use crate::domain::objectives::{
+    Basis, Exposure, Point, Restore, Rto, Standing, Window, exposure_at, measured_rpo, measured_rto, newest_at,
+};
+use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
+use crate::domain::record::{DrillOutcome, RunOutcome};
+
+/// The worst figures of a status are over this long.
+pub const RPO_WINDOW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The RTO figures of a status are over this many drills.
+pub const RTO_DRILLS: usize = 10;
+/// From this share of the objective on, in per cent, the RPO is at risk.
+pub const RPO_RISK_PER_CENT: u32 = 75;
+/// Without a schedule a drill is stale after this long.
+pub const DRILL_STALE_AFTER: Duration = Duration::from_secs(35 * 24 * 60 * 60);
+
+/// The `status` document.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// The document's shape: 1.
+    pub schema_version: u32,
+    /// One for each job, in the order of the config.
+    pub jobs: Vec<JobStatus>,
+}
+
+/// How things stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As promised.
+    Ok,
+    /// Somebody should look.
+    Warning,
+    /// Nothing is known, which may hide anything.
+    Unknown,
+    /// A promise is broken or a restore is in doubt.
+    Critical,
+}
+
+/// One job of a `status` document.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JobStatus {
+    /// The job.
+    pub job: JobName,
+    /// Its vault's name in the config.
+    pub vault: String,
+    /// The worst of what was found.
+    pub state: State,
+    /// What was found, worst first; each says what to type.
+    pub reasons: Vec<String>,
+    /// Where a restore now would go back to.
+    pub recovery_point: Option<DateTime<Utc>>,
+    /// How much would be lost.
+    pub rpo: RpoStatus,
+    /// How long a restore took.
+    pub rto: RtoStatus,
+    /// How the last backup went.
+    pub last_backup: Option<LastBackup>,
+    /// How the last drill went.
+    pub last_drill: Option<LastDrill>,
+    /// When a drill last passed.
+    pub last_proven: Option<DateTime<Utc>>,
+    /// When the next backup is due.
+    pub next_backup: Option<DateTime<Utc>>,
+    /// When the next drill is due.
+    pub next_drill: Option<DateTime<Utc>>,
+    /// When the oldest backup there is must be gone.
+    pub erasure_deadline: Option<DateTime<Utc>>,
+}
+
+/// RPO figures; seconds, or `unbounded`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RpoStatus {
+    /// The target.
+    #[serde(rename = "objective_seconds", serialize_with = "promised_seconds")]
+    pub objective: Option<Duration>,
+    /// Exposure now.
+    #[serde(rename = "now_seconds")]
+    pub now: Exposure,
+    /// Exposure now, if only what a drill has proven counts.
+    #[serde(rename = "proven_now_seconds")]
+    pub proven_now: Exposure,
+    /// The worst in the window.
+    #[serde(rename = "worst_seconds")]
+    pub worst: Exposure,
+    /// The worst in the window, if only what a drill has proven counts.
+    #[serde(rename = "proven_worst_seconds")]
+    pub proven_worst: Exposure,
+    /// The window.
+    pub window: Window,
+}
+
+/// RTO figures; seconds, `not_met`, or `unmeasured`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RtoStatus {
+    /// The target.
+    #[serde(rename = "objective_seconds", serialize_with = "promised_seconds")]
+    pub objective: Option<Duration>,
+    /// The last drill's.
+    #[serde(rename = "last_seconds", serialize_with = "restore_or_unmeasured")]
+    pub last: Option<Restore>,
+    /// The worst of the last [`RTO_DRILLS`].
+    #[serde(rename = "worst_seconds", serialize_with = "restore_or_unmeasured")]
+    pub worst: Option<Restore>,
+}
+
+/// How the last run of `backup` ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastBackup {
+    /// How.
+    pub outcome: RunOutcome,
+    /// When.
+    pub finished: DateTime<Utc>,
+    /// What it committed.
+    pub backup: Option<BackupId>,
+    /// The code of the error that ended it.
+    pub error_code: Option<String>,
+}
+
+/// How the last drill ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastDrill {
+    /// Its record.
+    pub id: RecordId,
+    /// How.
+    pub outcome: DrillOutcome,
+    /// When.
+    pub finished: DateTime<Utc>,
+    /// What it restored.
+    pub backup: Option<BackupId>,
+    /// The code of its first error.
+    pub error_code: Option<String>,
+}
+
+/// The status of one job at `now`.
+#[must_use]
+pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
+    let points = facts.points();
+    let objectives = facts.promise.objectives;
+    let window = Window::before(now, RPO_WINDOW);
+    let window = facts.known_since().map_or(window, |since| window.not_before(since));
+    let worst = |basis| measured_rpo(&points, basis, window, None).worst;
+    let rpo = RpoStatus {
+        objective: objectives.rpo,
+        now: exposure_at(&points, Basis::Available, now),
+        proven_now: exposure_at(&points, Basis::Proven, now),
+        worst: worst(Basis::Available),
+        proven_worst: worst(Basis::Proven),
+        window,
+    };
+    let attempts: Vec<_> = facts.drills.iter().map(attempt).collect();
+    let rto = measured_rto(&attempts, RTO_DRILLS, objectives.rto);
+    let last_backup = last_backup(facts);
+    let erasure_deadline = erasure_deadline(facts);
+
+    let mut findings = Findings { list: Vec::new() };
+    if facts.backups.is_empty() && facts.runs.is_empty() && facts.drills.is_empty() {
+        findings.add(
+            State::Unknown,
+            format!(
+                "nothing is known of this job: run `lifeboat backup {0}`, or `lifeboat catalog rebuild` if vault {1} \
+                 has backups of it",
+                facts.job, facts.vault.name
+            ),
+        );
+    } else {
+        judge_backups(&mut findings, facts, &points, &rpo, last_backup.as_ref(), now);
+        judge_drills(&mut findings, facts, &rto, now);
+        judge_erasure(&mut findings, facts, erasure_deadline, now);
+    }
+    if facts.identity == OwnIdentity::Present {
+        findings.add(
+            State::Warning,
+            format!(
+                "this host holds an identity that opens its own backups: move the identity of [job.{}.drill] to the \
+                 host that drills",
+                facts.job
+            ),
+        );
+    }
+    let (state, reasons) = findings.judged();
+
+    JobStatus {
+        job: facts.job.clone(),
+        vault: facts.vault.name.clone(),
+        state,
+        reasons,
+        recovery_point: newest_at(&points, Basis::Available, now).map(|point| point.recovery_point),
+        rpo,
+        rto: RtoStatus { objective: objectives.rto, last: rto.last, worst: rto.worst },
+        last_backup,
+        last_drill: newest_drill(facts).map(|row| LastDrill {
+            id: row.id.clone(),
+            outcome: row.drill.outcome,
+            finished: row.drill.finished,
+            backup: row.drill.backup.clone(),
+            error_code: row.drill.error_code.clone(),
+        }),
+        last_proven: facts
+            .drills
+            .iter()
+            .filter(|row| row.drill.outcome == DrillOutcome::Passed)
+            .map(|row| row.drill.finished)
+            .max(),
+        next_backup: facts.next_backup,
+        next_drill: facts.next_drill,
+        erasure_deadline,
+    }
+}
+
+struct Findings {
+    list: Vec<(State, String)>,
+}
+
+impl Findings {
+    fn add(&mut self, state: State, reason: String) {
+        self.list.push((state, reason));
+    }
+
+    /// The worst state, and the reasons with the worst first, otherwise as they were found.
+    fn judged(mut self) -> (State, Vec<String>) {
+        self.list.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
+        let state = self.list.first().map_or(State::Ok, |(state, _)| *state);
+        (state, self.list.into_iter().map(|(_, reason)| reason).collect())
+    }
+}
+
+fn judge_backups(
+    findings: &mut Findings,
+    facts: &JobFacts,
+    points: &[Point],
+    rpo: &RpoStatus,
+    last: Option<&LastBackup>,
+    now: DateTime<Utc>,
+) {
+    let job = &facts.job;
+    let newest = newest_complete(facts);
+    match newest {
+        None => findings.add(
+            State::Critical,
+            format!("there is no complete backup, everything would be lost: run `lifeboat backup {job}`"),
+        ),
+        Some(row) if verdict(&row.id, &facts.drills) == Verdict::Refuted => findings.add(
+            State::Critical,
+            format!(
+                "the latest backup {} was refuted by a drill: run `lifeboat backup {job}`, then \
+                 `lifeboat check {job} --read-data`",
+                row.id
+            ),
+        ),
+        Some(_) => {}
+    }
+    match (rpo.now, rpo.objective) {
+        (Exposure::Unbounded, _) => {
+            let ever = points.iter().any(|point| point.standing == Standing::Counts);
+            if newest.is_some() {
+                let why = if ever { "none that counts is left" } else { "all that were complete are refuted" };
+                findings.add(
+                    State::Critical,
+                    format!("there are backups, but {why}, everything would be lost: run `lifeboat backup {job}`"),
+                );
+            }
+        }
+        (Exposure::Of(lost), Some(objective)) => {
+            let (lost_text, objective_text) = (human_duration(lost), exact_duration(objective));
+            if rpo.now.exceeds(objective) {
+                findings.add(
+                    State::Critical,
+                    format!(
+                        "a loss now would cost {lost_text} of data, the RPO is {objective_text}: run `lifeboat backup \
+                         {job}`"
+                    ),
+                );
+            } else if rpo.now.exceeds(objective * RPO_RISK_PER_CENT / 100) {
+                findings.add(
+                    State::Warning,
+                    format!(
+                        "a loss now would cost {lost_text} of data, over {RPO_RISK_PER_CENT} % of the RPO of \
+                         {objective_text}: run `lifeboat backup {job}`"
+                    ),
+                );
+            }
+        }
+        (Exposure::Of(_), None) => {}
+    }
+    if let Some(last) = last {
+        let ago = ago(last.finished, now);
+        let code = last.error_code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+        match last.outcome {
+            RunOutcome::Failed => findings.add(
+                State::Critical,
+                format!("the last backup run failed{code} {ago}: run `lifeboat backup {job} -v`"),
+            ),
+            RunOutcome::Partial => findings.add(
+                State::Warning,
+                format!(
+                    "the last backup {ago} is partial, something could not be read, and it does not count: run \
+                     `lifeboat backup {job} -v` to see what"
+                ),
+            ),
+            RunOutcome::Success => {}
+        }
+        if let Some(gap) = facts.promise.backup_gap
+            && elapsed(last.finished, now) > gap * 2
+        {
+            findings.add(
+                State::Warning,
+                format!(
+                    "the schedule has been silent: the last run ended {ago}, runs are at most {} apart: run \
+                     `lifeboat schedule list`",
+                    exact_duration(gap)
+                ),
+            );
+        }
+    }
+}
+
+fn judge_drills(findings: &mut Findings, facts: &JobFacts, rto: &Rto, now: DateTime<Utc>) {
+    let job = &facts.job;
+    let Some(last) = newest_drill(facts) else {
+        let how = match facts.promise.drill {
+            DrillPlan::None => format!("`lifeboat drill {job} --identity FILE`, and add [job.{job}.drill]"),
+            DrillPlan::OnDemand | DrillPlan::Scheduled { .. } => format!("`lifeboat drill {job}`"),
+        };
+        findings.add(State::Warning, format!("a restore was never rehearsed: run {how}"));
+        return;
+    };
+    let ago = ago(last.drill.finished, now);
+    match rto.last {
+        Some(Restore::Failed) => {
+            let code = last.drill.error_code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+            findings.add(
+                State::Critical,
+                format!("the last drill failed{code} {ago}: run `lifeboat drill {job} -v` on the host that drills"),
+            );
+        }
+        Some(took @ Restore::Took(time)) if !took.meets(facts.promise.objectives.rto) => {
+            let objective = facts.promise.objectives.rto.map(exact_duration).unwrap_or_default();
+            findings.add(
+                State::Warning,
+                format!(
+                    "the last drill took {}, the RTO is {objective}: run `lifeboat report {job}` to see its phases",
+                    human_duration(time)
+                ),
+            );
+        }
+        Some(Restore::Took(_)) | None => {}
+    }
+    let stale_after = match facts.promise.drill {
+        DrillPlan::Scheduled { gap: Some(gap), .. } => gap * 2,
+        DrillPlan::Scheduled { gap: None, .. } | DrillPlan::OnDemand | DrillPlan::None => DRILL_STALE_AFTER,
+    };
+    if elapsed(last.drill.finished, now) > stale_after {
+        findings.add(State::Warning, format!("the last drill ended {ago}: run `lifeboat drill {job}`"));
+    }
+}
+
+/// The place for alarms at 50, 75 and 90 % of the way from `keep_at_least` to `delete_after`: they come with `prune`,
+/// because before there is something to run, an alarm says nothing new.
+fn judge_erasure(findings: &mut Findings, facts: &JobFacts, deadline: Option<DateTime<Utc>>, now: DateTime<Utc>) {
+    let (Some(deadline), Some(delete_after)) = (deadline, facts.promise.delete_after) else { return };
+    if deadline < now {
+        findings.add(
+            State::Critical,
+            format!(
+                "erasure deadline breached: a backup older than {} is still there, {} past its deadline: run \
+                 `lifeboat list {}`, and remove it from vault {}",
+                exact_duration(delete_after),
+                human_duration(elapsed(deadline, now)),
+                facts.job,
+                facts.vault.name
+            ),
+        );
+    }
+}
+
+/// The moment at which the oldest data that is still there must be gone. Data is as old as its recovery point.
+fn erasure_deadline(facts: &JobFacts) -> Option<DateTime<Utc>> {
+    let delete_after = TimeDelta::from_std(facts.promise.delete_after?).ok()?;
+    let present = facts.backups.iter().filter(|row| row.retained_until.is_none());
+    present.map(|row| row.recovery_point).min()?.checked_add_signed(delete_after)
+}
+
+fn newest_complete(facts: &JobFacts) -> Option<&BackupRow> {
+    let present = facts.backups.iter().filter(|row| row.retained_until.is_none());
+    present.filter(|row| row.completeness == Completeness::Complete).max_by_key(|row| (row.committed, row.sequence))
+}
+
+fn newest_drill(facts: &JobFacts) -> Option<&DrillRow> {
+    facts.drills.iter().max_by_key(|row| (row.drill.finished, row.id.clone()))
+}
+
+/// The last run, or the last backup where the run that committed it died before it left a record.
+fn last_backup(facts: &JobFacts) -> Option<LastBackup> {
+    let run = facts.runs.iter().max_by_key(|row| (row.run.finished, row.id.clone())).map(|row| LastBackup {
+        outcome: row.run.outcome,
+        finished: row.run.finished,
+        backup: row.run.backup.clone(),
+        error_code: row.run.error_code.clone(),
+    });
+    let backup = facts.backups.iter().max_by_key(|row| (row.committed, row.sequence)).map(|row| LastBackup {
+        outcome: match row.completeness {
+            Completeness::Complete => RunOutcome::Success,
+            Completeness::Partial => RunOutcome::Partial,
+        },
+        finished: row.committed,
+        backup: Some(row.id.clone()),
+        error_code: None,
+    });
+    match (run, backup) {
+        (Some(run), Some(backup)) => Some(if backup.finished > run.finished { backup } else { run }),
+        (run, backup) => run.or(backup),
+    }
+}
+
+fn elapsed(from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
+    (to - from).to_std().unwrap_or(Duration::ZERO)
+}
+
+/// `3h 05m ago`; a moment that lies ahead (clocks differ between hosts) is said as such.
+pub(crate) fn ago(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    if moment > now {
+        return format!("in {}", human_duration(elapsed(now, moment)));
+    }
+    format!("{} ago", human_duration(elapsed(moment, now)))
+}
+
+/// An exposure for people.
+pub(crate) fn human_exposure(exposure: Exposure) -> String {
+    human_seconds(exposure.duration().map_or(f64::INFINITY, |duration| duration.as_secs_f64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::samples::*;
+
+    fn state_of(facts: &JobFacts) -> (State, String) {
+        let status = job_status(facts, now());
+        (status.state, status.reasons.join("\n"))
+    }
+
+    #[test]
+    fn a_healthy_job_has_nothing_to_say() {
+        let status = job_status(&healthy(), now());
+        assert_eq!((status.state, status.reasons.len()), (State::Ok, 0), "{:?}", status.reasons);
+        assert_eq!(status.rpo.now, Exposure::Of(hours(3)));
+        // Taken every six hours, available a minute after the snapshot.
+        assert_eq!(status.rpo.worst, Exposure::Of(hours(6) + minutes(1)));
+        assert_eq!(status.rto.last, Some(Restore::Took(Duration::from_millis(12_300))));
+        assert_eq!(status.recovery_point, Some(before_now(hours(3))));
+    }
+
+    #[test]
+    fn the_document_is_that_of_the_contract() {
+        let document = Status { schema_version: 1, jobs: vec![job_status(&healthy(), now())] };
+        insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
+        let mut nothing = healthy();
+        nothing.backups.clear();
+        nothing.drills.clear();
+        let json = serde_json::to_value(job_status(&nothing, now())).unwrap();
+        assert_eq!(json["rpo"]["now_seconds"], "unbounded");
+        assert_eq!(json["rpo"]["worst_seconds"], "unbounded");
+        assert_eq!(json["rto"]["last_seconds"], "unmeasured");
+        assert_eq!(json["recovery_point"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn each_trouble_has_its_state_and_says_what_to_type() {
+        type Trouble = fn(&mut JobFacts);
+        let table: &[(&str, Trouble, State, &str, &str)] = &[
+            (
+                "nothing known",
+                |f| {
+                    f.backups.clear();
+                    f.runs.clear();
+                    f.drills.clear();
+                },
+                State::Unknown,
+                "nothing is known",
+                "`lifeboat catalog rebuild`",
+            ),
+            ("no backup", |f| f.backups.clear(), State::Critical, "no complete backup", "`lifeboat backup shop`"),
+            (
+                "only partial ones",
+                |f| f.backups.iter_mut().for_each(|row| row.completeness = Completeness::Partial),
+                State::Critical,
+                "no complete backup",
+                "`lifeboat backup shop`",
+            ),
+            (
+                "RPO breached",
+                |f| f.promise.objectives.rpo = Some(hours(2)),
+                State::Critical,
+                "3h 00m of data, the RPO is 2h",
+                "`lifeboat backup shop`",
+            ),
+            (
+                "RPO at risk",
+                |f| f.promise.objectives.rpo = Some(minutes(200)),
+                State::Warning,
+                "over 75 % of the RPO of 3h20m",
+                "`lifeboat backup shop`",
+            ),
+            (
+                "last run failed",
+                |f| f.runs.push(failed_run(before_now(minutes(30)))),
+                State::Critical,
+                "failed (storage-full) 30m 00s ago",
+                "`lifeboat backup shop -v`",
+            ),
+            (
+                "last run partial",
+                |f| {
+                    f.backups.last_mut().unwrap().completeness = Completeness::Partial;
+                    f.runs.last_mut().unwrap().run.outcome = RunOutcome::Partial;
+                },
+                State::Warning,
+                "is partial",
+                "`lifeboat backup shop -v`",
+            ),
+            ("last drill failed", |f| fail_last_drill(f), State::Critical, "drill failed", "`lifeboat drill shop -v`"),
+            (
+                "latest backup refuted",
+                |f| refute(f, f.backups.last().unwrap().id.clone()),
+                State::Critical,
+                "was refuted by a drill",
+                "`lifeboat check shop --read-data`",
+            ),
+            ("never drilled", |f| f.drills.clear(), State::Warning, "never rehearsed", "`lifeboat drill shop`"),
+            (
+                "stale drill",
+                |f| f.promise.drill = DrillPlan::Scheduled { schedule: String::new(), gap: Some(hours(20)) },
+                State::Warning,
+                "the last drill ended 2d 00h ago",
+                "`lifeboat drill shop`",
+            ),
+            (
+                "RTO missed",
+                |f| f.promise.objectives.rto = Some(Duration::from_secs(10)),
+                State::Warning,
+                "took 12.3s, the RTO is 10s",
+                "`lifeboat report shop`",
+            ),
+            (
+                "identity at hand",
+                |f| f.identity = OwnIdentity::Present,
+                State::Warning,
+                "opens its own backups",
+                "[job.shop.drill]",
+            ),
+            (
+                "silent schedule",
+                |f| f.promise.backup_gap = Some(minutes(80)),
+                State::Warning,
+                "the schedule has been silent",
+                "`lifeboat schedule list`",
+            ),
+            (
+                "not erased",
+                |f| f.promise.delete_after = Some(hours(24)),
+                State::Critical,
+                "erasure deadline breached",
+                "`lifeboat list shop`",
+            ),
+        ];
+        for (name, trouble, state, says, types) in table {
+            let mut facts = healthy();
+            trouble(&mut facts);
+            let (found, reasons) = state_of(&facts);
+            assert_eq!(found, *state, "{name}: {reasons}");
+            assert!(reasons.contains(says) && reasons.contains(types), "{name}: {reasons}");
+        }
+    }
+
+    #[test]
+    fn a_passing_drill_clears_a_refutation_and_another_failure_does_not_refute() {
+        let mut facts = healthy();
+        let latest = facts.backups.last().unwrap().id.clone();
+        refute(&mut facts, latest.clone());
+        assert_eq!(verdict(&latest, &facts.drills), Verdict::Refuted);
+        assert_eq!(job_status(&facts, now()).rpo.now, Exposure::Of(hours(9)), "the one before counts");
+        facts.drills.push(drill(90, &latest, before_now(minutes(1)), Duration::from_secs(9)));
+        assert_eq!(verdict(&latest, &facts.drills), Verdict::Proven);
+        assert_eq!(state_of(&facts).0, State::Ok);
+        fail_last_drill(&mut facts);
+        assert_eq!(verdict(&latest, &facts.drills), Verdict::Refuted, "a failure for another reason says nothing");
+    }
+
+    #[test]
+    fn a_time_without_any_backup_counts_from_the_first_run() {
+        let mut facts = healthy();
+        facts.runs.insert(0, failed_run(before_now(hours(24 * 20))));
+        assert_eq!(job_status(&facts, now()).rpo.worst, Exposure::Unbounded);
+        assert_eq!(job_status(&facts, now()).rpo.window.start, before_now(hours(24 * 20)));
+    }
+}

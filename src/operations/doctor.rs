@@ -1,0 +1,162 @@
+//! What `doctor` looks at on this host and in its vaults.
+
+use chrono_tz::Tz;
+use serde::Serialize;
+
+use crate::config::JobSettings;
+use crate::domain::manifest::Completeness;
+use crate::domain::quantity::{human_bytes, human_duration};
+use crate::error::{Error, Result};
+use crate::scratch::confine::{Confinement, Trust};
+use crate::scratch::folder::free_bytes;
+
+use super::host::Host;
+use super::vaults::{OpenVault, manifests};
+
+/// Less room than this on a vault's disk is a warning whatever the last backup took.
+const LITTLE_ROOM_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// As it should be.
+    Ok,
+    /// It works, and may not for long.
+    Warning,
+    /// Backups or drills will fail.
+    Problem,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub grade: Grade,
+    /// What it is about.
+    pub about: String,
+    /// What it is.
+    pub message: String,
+    /// What to type.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    /// Nothing wrong.
+    #[must_use]
+    pub fn ok(about: impl Into<String>, message: String) -> Self {
+        Self { grade: Grade::Ok, about: about.into(), message, hint: None }
+    }
+
+    /// Something wrong.
+    #[must_use]
+    pub fn problem(about: impl Into<String>, message: String, hint: Option<impl Into<String>>) -> Self {
+        Self { grade: Grade::Problem, about: about.into(), message, hint: hint.map(Into::into) }
+    }
+
+    fn warning(about: impl Into<String>, message: String, hint: impl Into<String>) -> Self {
+        Self { grade: Grade::Warning, about: about.into(), message, hint: Some(hint.into()) }
+    }
+
+    fn of(about: &str, error: &Error) -> Self {
+        Self::problem(about, error.to_string(), error.hint())
+    }
+}
+
+/// The host's own key and state.
+#[must_use]
+pub fn host(host: &Host) -> Vec<Finding> {
+    let key = match host.key() {
+        Ok(key) => Finding::ok("host key", format!("there, {}", key.public())),
+        Err(error) => Finding::of("host key", &error),
+    };
+    vec![key]
+}
+
+/// A vault: there, trusted, with room, its clock near ours.
+#[must_use]
+pub fn vault(host: &Host, name: &str, vault: &Result<OpenVault>) -> Vec<Finding> {
+    let about = format!("vault {name}");
+    let vault = match vault {
+        Err(error) => return vec![Finding::of(&about, error)],
+        Ok(vault) => vault,
+    };
+    let mut findings = vec![Finding::ok(
+        &about,
+        format!("{} is vault {}, number {} of its vault.json", vault.settings.url, vault.id, vault.trust.serial),
+    )];
+    match host.runtime.block_on(vault.storage.available_bytes()) {
+        Ok(Some(free)) if free < LITTLE_ROOM_BYTES => findings.push(Finding::warning(
+            &about,
+            format!("only {} are free", human_bytes(free)),
+            "make room, or move the vault to a larger disk",
+        )),
+        Ok(Some(free)) => findings.push(Finding::ok(&about, format!("{} are free", human_bytes(free)))),
+        Ok(None) => {}
+        Err(error) => findings.push(Finding::of(&about, &error.into())),
+    }
+    findings
+}
+
+/// A job: may this host write it, is there a sound chain of backups, can a drill run.
+#[must_use]
+pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<Finding> {
+    let about = format!("job {}", job.name);
+    let now = host.clock.now();
+    let mut findings = Vec::new();
+    match vault.must_let_write(host, &job.name, now) {
+        Ok(()) => findings.push(Finding::ok(&about, "this host may write it".to_owned())),
+        Err(error) => findings.push(Finding::of(&about, &error)),
+    }
+    let survey = match vault.survey(host, Some(&job.name)) {
+        Ok(survey) => survey,
+        Err(error) => {
+            findings.push(Finding::of(&about, &error));
+            return findings;
+        }
+    };
+    for problem in &survey.problems {
+        let hint = Some(format!("lifeboat check {}", job.name));
+        findings.push(Finding::problem(&about, problem.to_string(), hint));
+    }
+    let all = manifests(survey);
+    let newest = all.iter().rev().find(|manifest| manifest.completeness == Completeness::Complete);
+    findings.push(match newest {
+        None => Finding::warning(&about, "no complete backup yet".to_owned(), format!("lifeboat backup {}", job.name)),
+        Some(newest) => {
+            let age = (now - newest.recovery_point).to_std().unwrap_or_default();
+            Finding::ok(&about, format!("the newest recovery point is {} old", human_duration(age)))
+        }
+    });
+    if let Some(next) = job.schedule.next_after(now, zone) {
+        let local = next.with_timezone(&zone).format("%Y-%m-%d %H:%M %Z");
+        findings.push(Finding::ok(&about, format!("by its schedule the next backup is due {local}")));
+    }
+    if let Some(drill) = &job.drill {
+        let needed = newest.map_or(0, |manifest| manifest.total(|source| source.logical_bytes));
+        findings.extend(scratch(&about, &drill.scratch, needed));
+        if !drill.checks.is_empty() {
+            let trust = if drill.trust_source { Trust::Source } else { Trust::Hostile };
+            match host.runtime.block_on(Confinement::decide(trust)) {
+                Ok(confinement) => findings
+                    .push(Finding::ok(&about, format!("its checks will run confined: {}", confinement.describe()))),
+                Err(error) => findings.push(Finding::of(&about, &error.into())),
+            }
+        }
+    }
+    findings
+}
+
+fn scratch(about: &str, folder: &std::path::Path, needed: u64) -> Option<Finding> {
+    // The folder is made by the first drill; until then its nearest parent tells how much room there is.
+    let there = folder.ancestors().find(|ancestor| ancestor.is_dir())?;
+    Some(match free_bytes(there) {
+        Ok(free) if free < needed => Finding::problem(
+            about,
+            format!("scratch {} has {} free and needs {}", folder.display(), human_bytes(free), human_bytes(needed)),
+            Some("set `scratch` of the drill to a folder with more room"),
+        ),
+        Ok(free) => Finding::ok(about, format!("scratch {} has {} free", folder.display(), human_bytes(free))),
+        Err(error) => Finding::of(about, &error.into()),
+    })
+}

@@ -1,0 +1,183 @@
+//! `init`: what is missing is made, nothing that is there is changed.
+//!
+//! A vault begins with its offline key: it signs vault.json, which names this host's key as one that may write. The
+//! identity that opens the backups is made by whoever has no config yet; afterwards `init` never makes one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rand::RngExt;
+use serde::Serialize;
+
+use crate::config::{VaultSettings, VaultUrl};
+use crate::domain::ids::VaultId;
+use crate::error::{Code, Error, Result};
+use crate::seal::{Identities, Opener, Sealer};
+use crate::storage::Storage;
+use crate::storage::local::Local;
+use crate::vault::identity::{Pin, comment_lines, read_comments};
+use crate::vault::keys::SigningKey;
+use crate::vault::layout::Key;
+use crate::vault::readme::readme;
+use crate::vault::trust::{HostEntry, JobPattern, TrustDocument, exists, read_trust, write_trust};
+
+use super::host::Host;
+
+/// What sealing and opening is tried on.
+const CANARY: &[u8] = b"lifeboat canary: if you can read this, the identity opens the vault\n";
+
+/// What was made and what was there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Made {
+    /// What it is.
+    pub what: &'static str,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether this call made it.
+    pub new: bool,
+}
+
+/// What `init` did to one vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VaultMade {
+    /// The vault's id.
+    pub id: VaultId,
+    /// Its public signing key.
+    pub trust: String,
+    /// Files made, and found.
+    pub made: Vec<Made>,
+}
+
+/// A new identity file's text: a comment that says what it is, the vault's lines, the secret line.
+#[derive(Debug)]
+pub struct NewIdentity {
+    /// The public key.
+    pub recipient: String,
+    secret: String,
+}
+
+impl NewIdentity {
+    /// Makes one.
+    #[must_use]
+    pub fn generate() -> Self {
+        let (secret, recipient) = Identities::generate();
+        Self { recipient, secret }
+    }
+
+    /// The file's text; with the vault's lines where there is one.
+    #[must_use]
+    pub fn text(&self, vault_lines: &str) -> String {
+        format!(
+            "# An age identity: whoever has this file can read the backups, and nobody can without it.\n\
+             # Keep it off the host that makes the backups, in two places.\n\
+             # public key: {}\n{vault_lines}{}\n",
+            self.recipient, self.secret
+        )
+    }
+}
+
+/// Makes this host's signing key if there is none.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn host_key(host: &Host) -> Result<Made> {
+    let state = &host.home()?.state;
+    let path = state.host_key();
+    let new = !path.exists();
+    if new {
+        SigningKey::generate().write_new(&path, "lifeboat host key: signs this host's manifests and records")?;
+    }
+    state.host_secret()?;
+    Ok(Made { what: "host key", path, new })
+}
+
+/// Makes a vault where there is none; where there is one, checks that it is the one this host trusts.
+///
+/// # Errors
+/// When the place cannot be used, or what is there is not to be trusted.
+pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<VaultMade> {
+    let state = &host.home()?.state;
+    let VaultUrl::Folder(path) = &settings.url;
+    let storage: Arc<dyn Storage> = Arc::new(Local::create(path, Arc::clone(&host.clock))?);
+    let pinned = state.pinned_trust(&settings.name)?;
+    if host.runtime.block_on(exists(&*storage))? {
+        let pin = match (&settings.trust, pinned) {
+            (Some(key), _) => Pin { key: key.parse()?, vault: None },
+            (None, Some(text)) => read_comments(&text)?.ok_or_else(|| unvouched(settings))?,
+            (None, None) => return Err(unvouched(settings)),
+        };
+        let trust = host.runtime.block_on(read_trust(&*storage, &pin))?;
+        let made = vec![Made { what: "vault", path: path.clone(), new: false }];
+        return Ok(VaultMade { id: trust.vault, trust: pin.key.to_string(), made });
+    }
+
+    let mut made = Vec::new();
+    let key = if key_file.exists() {
+        made.push(Made { what: "vault key", path: key_file.to_owned(), new: false });
+        SigningKey::read(key_file)?
+    } else {
+        let key = SigningKey::generate();
+        key.write_new(key_file, "lifeboat vault key: signs vault.json; keep it offline, beside the identity")?;
+        made.push(Made { what: "vault key", path: key_file.to_owned(), new: true });
+        key
+    };
+    if let Some(configured) = &settings.trust
+        && *configured != key.public().to_string()
+    {
+        return Err(Error::new(Code::ConfigInvalid, format!("`trust` of vault {} is not the key in {}", settings.name, key_file.display()))
+            .with_hint("name the right key file with --vault-key FILE, or take `trust` out of the config"));
+    }
+    let now = host.clock.now();
+    let entry = HostEntry {
+        name: host_name(),
+        key: host.key()?.public().clone(),
+        jobs: vec![JobPattern::Any],
+        from: now,
+        until: None,
+        revoked: None,
+    };
+    let id = VaultId::from_random(rand::rng().random());
+    let lines = comment_lines(&id, key.public());
+    // The pin before the vault: a crash between the two leaves a pin that the next call replaces, and never a vault
+    // that nobody vouches for.
+    state.pin_trust(&settings.name, &lines)?;
+    let document = TrustDocument::first(id.clone(), now, vec![entry]);
+    host.runtime.block_on(async {
+        storage.put(&Key::Readme.to_string(), readme().into()).await?;
+        storage.sync().await?;
+        write_trust(&*storage, &key, &document).await
+    })?;
+    made.push(Made { what: "vault", path: path.clone(), new: true });
+    Ok(VaultMade { id, trust: key.public().to_string(), made })
+}
+
+/// Seals a canary to the vault's recipients, stores it, and opens what the store gives back.
+///
+/// # Errors
+/// When the identities do not open it, or the store does not give back what it got.
+pub fn canary(host: &Host, storage: &dyn Storage, recipients: &[String], identities: Identities) -> Result<()> {
+    let sealed = Sealer::new(recipients, 1)?.seal(CANARY)?;
+    let key = Key::Object(sealed.object).to_string();
+    let opener = Opener::new(identities);
+    host.runtime.block_on(async {
+        storage.put(&key, sealed.bytes).await?;
+        storage.sync().await?;
+        let stored = storage.get(&key, 64 * 1024).await;
+        storage.delete(&key).await?;
+        storage.sync().await?;
+        let opened = opener.open_contents(&sealed.object, &stored?)?;
+        if opened != CANARY {
+            return Err(Error::new(Code::ObjectDamaged, "the canary came back changed"));
+        }
+        Ok(())
+    })
+}
+
+fn unvouched(settings: &VaultSettings) -> Error {
+    Error::new(Code::VaultUntrusted, format!("there is a vault in {} already, and nothing says whose signature it must have", settings.url))
+        .with_hint("put its key into the config: `trust = \"RWQ...\"` (it stands in the identity file)")
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().chars().filter(|c| !c.is_control()).take(255).collect()
+}

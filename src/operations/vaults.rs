@@ -1,0 +1,209 @@
+//! Opening a vault: whom to believe, where it lies, what is in it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::config::{VaultSettings, VaultUrl};
+use crate::domain::ids::{JobName, ManifestHash, VaultId};
+use crate::domain::manifest::Manifest;
+use crate::error::{Code, Error, Result};
+use crate::storage::Storage;
+use crate::storage::local::Local;
+use crate::vault::identity::{Pin, comment_lines, read_comments};
+use crate::vault::survey::{self, Survey};
+use crate::vault::trust::{TrustDocument, read_trust};
+
+use super::host::Host;
+
+/// A vault whose vault.json was found to be signed by the key that we trust.
+pub struct OpenVault {
+    /// Its id.
+    pub id: VaultId,
+    /// Its settings; on a bare host made up from the url.
+    pub settings: VaultSettings,
+    /// Where its bytes lie.
+    pub storage: Arc<dyn Storage>,
+    /// Who may write what.
+    pub trust: TrustDocument,
+}
+
+/// What vouches for a vault besides the config.
+#[derive(Debug, Clone, Default)]
+pub struct Trusted {
+    /// The texts of identity files: their comments name the vault's key.
+    pub identity_files: Vec<String>,
+}
+
+/// Opens a vault of the config. Whom to believe: `flag` (`--trust`), else the config, else an identity file's
+/// comments, else what this host pinned when it made the vault.
+///
+/// # Errors
+/// Where there is no vault, nobody vouches for it, or its vault.json is not signed by whom we trust.
+pub fn open(host: &Host, settings: &VaultSettings, flag: Option<&str>, trusted: &Trusted) -> Result<OpenVault> {
+    let pinned = match host.home_if_any() {
+        Some(home) => home.state.pinned_trust(&settings.name)?,
+        None => None,
+    };
+    let pin = match flag.or(settings.trust.as_deref()) {
+        Some(key) => Some(Pin { key: key.parse()?, vault: None }),
+        None => from_identities(trusted)?,
+    };
+    let pin = match (pin, pinned) {
+        (Some(pin), _) => pin,
+        (None, Some(text)) => read_comments(&text)?.ok_or_else(|| nobody_vouches(&settings.url))?,
+        // Without a vault there, that is what a person must hear first.
+        (None, None) => {
+            storage(host, &settings.url)?;
+            return Err(nobody_vouches(&settings.url));
+        }
+    };
+    open_with(host, settings.clone(), &pin)
+}
+
+/// Opens a vault by its url alone.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_bare(host: &Host, url: &VaultUrl, flag: Option<&str>, trusted: &Trusted) -> Result<OpenVault> {
+    let settings = VaultSettings {
+        name: url.to_string(),
+        url: url.clone(),
+        recipients: Vec::new(),
+        trust: None,
+        compression_level: crate::config::settings::DEFAULT_COMPRESSION_LEVEL,
+    };
+    open(host, &settings, flag, trusted)
+}
+
+fn open_with(host: &Host, settings: VaultSettings, pin: &Pin) -> Result<OpenVault> {
+    let storage = storage(host, &settings.url)?;
+    let trust = host.runtime.block_on(read_trust(&*storage, pin))?;
+    if let Some(home) = host.home_if_any()
+        && home.state.pinned_trust(&settings.name)?.is_none()
+    {
+        home.state.pin_trust(&settings.name, &comment_lines(&trust.vault, &pin.key))?;
+    }
+    Ok(OpenVault { id: trust.vault.clone(), settings, storage, trust })
+}
+
+/// The store at a url; not looked into yet.
+///
+/// # Errors
+/// Where nothing can be there.
+pub fn storage(host: &Host, url: &VaultUrl) -> Result<Arc<dyn Storage>> {
+    match url {
+        VaultUrl::Folder(path) => Ok(Arc::new(Local::open(path, Arc::clone(&host.clock))?)),
+    }
+}
+
+fn from_identities(trusted: &Trusted) -> Result<Option<Pin>> {
+    for text in &trusted.identity_files {
+        if let Some(pin) = read_comments(text)? {
+            return Ok(Some(pin));
+        }
+    }
+    Ok(None)
+}
+
+fn nobody_vouches(url: &VaultUrl) -> Error {
+    Error::new(Code::VaultUntrusted, format!("nothing says whose signature the vault in {url} must have"))
+        .with_hint("give the identity file that was made with the vault (--identity FILE), or its key (--trust RWQ...)")
+}
+
+impl OpenVault {
+    /// Reads and verifies the manifests of one job, or of all.
+    ///
+    /// # Errors
+    /// When the store cannot be read. A manifest that is not to be believed is a problem in the survey.
+    pub fn survey(&self, host: &Host, job: Option<&JobName>) -> Result<Survey> {
+        let survey = host.runtime.block_on(survey::survey(&*self.storage, &self.trust, job))?;
+        if let Some(home) = host.home_if_any() {
+            for manifest in &survey.manifests {
+                let manifest = &manifest.manifest;
+                host.runtime.block_on(home.catalog.saw(&self.id, &manifest.job, manifest.sequence))?;
+            }
+        }
+        Ok(survey)
+    }
+
+    /// Fails where this host's key may not sign the job's manifests now.
+    ///
+    /// # Errors
+    /// [`Code::HostUnauthorised`], or where there is no key.
+    pub fn must_let_write(&self, host: &Host, job: &JobName, now: DateTime<Utc>) -> Result<()> {
+        self.trust.check_writer(host.key()?.public(), job, now)?;
+        Ok(())
+    }
+
+    /// This host's name in vault.json.
+    ///
+    /// # Errors
+    /// Where vault.json does not know its key.
+    pub fn host_name(&self, host: &Host) -> Result<String> {
+        let key = host.key()?.public().id();
+        self.trust.host_with(key).map(|entry| entry.name.clone()).map_err(|reason| {
+            Error::new(Code::HostUnauthorised, format!("this host cannot write into the vault: {reason}"))
+        })
+    }
+
+    /// The folder on this machine, where the vault is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
+        match &self.settings.url {
+            VaultUrl::Folder(path) => Some(path.clone()),
+        }
+    }
+
+    /// Finds jobs whose newest backup this host saw once and the vault no longer has: the key where it lay, and why.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn hidden_newest(&self, host: &Host, survey: &Survey, jobs: &[JobName]) -> Result<Vec<(JobName, u64, u64)>> {
+        let Some(home) = host.home_if_any() else { return Ok(Vec::new()) };
+        let mut hidden = Vec::new();
+        for job in jobs {
+            let there = survey.manifests.iter().map(|m| &m.manifest).filter(|m| m.job == *job).map(|m| m.sequence).max();
+            let seen = host.runtime.block_on(home.catalog.highest_seen(&self.id, job))?;
+            if let Some(seen) = seen
+                && there.unwrap_or(0) < seen
+            {
+                hidden.push((job.clone(), there.unwrap_or(0), seen));
+            }
+        }
+        Ok(hidden)
+    }
+
+    /// The sequence number and hash that the next manifest of a job follows: the highest there is, here or in this
+    /// host's memory, so that a hidden newest backup leaves a gap that everybody sees.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub fn last_of(&self, host: &Host, survey: &Survey, job: &JobName) -> Result<Option<(u64, ManifestHash)>> {
+        let there = survey
+            .manifests
+            .iter()
+            .filter(|m| m.manifest.job == *job)
+            .map(|m| (m.manifest.sequence, m.hash))
+            .max_by_key(|(sequence, _)| *sequence);
+        let Some(home) = host.home_if_any() else { return Ok(there) };
+        let rows = host.runtime.block_on(home.catalog.backups(&self.id, Some(job)))?;
+        let remembered = rows.iter().map(|row| (row.sequence, row.manifest_hash)).max_by_key(|(sequence, _)| *sequence);
+        Ok(there.into_iter().chain(remembered).max_by_key(|(sequence, _)| *sequence))
+    }
+}
+
+/// The manifests of a survey, oldest first.
+#[must_use]
+pub fn manifests(survey: Survey) -> Vec<Manifest> {
+    let mut manifests: Vec<Manifest> = survey.manifests.into_iter().map(|verified| verified.manifest).collect();
+    manifests.sort_by(|a, b| (a.recovery_point, &a.job, a.sequence).cmp(&(b.recovery_point, &b.job, b.sequence)));
+    manifests
+}
+
+impl std::fmt::Debug for OpenVault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenVault").field("id", &self.id).field("storage", &self.storage).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,217 @@
+//! Manifests: sealing one with a signature, committing it, and believing one that was found.
+//!
+//! The signature is written before the manifest and the manifest is the commit: a signature without a manifest is
+//! what a run left that died in between, a manifest without a signature is damage.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::keys::SigningKey;
+use super::layout::{Key, ManifestName, manifest_hash};
+use super::signing::{MAX_SIGNATURE_BYTES, sign, signer, verify};
+use super::trust::{Claimed, TrustDocument};
+use super::{Distrust, VaultError};
+use crate::domain::ids::ManifestHash;
+use crate::domain::manifest::{MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
+use crate::storage::{Put, Storage, StorageError};
+
+/// No manifest is larger: about 100,000 lists, 400 million segments.
+pub const MAX_MANIFEST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A manifest that is what a host of the vault signed, where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedManifest {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Where it lies.
+    pub name: ManifestName,
+    /// By which the next one points back.
+    pub hash: ManifestHash,
+}
+
+/// A manifest ready to be committed.
+#[derive(Debug, Clone)]
+pub struct SignedManifest {
+    /// Where it will lie.
+    pub name: ManifestName,
+    /// Its bytes.
+    pub document: Bytes,
+    /// The signature's bytes.
+    pub signature: Bytes,
+    /// By which the next one points back.
+    pub hash: ManifestHash,
+}
+
+/// Signs a manifest.
+///
+/// # Panics
+/// With a manifest that no reader would accept.
+#[must_use]
+pub fn sign_manifest(manifest: &Manifest, key: &SigningKey) -> SignedManifest {
+    if let Err(reason) = check(manifest) {
+        panic!("nobody would read this manifest: {reason}");
+    }
+    let mut document = serde_json::to_vec_pretty(manifest).expect("a manifest is always representable as JSON");
+    document.push(b'\n');
+    SignedManifest {
+        name: ManifestName::of(manifest),
+        signature: sign(key, &document, &scope(manifest)),
+        hash: manifest_hash(&document),
+        document: document.into(),
+    }
+}
+
+/// Commits: the signature, made durable, then the manifest, made durable. Everything that it names must have been
+/// synced before. May be called again with the same [`SignedManifest`] after an error.
+///
+/// # Errors
+/// The store's; [`StorageError::Conflict`] where something else lies there.
+pub async fn commit_manifest(storage: &dyn Storage, signed: &SignedManifest) -> Result<(), VaultError> {
+    let signature = Key::ManifestSignature(signed.name.clone()).to_string();
+    put_and_sync(storage, &signature, &signed.signature).await?;
+    put_and_sync(storage, &Key::Manifest(signed.name.clone()).to_string(), &signed.document).await?;
+    Ok(())
+}
+
+/// Stores bytes durably; that the same bytes are there already is as good.
+pub(super) async fn put_and_sync(storage: &dyn Storage, key: &str, bytes: &Bytes) -> Result<(), StorageError> {
+    let put = storage.put(key, bytes.clone()).await?;
+    storage.sync().await?;
+    if put == Put::Existed {
+        let there = match storage.get(key, bytes.len() as u64).await {
+            Ok(there) => there == bytes,
+            Err(StorageError::TooLarge { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if !there {
+            return Err(StorageError::Conflict { place: storage.describe(), key: key.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Reads a manifest and believes it, or says why not.
+///
+/// # Errors
+/// [`VaultError::ManifestMissing`], [`VaultError::ManifestUntrusted`], or the store's.
+pub async fn read_manifest(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    name: &ManifestName,
+) -> Result<VerifiedManifest, VaultError> {
+    let key = Key::Manifest(name.clone()).to_string();
+    let document = match storage.get(&key, MAX_MANIFEST_BYTES).await {
+        Err(error) if error.is_not_found() => return Err(VaultError::ManifestMissing { key }),
+        Err(error) => return Err(unreadable(key, error)),
+        Ok(document) => document,
+    };
+    let signature = Key::ManifestSignature(name.clone()).to_string();
+    let signature = match storage.get(&signature, MAX_SIGNATURE_BYTES).await {
+        Err(error) if error.is_not_found() => {
+            return Err(VaultError::ManifestUntrusted { key, reason: Distrust::NoSignature });
+        }
+        Err(error) => return Err(unreadable(key, error)),
+        Ok(signature) => signature,
+    };
+    verify_manifest(trust, name, &document, &signature).map_err(|reason| VaultError::ManifestUntrusted { key, reason })
+}
+
+/// What lies there is wrong in itself, or the store failed.
+fn unreadable(key: String, error: StorageError) -> VaultError {
+    match error {
+        StorageError::TooLarge { .. } | StorageError::NotAFile { .. } => {
+            VaultError::ManifestUntrusted { key, reason: Distrust::Unreadable { reason: error.to_string() } }
+        }
+        error => error.into(),
+    }
+}
+
+/// Decides whether these bytes under this name are to be believed.
+///
+/// # Errors
+/// Why not.
+pub fn verify_manifest(
+    trust: &TrustDocument,
+    name: &ManifestName,
+    document: &[u8],
+    signature: &[u8],
+) -> Result<VerifiedManifest, Distrust> {
+    // Whose signature it is must be settled before a byte of the document is believed; what the signer may sign is
+    // in the document.
+    let host = trust.host_with(signer(signature).map_err(Distrust::Signature)?)?;
+    let found = verify(&host.key, document, signature).map_err(Distrust::Signature)?;
+
+    let malformed = |reason: String| Distrust::Malformed { reason };
+    let value: serde_json::Value = serde_json::from_slice(document).map_err(|error| malformed(error.to_string()))?;
+    check_version(&value, MANIFEST_VERSION)?;
+    let manifest: Manifest = serde_path_to_error::deserialize(value).map_err(|error| malformed(error.to_string()))?;
+    check(&manifest).map_err(malformed)?;
+
+    let expected = scope(&manifest);
+    if found != expected {
+        return Err(Distrust::OtherScope { expected, found });
+    }
+    let belongs = ManifestName::of(&manifest);
+    if belongs != *name {
+        return Err(Distrust::OtherPlace { belongs: belongs.to_string() });
+    }
+    if manifest.vault != trust.vault {
+        return Err(Distrust::OtherVault { expected: trust.vault.clone(), found: manifest.vault });
+    }
+    let claimed = Claimed::Manifest(manifest.sequence);
+    trust.host_for(host.key.id(), &manifest.job, manifest.committed, claimed)?;
+    if manifest.host != host.name {
+        return Err(Distrust::OtherHost { host: host.name.clone(), says: manifest.host });
+    }
+    Ok(VerifiedManifest { manifest, name: belongs, hash: manifest_hash(document) })
+}
+
+/// Refuses what a newer lifeboat wrote.
+pub(super) fn check_version(value: &serde_json::Value, supported: u32) -> Result<(), Distrust> {
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(found) if found > u64::from(supported) => Err(Distrust::NewerVersion { found, supported }),
+        Some(found) if found == u64::from(supported) => Ok(()),
+        _ => Err(Distrust::Malformed { reason: "it has no version that any lifeboat wrote".into() }),
+    }
+}
+
+/// What the trusted comment repeats.
+fn scope(manifest: &Manifest) -> String {
+    let Manifest { vault, job, id, sequence, .. } = manifest;
+    format!("{MANIFEST_TYPE} vault={vault} job={job} id={id} sequence={sequence}")
+}
+
+fn check(manifest: &Manifest) -> Result<(), String> {
+    if manifest.kind != MANIFEST_TYPE {
+        return Err(format!("its type is {:?}, not {MANIFEST_TYPE:?}", manifest.kind));
+    }
+    if manifest.version != MANIFEST_VERSION {
+        return Err(format!("its version is {}", manifest.version));
+    }
+    if manifest.sequence == 0 {
+        return Err("sequence numbers begin at 1".into());
+    }
+    if (manifest.sequence == 1) != manifest.previous.is_none() {
+        return Err("the first manifest of a job, and no other, has no previous one".into());
+    }
+    if manifest.sources.is_empty() {
+        return Err("it has no source".into());
+    }
+    let names: BTreeSet<_> = manifest.sources.iter().map(|source| &source.name).collect();
+    if names.len() != manifest.sources.len() {
+        return Err("a source stands in it twice".into());
+    }
+    // Sums over the sources are taken without looking.
+    let sums: [fn(&crate::domain::manifest::SourceEntry) -> u64; 5] =
+        [|s| s.logical_bytes, |s| s.stored_bytes, |s| s.new_bytes, |s| s.segments, |s| s.new_segments];
+    for of in sums {
+        if manifest.sources.iter().try_fold(0u64, |sum, source| sum.checked_add(of(source))).is_none() {
+            return Err("its sums are beyond counting".into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests;

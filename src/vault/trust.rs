@@ -1,0 +1,293 @@
+//! Whom a vault believes: vault.json, signed by the vault's offline key, names the hosts and the jobs each may sign.
+//!
+//! Everything else in the vault is believed through it, and it is believed through the [`Pin`] that a config or an
+//! identity file carries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::identity::Pin;
+use super::keys::{KeyId, PublicKey, SigningKey};
+use super::layout::Key;
+use super::signing::{MAX_SIGNATURE_BYTES, sign, verify};
+use super::{Distrust, VaultError};
+use crate::domain::ids::{JobName, VaultId};
+use crate::storage::{Storage, StorageError};
+
+/// The `type` of vault.json.
+pub const TRUST_TYPE: &str = "lifeboat-vault";
+/// The version of the vault's format that this program writes and reads.
+pub const VAULT_VERSION: u32 = 1;
+const MAX_TRUST_BYTES: u64 = 4 * 1024 * 1024;
+
+/// vault.json.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustDocument {
+    /// Always [`TRUST_TYPE`].
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// [`VAULT_VERSION`].
+    pub version: u32,
+    /// The vault.
+    pub vault: VaultId,
+    /// Rises with each change, from 1.
+    pub serial: u64,
+    /// When the vault was made.
+    pub created: DateTime<Utc>,
+    /// Who may sign.
+    pub hosts: Vec<HostEntry>,
+}
+
+/// A host that may sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostEntry {
+    /// What it is called; unique in the document.
+    pub name: String,
+    /// Its public key.
+    pub key: PublicKey,
+    /// The jobs that it may sign.
+    pub jobs: Vec<JobPattern>,
+    /// Nothing of before this moment is believed.
+    pub from: DateTime<Utc>,
+    /// Nothing of after this moment is believed.
+    pub until: Option<DateTime<Utc>>,
+    /// Set where its key is no longer its own.
+    pub revoked: Option<Revocation>,
+}
+
+/// The end of a key, and what was signed with it before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// Since when.
+    pub at: DateTime<Utc>,
+    /// The sequence number of the last manifest of each job that is still believed; of other jobs none is.
+    pub last_manifests: BTreeMap<JobName, u64>,
+}
+
+/// Which jobs a host may sign: `*` for all, or a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum JobPattern {
+    /// All jobs.
+    Any,
+    /// One job.
+    Job(JobName),
+}
+
+impl TryFrom<String> for JobPattern {
+    type Error = crate::domain::ids::IdError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "*" { Ok(Self::Any) } else { text.parse().map(Self::Job) }
+    }
+}
+
+impl From<JobPattern> for String {
+    fn from(pattern: JobPattern) -> Self {
+        match pattern {
+            JobPattern::Any => "*".into(),
+            JobPattern::Job(job) => job.to_string(),
+        }
+    }
+}
+
+/// What a host wants to be, or has been, believed for.
+#[derive(Debug, Clone, Copy)]
+pub enum Claimed {
+    /// A manifest with this sequence number.
+    Manifest(u64),
+    /// A record.
+    Record,
+}
+
+impl TrustDocument {
+    /// A vault's first one.
+    #[must_use]
+    pub fn first(vault: VaultId, created: DateTime<Utc>, hosts: Vec<HostEntry>) -> Self {
+        Self { kind: TRUST_TYPE.into(), version: VAULT_VERSION, vault, serial: 1, created, hosts }
+    }
+
+    /// The host whose key signed something of this job at this moment, or why it is not believed.
+    ///
+    /// # Errors
+    /// `UnknownHost`, `JobNotAllowed`, `OutsideTime` or `Revoked`.
+    pub fn host_for(
+        &self,
+        key: KeyId,
+        job: &JobName,
+        at: DateTime<Utc>,
+        claimed: Claimed,
+    ) -> Result<&HostEntry, Distrust> {
+        let host = self.host_with(key)?;
+        let name = || host.name.clone();
+        let allowed = host.jobs.iter().any(|pattern| match pattern {
+            JobPattern::Any => true,
+            JobPattern::Job(allowed) => allowed == job,
+        });
+        if !allowed {
+            return Err(Distrust::JobNotAllowed { host: name(), job: job.clone() });
+        }
+        if at < host.from || host.until.is_some_and(|until| at > until) {
+            return Err(Distrust::OutsideTime { host: name(), at });
+        }
+        if let Some(revoked) = &host.revoked {
+            // The holder of a stolen key writes any time that he likes; a manifest's sequence number and its place in
+            // the chain of hashes he cannot choose. Records have no chain: of those, time is all there is.
+            let believed = match claimed {
+                Claimed::Manifest(sequence) => revoked.last_manifests.get(job).is_some_and(|last| sequence <= *last),
+                Claimed::Record => at < revoked.at,
+            };
+            if !believed {
+                return Err(Distrust::Revoked { host: name() });
+            }
+        }
+        Ok(host)
+    }
+
+    /// The host with this key, whatever it may sign.
+    ///
+    /// # Errors
+    /// [`Distrust::UnknownHost`].
+    pub fn host_with(&self, key: KeyId) -> Result<&HostEntry, Distrust> {
+        self.hosts.iter().find(|host| host.key.id() == key).ok_or(Distrust::UnknownHost { key })
+    }
+
+    /// Refuses to begin a run whose manifest nobody would believe.
+    ///
+    /// # Errors
+    /// [`VaultError::HostUnauthorised`].
+    pub fn check_writer(&self, key: &PublicKey, job: &JobName, at: DateTime<Utc>) -> Result<&HostEntry, VaultError> {
+        let host = self.host_for(key.id(), job, at, Claimed::Manifest(u64::MAX)).and_then(|host| {
+            // Numbers can be made alike; keys cannot.
+            if host.key == *key { Ok(host) } else { Err(Distrust::UnknownHost { key: key.id() }) }
+        });
+        host.map_err(|reason| VaultError::HostUnauthorised { job: job.clone(), reason })
+    }
+
+    fn scope(&self) -> String {
+        format!("{TRUST_TYPE} vault={} serial={}", self.vault, self.serial)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.kind != TRUST_TYPE {
+            return Err(format!("its type is {:?}, not {TRUST_TYPE:?}", self.kind));
+        }
+        if self.serial == 0 {
+            return Err("serial numbers begin at 1".into());
+        }
+        let (mut names, mut keys) = (BTreeSet::new(), BTreeSet::new());
+        for host in &self.hosts {
+            if host.name.is_empty() || host.name.len() > 255 || host.name.chars().any(char::is_control) {
+                return Err(format!("{:?} is not a usable host name", host.name));
+            }
+            if !names.insert(&host.name) {
+                return Err(format!("host {} stands in it twice", host.name));
+            }
+            if !keys.insert(host.key.id()) {
+                return Err(format!("key {} stands in it twice", host.key.id()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads vault.json and believes it, or says why not: first the signature, then the version, then the rest.
+///
+/// # Errors
+/// [`VaultError::NoVault`], [`VaultError::Untrusted`], [`VaultError::NewerVersion`], or the store's.
+pub async fn read_trust(storage: &dyn Storage, pin: &Pin) -> Result<TrustDocument, VaultError> {
+    let place = || storage.describe();
+    let untrusted = |reason| VaultError::Untrusted { place: storage.describe(), reason };
+    let document = match storage.get(&Key::Trust.to_string(), MAX_TRUST_BYTES).await {
+        Err(error) if error.is_not_found() => return Err(VaultError::NoVault { place: place() }),
+        read => read?,
+    };
+    let mut reason = Distrust::NoSignature;
+    let mut scope = None;
+    // A change that died half-way has written the new document and not yet renewed its signature; the one that was
+    // laid beside it beforehand is as good.
+    for key in [Key::TrustSignature, Key::TrustNextSignature] {
+        match storage.get(&key.to_string(), MAX_SIGNATURE_BYTES).await {
+            Ok(signature) => match verify(&pin.key, &document, &signature) {
+                Ok(comment) => {
+                    scope = Some(comment);
+                    break;
+                }
+                Err(fault) if reason == Distrust::NoSignature => reason = Distrust::Signature(fault),
+                Err(_) => {}
+            },
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let Some(scope) = scope else { return Err(untrusted(reason)) };
+
+    let malformed = |reason: String| untrusted(Distrust::Malformed { reason });
+    let value: serde_json::Value = serde_json::from_slice(&document).map_err(|error| malformed(error.to_string()))?;
+    let found = value.get("version").and_then(serde_json::Value::as_u64);
+    match found {
+        Some(found) if found > u64::from(VAULT_VERSION) => {
+            return Err(VaultError::NewerVersion { place: place(), found, supported: VAULT_VERSION });
+        }
+        Some(found) if found == u64::from(VAULT_VERSION) => {}
+        _ => return Err(malformed("it has no version that any lifeboat wrote".into())),
+    }
+    let trust: TrustDocument = serde_path_to_error::deserialize(value).map_err(|error| malformed(error.to_string()))?;
+    trust.check().map_err(malformed)?;
+    if scope != trust.scope() {
+        return Err(untrusted(Distrust::OtherScope { expected: trust.scope(), found: scope }));
+    }
+    if let Some(expected) = &pin.vault
+        && *expected != trust.vault
+    {
+        let (expected, found) = (expected.clone(), trust.vault);
+        return Err(untrusted(Distrust::OtherVault { expected, found }));
+    }
+    Ok(trust)
+}
+
+/// Signs and writes vault.json. Killed at any point, the vault has the old document or the new one, and a signature
+/// for it.
+///
+/// # Errors
+/// The store's.
+///
+/// # Panics
+/// With a document that [`read_trust`] would refuse.
+pub async fn write_trust(storage: &dyn Storage, key: &SigningKey, trust: &TrustDocument) -> Result<(), VaultError> {
+    let document = encode(trust);
+    let signature = sign(key, &document, &trust.scope());
+    let next = Key::TrustNextSignature.to_string();
+    storage.replace(&next, signature.clone()).await?;
+    storage.replace(&Key::Trust.to_string(), document).await?;
+    storage.replace(&Key::TrustSignature.to_string(), signature).await?;
+    storage.delete(&next).await?;
+    storage.sync().await?;
+    Ok(())
+}
+
+/// Whether there is a vault at all, believed or not.
+///
+/// # Errors
+/// The store's.
+pub async fn exists(storage: &dyn Storage) -> Result<bool, StorageError> {
+    Ok(storage.size(&Key::Trust.to_string()).await?.is_some())
+}
+
+fn encode(trust: &TrustDocument) -> Bytes {
+    if let Err(reason) = trust.check() {
+        panic!("nobody would believe this vault.json: {reason}");
+    }
+    let mut text = serde_json::to_vec_pretty(trust).expect("vault.json is always representable as JSON");
+    text.push(b'\n');
+    text.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::error::{Code, Diagnostic};
+use crate::storage::fault::{Effect, Fault, Lasting, Moment, Plan};
+use crate::storage::memory::Memory;
+
+fn at(hour: u32) -> DateTime<Utc> {
+    format!("2026-11-22T{hour:02}:00:00Z").parse().unwrap()
+}
+
+fn memory() -> Memory {
+    Memory::new(Arc::new(SystemClock::default()))
+}
+
+fn host(name: &str, key: &SigningKey) -> HostEntry {
+    HostEntry {
+        name: name.into(),
+        key: key.public().clone(),
+        jobs: vec![JobPattern::Any],
+        from: at(1),
+        until: None,
+        revoked: None,
+    }
+}
+
+fn document(host_key: &SigningKey) -> TrustDocument {
+    TrustDocument::first(VaultId::from_random([1; 8]), at(0), vec![host("web-1", host_key)])
+}
+
+fn pin(key: &SigningKey) -> Pin {
+    Pin { key: key.public().clone(), vault: None }
+}
+
+/// Lays a text under vault.json, signed by `key` with this scope.
+async fn plant(store: &dyn Storage, key: &SigningKey, text: &str, scope: &str) {
+    store.replace("vault.json", Bytes::copy_from_slice(text.as_bytes())).await.unwrap();
+    store.replace("vault.json.minisig", sign(key, text.as_bytes(), scope)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_written_is_believed() {
+    let (store, key, host_key) = (memory(), SigningKey::generate(), SigningKey::generate());
+    assert!(!exists(&store).await.unwrap());
+    assert_eq!(read_trust(&store, &pin(&key)).await.unwrap_err().code(), Code::VaultMissing);
+    let trust = document(&host_key);
+    write_trust(&store, &key, &trust).await.unwrap();
+    assert!(exists(&store).await.unwrap());
+    assert_eq!(read_trust(&store, &pin(&key)).await.unwrap(), trust);
+    let right = Pin { vault: Some(trust.vault.clone()), ..pin(&key) };
+    read_trust(&store, &right).await.unwrap();
+    let wrong = Pin { vault: Some(VaultId::from_random([2; 8])), ..pin(&key) };
+    let error = read_trust(&store, &wrong).await.unwrap_err();
+    assert!(matches!(error, VaultError::Untrusted { reason: Distrust::OtherVault { .. }, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_another_key_signed_or_anybody_changed_is_not() {
+    let (store, key, host_key) = (memory(), SigningKey::generate(), SigningKey::generate());
+    write_trust(&store, &host_key, &document(&host_key)).await.unwrap();
+    let error = read_trust(&store, &pin(&key)).await.unwrap_err();
+    assert_eq!(error.code(), Code::VaultUntrusted, "{error}");
+
+    write_trust(&store, &key, &document(&host_key)).await.unwrap();
+    let text = store.get("vault.json", 100_000).await.unwrap();
+    let changed = String::from_utf8(text.to_vec()).unwrap().replace("web-1", "web-2");
+    store.replace("vault.json", changed.into()).await.unwrap();
+    let error = read_trust(&store, &pin(&key)).await.unwrap_err();
+    assert!(error.to_string().contains("does not match its bytes"), "{error}");
+
+    store.delete("vault.json.minisig").await.unwrap();
+    let error = read_trust(&store, &pin(&key)).await.unwrap_err();
+    assert!(error.to_string().contains("its signature is missing"), "{error}");
+}
+
+#[tokio::test]
+async fn a_newer_version_is_refused_after_its_signature() {
+    let (store, key, other) = (memory(), SigningKey::generate(), SigningKey::generate());
+    let text = r#"{ "type": "lifeboat-vault", "version": 2, "what": ["we", "cannot", "know"] }"#;
+    plant(&store, &key, text, "lifeboat-vault something new").await;
+    let error = read_trust(&store, &pin(&key)).await.unwrap_err();
+    assert!(matches!(error, VaultError::NewerVersion { found: 2, supported: 1, .. }), "{error}");
+    assert_eq!(error.code(), Code::VaultVersion);
+    let error = read_trust(&store, &pin(&other)).await.unwrap_err();
+    assert_eq!(error.code(), Code::VaultUntrusted, "anybody can write a number: {error}");
+}
+
+#[tokio::test]
+async fn strict_even_where_it_is_signed() {
+    let (store, key, host_key) = (memory(), SigningKey::generate(), SigningKey::generate());
+    let trust = document(&host_key);
+    let good = String::from_utf8(encode(&trust).to_vec()).unwrap();
+    let twice = serde_json::to_string(&TrustDocument { hosts: vec![trust.hosts[0].clone(); 2], ..trust.clone() });
+    for bad in [
+        "{".to_owned(),
+        good.replace("\"version\": 1", "\"version\": 0"),
+        good.replace("\"version\": 1", "\"version\": \"1\""),
+        good.replace("\"serial\": 1", "\"serial\": 0"),
+        good.replace("lifeboat-vault", "lifeboat-backup"),
+        good.replace("\"serial\"", "\"extra\": 1, \"serial\""),
+        good.replace("\"*\"", "\"**\""),
+        good.replace("web-1", ""),
+        twice.unwrap(),
+    ] {
+        plant(&store, &key, &bad, &trust.scope()).await;
+        let error = read_trust(&store, &pin(&key)).await.unwrap_err();
+        assert!(matches!(error, VaultError::Untrusted { reason: Distrust::Malformed { .. }, .. }), "{bad}\n{error}");
+    }
+    plant(&store, &key, &good, "lifeboat-vault vault=0101010101010101 serial=2").await;
+    let error = read_trust(&store, &pin(&key)).await.unwrap_err();
+    assert!(matches!(error, VaultError::Untrusted { reason: Distrust::OtherScope { .. }, .. }), "{error}");
+    plant(&store, &key, &good, &trust.scope()).await;
+    read_trust(&store, &pin(&key)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_that_dies_anywhere_leaves_a_vault() {
+    let (key, host_key) = (SigningKey::generate(), SigningKey::generate());
+    let old = document(&host_key);
+    let new = TrustDocument { serial: 2, ..old.clone() };
+    for at_call in 1..=5 {
+        for moment in [Moment::Before, Moment::After] {
+            let store = memory();
+            write_trust(&store, &key, &old).await.unwrap();
+            let plan = Plan { at_call, moment, effect: Effect::LoseAnswer, lasting: Lasting::FromThenOn };
+            let dying = Fault::planned(Arc::new(store.another_handle()), plan);
+            write_trust(&dying, &key, &new).await.unwrap_err();
+            let found = read_trust(&store, &pin(&key)).await.unwrap();
+            assert!(found == old || found == new);
+            write_trust(&store, &key, &new).await.unwrap();
+            assert_eq!(read_trust(&store, &pin(&key)).await.unwrap(), new);
+        }
+    }
+}
+
+#[test]
+fn who_may_sign_what_and_when() {
+    let (key, other) = (SigningKey::generate(), SigningKey::generate());
+    let (shop, blog): (JobName, JobName) = ("shop".parse().unwrap(), "blog".parse().unwrap());
+    let mut trust = document(&key);
+    let ask = |trust: &TrustDocument, key: &SigningKey, job: &JobName, hour, claimed| {
+        trust.host_for(key.public().id(), job, at(hour), claimed).map(|host| host.name.clone())
+    };
+    assert_eq!(ask(&trust, &key, &blog, 2, Claimed::Manifest(9)).unwrap(), "web-1");
+    assert!(matches!(ask(&trust, &other, &shop, 2, Claimed::Record), Err(Distrust::UnknownHost { .. })));
+    assert!(matches!(ask(&trust, &key, &shop, 0, Claimed::Record), Err(Distrust::OutsideTime { .. })));
+
+    trust.hosts[0].jobs = vec![JobPattern::Job(shop.clone())];
+    trust.hosts[0].until = Some(at(10));
+    assert!(matches!(ask(&trust, &key, &blog, 2, Claimed::Record), Err(Distrust::JobNotAllowed { .. })));
+    ask(&trust, &key, &shop, 10, Claimed::Record).unwrap();
+    assert!(matches!(ask(&trust, &key, &shop, 11, Claimed::Record), Err(Distrust::OutsideTime { .. })));
+    trust.check_writer(key.public(), &shop, at(2)).unwrap();
+
+    let last_manifests = BTreeMap::from([(shop.clone(), 7)]);
+    trust.hosts[0].revoked = Some(Revocation { at: at(5), last_manifests });
+    ask(&trust, &key, &shop, 9, Claimed::Manifest(7)).unwrap();
+    assert!(matches!(ask(&trust, &key, &shop, 2, Claimed::Manifest(8)), Err(Distrust::Revoked { .. })));
+    ask(&trust, &key, &shop, 4, Claimed::Record).unwrap();
+    assert!(matches!(ask(&trust, &key, &shop, 5, Claimed::Record), Err(Distrust::Revoked { .. })));
+    let error = trust.check_writer(key.public(), &shop, at(2)).unwrap_err();
+    assert_eq!(error.code(), Code::HostUnauthorised);
+}

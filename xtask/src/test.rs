@@ -1,0 +1,255 @@
+//! Every test, on a machine that may have nothing but Rust and apt: installs what is missing, lints, tests, sums up.
+//! It never skips: without root, without a tool, or with an ignored test, it fails.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Programs that the tests run, and the Debian packages that have them.
+const TOOLS: &[(&str, &str)] = &[
+    ("age", "age"),
+    ("zstd", "zstd"),
+    ("tar", "tar"),
+    ("minisign", "minisign"),
+    ("jq", "jq"),
+    ("getfacl", "acl"),
+    ("getfattr", "attr"),
+    ("sqlite3", "sqlite3"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("prlimit", "util-linux"),
+    ("setsid", "util-linux"),
+    ("mount", "mount"),
+    ("sha256sum", "coreutils"),
+    ("bash", "bash"),
+    // To build the bundled SQLite and zstd.
+    ("cc", "gcc"),
+];
+
+/// What was asked for.
+pub(crate) struct Options {
+    lint: bool,
+    filter: Option<String>,
+}
+
+impl Options {
+    /// Reads the arguments after `test`.
+    pub(crate) fn parse(args: &[&str]) -> Result<Self, String> {
+        let mut options = Self { lint: true, filter: None };
+        for arg in args {
+            match *arg {
+                "--no-lint" => options.lint = false,
+                flag if flag.starts_with('-') => return Err(format!("unknown flag {flag}; there is --no-lint")),
+                filter if options.filter.is_none() => options.filter = Some(filter.to_owned()),
+                second => return Err(format!("one filter at a time; what is {second} for?")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Installs, lints, tests. The text is the summary, the error too.
+pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
+    let started = Instant::now();
+    demand_root()?;
+    install_missing()?;
+    let mut steps = Vec::new();
+    if options.lint {
+        steps.push(step("fmt", || cargo(root, &["fmt", "--all", "--check"])));
+        let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        steps.push(step("clippy", || cargo(root, &clippy)));
+        steps.push(step("tidy", || crate::tidy::run(root)));
+    }
+    steps.push(step("tests", || tests(root, options.filter.as_deref())));
+
+    let mut summary = String::from("\n");
+    let mut failed = 0;
+    for step in &steps {
+        let (word, detail) = match &step.outcome {
+            Ok(detail) => ("ok    ", detail),
+            Err(why) => {
+                failed += 1;
+                ("FAILED", why)
+            }
+        };
+        // Writing into a string cannot fail.
+        let _ = writeln!(summary, "{word} {:<7} {:>5.0} s  {}", step.name, step.took.as_secs_f64(), last_line(detail));
+    }
+    let took = started.elapsed().as_secs_f64();
+    if failed > 0 {
+        return Err(format!("{summary}FAILED: {failed} of {} steps, {took:.0} s", steps.len()));
+    }
+    let left_out = match (options.lint, &options.filter) {
+        (true, None) => "",
+        _ => " (not everything was asked for)",
+    };
+    Ok(format!("{summary}ok: everything passed, nothing was skipped, {took:.0} s{left_out}"))
+}
+
+struct Step {
+    name: &'static str,
+    took: Duration,
+    outcome: Result<String, String>,
+}
+
+fn step(name: &'static str, work: impl FnOnce() -> Result<String, String>) -> Step {
+    println!("== {name}");
+    let started = Instant::now();
+    let outcome = work();
+    match &outcome {
+        Ok(text) | Err(text) if !text.is_empty() => println!("{text}"),
+        _ => {}
+    }
+    Step { name, took: started.elapsed(), outcome }
+}
+
+fn demand_root() -> Result<(), String> {
+    let id = Command::new("id").arg("-u").output().map_err(|error| format!("id: {error}"))?;
+    if String::from_utf8_lossy(&id.stdout).trim() == "0" {
+        return Ok(());
+    }
+    Err("the tests need root: they make device nodes, change owners and give processes another uid.\n\
+         hint: run them in a container or a throw-away machine, as root"
+        .to_owned())
+}
+
+fn missing() -> Vec<&'static str> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let mut packages: Vec<_> =
+        TOOLS.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+fn install_missing() -> Result<(), String> {
+    let packages = missing();
+    if packages.is_empty() {
+        println!("== tools: all there");
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    println!("== tools: installing {list} (apt-get)");
+    apt_get(&["update", "-qq"]).map_err(|why| format!("cannot install {list}: {why}"))?;
+    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    args.extend(&packages);
+    apt_get(&args)
+        .map_err(|why| format!("cannot install {list}: {why}\nhint: install them by hand, then try again"))?;
+    match missing().as_slice() {
+        [] => Ok(()),
+        still => Err(format!("apt-get said that it installed {}, and their programs are not on PATH", still.join(" "))),
+    }
+}
+
+fn apt_get(args: &[&str]) -> Result<(), String> {
+    let status = Command::new("apt-get")
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|error| format!("apt-get: {error}; only Debian and its kin are known here"))?;
+    if status.success() { Ok(()) } else { Err(format!("apt-get {} ended with {status}", args[0])) }
+}
+
+fn cargo_command(root: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root).stdin(Stdio::null());
+    command
+}
+
+fn cargo(root: &Path, args: &[&str]) -> Result<String, String> {
+    let status = cargo_command(root, args).status().map_err(|error| format!("cargo: {error}"))?;
+    if status.success() { Ok(String::new()) } else { Err(format!("cargo {} ended with {status}", args[0])) }
+}
+
+/// Runs the tests with their output passed on, and counts.
+fn tests(root: &Path, filter: Option<&str>) -> Result<String, String> {
+    let mut args = vec!["test", "--workspace", "--no-fail-fast"];
+    args.extend(filter);
+    let mut child =
+        cargo_command(root, &args).stdout(Stdio::piped()).spawn().map_err(|error| format!("cargo test: {error}"))?;
+    let mut count = Count::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.map_err(|error| format!("cargo test: {error}"))?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            count.add(&line);
+        }
+    }
+    let status = child.wait().map_err(|error| format!("cargo test: {error}"))?;
+    count.verdict(status.success())
+}
+
+/// Sums over the closing lines of the test binaries.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Count {
+    fn add(&mut self, line: &str) {
+        let Some(figures) = line.strip_prefix("test result: ") else { return };
+        let of = |word: &str| {
+            let mut words = figures.split([' ', ';', '.']).filter(|part| !part.is_empty()).peekable();
+            while let Some(figure) = words.next() {
+                if words.peek() == Some(&word) {
+                    return figure.parse().unwrap_or(0);
+                }
+            }
+            0
+        };
+        self.passed += of("passed");
+        self.failed += of("failed");
+        self.ignored += of("ignored");
+    }
+
+    fn verdict(&self, success: bool) -> Result<String, String> {
+        let Self { passed, failed, ignored } = self;
+        if !success || *failed > 0 {
+            return Err(format!("{passed} passed, {failed} failed, {ignored} ignored"));
+        }
+        if *ignored > 0 {
+            return Err(format!("{passed} passed, but {ignored} are ignored: nothing is skipped here"));
+        }
+        if *passed == 0 {
+            return Err("no test ran: does the filter fit any?".to_owned());
+        }
+        Ok(format!("{passed} passed"))
+    }
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().last().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ignored_test_or_none_at_all_is_a_failure() {
+        let mut count = Count::default();
+        count.add("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s");
+        count.add("test some::passed ... ok");
+        assert_eq!(count.verdict(true).unwrap(), "12 passed");
+        assert!(count.verdict(false).is_err(), "a binary that crashed leaves no closing line");
+        count.add("test result: ok. 1 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        assert_eq!(count, Count { passed: 13, failed: 0, ignored: 2 });
+        assert!(count.verdict(true).is_err());
+        assert!(Count::default().verdict(true).is_err());
+    }
+
+    #[test]
+    fn arguments_are_read_strictly() {
+        let options = Options::parse(&["--no-lint", "scratch"]).unwrap();
+        assert!(!options.lint && options.filter.as_deref() == Some("scratch"));
+        assert!(Options::parse(&["--nolint"]).is_err());
+        assert!(Options::parse(&["a", "b"]).is_err());
+    }
+}
