@@ -9,7 +9,8 @@ use crate::error::{Code, Error, Result};
 
 /// The mark.
 const MARKER: &str = ".lifeboat-demo";
-const MARKER_TEXT: &str = "This folder belongs to `lifeboat demo`, which removes everything in it when it runs again.\n";
+const MARKER_TEXT: &str =
+    "This folder belongs to `lifeboat demo`, which removes everything in it when it runs again.\n";
 
 /// Makes the folder, or empties it if it is the demo's own; its real path.
 ///

@@ -9,9 +9,7 @@ mod play;
 mod rot;
 mod shop;
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +23,7 @@ use crate::operations::host::Host;
 use super::args::{DemoArgs, Global};
 use super::output::print_json;
 
-use config::{Data, Drill};
+use config::{Data, Drill, Keys};
 use folder::failed;
 use play::{Stage, Voice, make_sure};
 use shop::{Built, Day, Scale, Shop};
@@ -34,8 +32,10 @@ use shop::{Built, Day, Scale, Shop};
 const ORDERS_BEFORE_A_BACKUP: u64 = 25;
 /// What the second backup of the shop may store at most of what the first did, in per cent.
 const MAX_SECOND_BACKUP_PERCENT: u64 = 50;
-/// Where a drill restores to if others cannot enter the demo's folder.
+/// Where a drill restores to, if others can enter the demo's folder.
 const SCRATCH: &str = "scratch";
+/// Where `init` puts the identity.
+const IDENTITY: &str = "identity.txt";
 
 /// What was measured: the demo's `--json`.
 #[derive(Debug, Serialize)]
@@ -108,7 +108,8 @@ pub(super) fn run(host: &Host, global: &Global, args: &DemoArgs) -> Result<()> {
 /// The user's own data, if it was named; it must not overlap with the folder that the demo removes and fills.
 fn own_data(args: &DemoArgs) -> Result<Option<Data>> {
     let real = |path: &PathBuf| {
-        path.canonicalize().map_err(|cause| Error::new(Code::NotFound, format!("cannot find {}: {cause}", path.display())))
+        path.canonicalize()
+            .map_err(|cause| Error::new(Code::NotFound, format!("cannot find {}: {cause}", path.display())))
     };
     let (files, sqlite) = (args.files.as_ref().map(real).transpose()?, args.sqlite.as_ref().map(real).transpose()?);
     if files.is_none() && sqlite.is_none() {
@@ -117,7 +118,8 @@ fn own_data(args: &DemoArgs) -> Result<Option<Data>> {
     let dir = real_or_future(&args.dir)?;
     for path in [&files, &sqlite].into_iter().flatten() {
         if path.starts_with(&dir) || dir.starts_with(path) {
-            let message = format!("{} and the demo's own folder {} lie within each other", path.display(), dir.display());
+            let message =
+                format!("{} and the demo's own folder {} lie within each other", path.display(), dir.display());
             return Err(Error::new(Code::Usage, message).with_hint("say --dir DIR with a folder somewhere else"));
         }
     }
@@ -152,11 +154,13 @@ fn build(stage: &Stage<'_>, host: &Host, dir: &Path) -> Result<Data> {
 }
 
 fn set_up(stage: &Stage<'_>, dir: &Path, data: &Data) -> Result<()> {
-    stage.heading("2. A key, a config, a vault");
-    stage.type_in(&["key", "new", "drill.key"], 0)?;
-    let key = stage.ask(&["key", "show", "drill.key"], 0)?;
-    let recipient = key["recipients"][0].as_str().unwrap_or_default();
-    make_sure(recipient.starts_with("age1"), || format!("`lifeboat key show` gave no public key: {key}"))?;
+    stage.heading("2. Keys, a vault, a config");
+    // Named, because without a name a config of this machine in /etc would be found.
+    stage.type_in(&["init", "."], 0)?;
+    let key = stage.ask(&["key", "show", IDENTITY], 0)?;
+    let (Some(recipient), Some(trust)) = (key["recipients"][0].as_str(), key["trust"].as_str()) else {
+        return Err(play::unexpected(format!("`lifeboat init` left no public keys in {IDENTITY}: {key}")));
+    };
 
     let root = rustix::process::geteuid().is_root();
     let scratch = match root && !folder::is_reachable(dir) {
@@ -164,24 +168,19 @@ fn set_up(stage: &Stage<'_>, dir: &Path, data: &Data) -> Result<()> {
         false => PathBuf::from(SCRATCH),
     };
     let outside = (scratch != Path::new(SCRATCH)).then(|| scratch.display().to_string());
-    let text = config::text(dir, data, recipient, &Drill { trust_source: !root, scratch })?;
+    let keys = Keys { identity: IDENTITY, recipient, trust };
+    let text = config::text(dir, data, &keys, &Drill { trust_source: !root, scratch })?;
     let file = dir.join("lifeboat.toml");
-    // Nobody else may read it: what a drill restores must not learn where vault and keys are.
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&file)
-        .and_then(|mut out| out.write_all(text.as_bytes()))
-        .map_err(|cause| failed("write", &file, cause))?;
-    stage.tell("\nThe config seals to the public half of that key. What is promised stands in it as well:\n");
+    // In place of the one that `init` made; nobody else may read that, and so it stays.
+    fs::write(&file, &text).map_err(|cause| failed("write", &file, cause))?;
+    stage.tell("\nNow the config is filled in: what to back up, what was promised, what a drill must find.\n");
     stage.prompt("cat lifeboat.toml");
     stage.show(&text);
     stage.tell("");
     if !root {
         stage.tell(
             "(You are not root, so a drill cannot run its checks as somebody with fewer rights; `trust_source`\n\
-             allows them yours. That is all right here: the shop is our own.)\n",
+             allows them yours. That is all right here: the data is our own.)\n",
         );
     }
     if let Some(outside) = outside {
@@ -189,10 +188,8 @@ fn set_up(stage: &Stage<'_>, dir: &Path, data: &Data) -> Result<()> {
             "(Drills restore to {outside}: their checks run as a user without rights, who cannot get to this folder.)\n"
         ));
     }
-    stage.type_in(&["init"], 0)?;
     stage.type_in(&["config", "check"], 0)?;
-    stage.type_in(&["doctor"], 0)?;
-    Ok(())
+    stage.type_in(&["doctor"], 0).map(|_| ())
 }
 
 fn first_backup(stage: &Stage<'_>, host: &Host, data: &Data) -> Result<Backup> {
@@ -222,7 +219,9 @@ fn second_backup(stage: &Stage<'_>, host: &Host, data: &Data, first: &Backup) ->
         }
         Data::Own { .. } => {
             stage.heading("4. The next backup");
-            stage.tell("Your own data is only read, so nothing was changed for this one: it shows what an idle day costs.\n");
+            stage.tell(
+                "Your own data is only read, so nothing was changed for this one: it shows what an idle day costs.\n",
+            );
         }
     }
     let (backup, _) = back_up(stage, host, data)?;
@@ -282,7 +281,9 @@ fn passing_drill(stage: &Stage<'_>, data: &Data) -> Result<Value> {
     );
     stage.type_in(&["drill"], 0)?;
     let drill = last_drill(stage)?;
-    make_sure(drill["outcome"] == "passed" && drill["rto_seconds"].is_number(), || format!("the drill did not pass: {drill}"))?;
+    make_sure(drill["outcome"] == "passed" && drill["rto_seconds"].is_number(), || {
+        format!("the drill did not pass: {drill}")
+    })?;
     if matches!(data, Data::Shop(_)) {
         stage.tell("\nThe first check adds up the shop's books: a copy taken between an order and its payment would fail it.\n");
     } else {
@@ -370,7 +371,7 @@ fn sum_up(stage: &Stage<'_>, args: &DemoArgs, data: &Data, measured: &Measured) 
     let dir = args.dir.display();
     stage.tell(&format!(
         "  cd {dir}; alias lifeboat={program}\n\
-         \x20 lifeboat restore {job} --to restored --identity drill.key    get it back\n\
+         \x20 lifeboat restore {job} --to restored --identity identity.txt    get it back\n\
          \x20 less report.md                                               what an auditor would read\n\
          \x20 less vault/README.txt                                        get it back without lifeboat: age, zstd, tar\n\
          \n\
@@ -398,4 +399,33 @@ fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_parted() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn ones_own_data_is_never_in_the_folder_that_is_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let inside = base.path().join("demo/data");
+        fs::create_dir_all(&inside).unwrap();
+        let args =
+            |files: &Path, dir: &Path| DemoArgs { files: Some(files.to_owned()), sqlite: None, dir: dir.to_owned() };
+        let refused = |files: &Path, dir: &Path| own_data(&args(files, dir)).unwrap_err().code();
+        assert_eq!(refused(&inside, &base.path().join("demo")), Code::Usage);
+        assert_eq!(refused(&inside, &inside), Code::Usage);
+        assert_eq!(refused(base.path(), &base.path().join("not/yet/there")), Code::Usage);
+        assert_eq!(refused(&base.path().join("gone"), &inside), Code::NotFound);
+        std::os::unix::fs::symlink(&inside, base.path().join("way")).unwrap();
+        assert_eq!(refused(&base.path().join("way"), &base.path().join("demo")), Code::Usage);
+        assert!(matches!(own_data(&args(&inside, &base.path().join("other"))), Ok(Some(Data::Own { .. }))));
+        let none = DemoArgs { files: None, sqlite: None, dir: inside };
+        assert!(own_data(&none).unwrap().is_none());
+    }
 }

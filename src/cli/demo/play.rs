@@ -124,21 +124,27 @@ impl<'a> Stage<'a> {
         let words = [words, &["--json"]].concat();
         let (status, output) = self.run(&words, Errors::Dropped)?;
         self.expect(&words, status, expected, &output)?;
-        serde_json::from_str(&output)
-            .map_err(|cause| unexpected(format!("`lifeboat {}` did not print one JSON document: {cause}", words.join(" "))))
+        serde_json::from_str(&output).map_err(|cause| {
+            unexpected(format!("`lifeboat {}` did not print one JSON document: {cause}", words.join(" ")))
+        })
     }
 
     fn expect(&self, words: &[&str], status: ExitStatus, expected: u8, output: &str) -> Result<()> {
         let words = words.join(" ");
         self.host.check_interrupted()?;
         if status.code() == Some(i32::from(Kind::Interrupted.exit_code())) {
-            return Err(Error::new(Code::Interrupted, format!("`lifeboat {words}` was interrupted, and the demo with it")));
+            return Err(Error::new(
+                Code::Interrupted,
+                format!("`lifeboat {words}` was interrupted, and the demo with it"),
+            ));
         }
         if status.code() == Some(i32::from(expected)) {
             return Ok(());
         }
         let output = if output.is_empty() { String::new() } else { format!("; it printed: {}", output.trim_end()) };
-        Err(unexpected(format!("`lifeboat {words}` ended with {status}, where exit code {expected} was expected{output}")))
+        Err(unexpected(format!(
+            "`lifeboat {words}` ended with {status}, where exit code {expected} was expected{output}"
+        )))
     }
 
     fn run(&self, words: &[&str], errors: Errors) -> Result<(ExitStatus, String)> {
@@ -168,7 +174,10 @@ impl<'a> Stage<'a> {
             Ok(status) => status.map_err(failed)?,
             Err(_) => {
                 let minutes = PATIENCE.as_secs() / 60;
-                return Err(unexpected(format!("`lifeboat {}` was still at work after {minutes} minutes", words.join(" "))));
+                return Err(unexpected(format!(
+                    "`lifeboat {}` was still at work after {minutes} minutes",
+                    words.join(" ")
+                )));
             }
         };
         let output = match listener.join() {

@@ -143,9 +143,15 @@ pub(super) struct Day {
 }
 
 impl Shop {
-    /// Builds a shop in `dir`, which must be there and hold no other shop.
+    /// Where a shop in `dir` has what; nothing is built.
+    pub(super) fn at(dir: &Path, scale: Scale) -> Self {
+        Self { database: dir.join("shop.db"), uploads: dir.join("uploads"), scale }
+    }
+
+    /// Builds a shop in `dir`, which must hold no other shop.
     pub(super) fn build(dir: &Path, scale: Scale, now: DateTime<Utc>) -> Result<(Self, Built), ShopError> {
-        let shop = Self { database: dir.join("shop.db"), uploads: dir.join("uploads"), scale };
+        let shop = Self::at(dir, scale);
+        make_folder(dir)?;
         let rows = database::build(&shop.database, scale, now)?;
         let tree = uploads::build(&shop.uploads, scale, now)?;
         Ok((shop, Built { rows, ..tree }))
