@@ -137,7 +137,7 @@ pub trait Diagnostic: StdError + Send + Sync + 'static {
 }
 
 /// A failure on its way to a person.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     code: Code,
     message: String,

@@ -11,6 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, Row, SqlitePool};
@@ -253,7 +254,7 @@ fn failed(doing: &'static str, path: &Path, cause: sqlx::Error) -> CatalogError 
     let path = path.to_owned();
     let primary = cause
         .as_database_error()
-        .and_then(|error| error.code())
+        .and_then(DatabaseError::code)
         .and_then(|code| code.parse::<i32>().ok())
         .map(|code| code & 0xff);
     match (primary, &cause) {

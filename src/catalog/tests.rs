@@ -326,11 +326,25 @@ fn many_open_and_write_a_new_file_at_once() {
 /// Something that a host does to its catalog.
 #[derive(Debug, Clone)]
 enum Step {
-    Backup { vault: u8, job: u8, number: u8, nanos: i64 },
-    Record { vault: u8, job: u8, number: u8, nanos: i64 },
+    Backup {
+        vault: u8,
+        job: u8,
+        number: u8,
+        nanos: i64,
+    },
+    Record {
+        vault: u8,
+        job: u8,
+        number: u8,
+        nanos: i64,
+    },
     Again,
     Reopen,
-    Rebuild { vault: u8 },
+    /// With some of the vault's documents gone since.
+    Rebuild {
+        vault: u8,
+        lost: usize,
+    },
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -340,7 +354,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => place.prop_map(|(vault, job, number, nanos)| Step::Record { vault, job, number, nanos }),
         2 => Just(Step::Again),
         1 => Just(Step::Reopen),
-        1 => (1_u8..3).prop_map(|vault| Step::Rebuild { vault }),
+        1 => (1_u8..3, 0_usize..3).prop_map(|(vault, lost)| Step::Rebuild { vault, lost }),
     ]
 }
 
@@ -357,6 +371,17 @@ impl Model {
         let manifests = self.manifests.iter().filter(|(key, _)| key.0 == *vault).map(|(_, value)| value.clone());
         let records = self.records.iter().filter(|(key, _)| key.0 == *vault).map(|(_, value)| value.clone());
         (manifests.collect(), records.collect())
+    }
+
+    /// Takes a vault's first documents of each kind away.
+    fn lose(&mut self, vault: &VaultId, count: usize) {
+        let manifests: Vec<_> = self.manifests.keys().filter(|key| key.0 == *vault).take(count).cloned().collect();
+        manifests.iter().for_each(|key| drop(self.manifests.remove(key)));
+        for is_run in [true, false] {
+            let of_kind = self.records.keys().filter(|key| key.0 == *vault && key.1 == is_run);
+            let records: Vec<_> = of_kind.take(count).cloned().collect();
+            records.iter().for_each(|key| drop(self.records.remove(key)));
+        }
     }
 }
 
@@ -388,7 +413,8 @@ proptest! {
                         lived.close().await;
                         lived = Catalog::open(&path).await.unwrap();
                     }
-                    Some(Step::Rebuild { vault: number }) => {
+                    Some(Step::Rebuild { vault: number, lost }) => {
+                        model.lose(&vault(*number), *lost);
                         let (manifests, records) = model.of(&vault(*number));
                         lived.replace(&vault(*number), &manifests, &records).await.unwrap();
                     }

@@ -4,7 +4,7 @@ use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use super::rows::{BackupRow, json_text, moment_text, word_text};
 use super::{Catalog, CatalogError};
-use crate::domain::ids::{JobName, ManifestHash, VaultId};
+use crate::domain::ids::{BackupId, JobName, ManifestHash, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::domain::record::{DrillRecord, Record, RecordBody, RunRecord};
 
@@ -167,7 +167,7 @@ impl Catalog {
         .bind(moment_text(run.started))
         .bind(moment_text(run.finished))
         .bind(run.duration_seconds)
-        .bind(run.backup.as_ref().map(|id| id.as_str()))
+        .bind(run.backup.as_ref().map(BackupId::as_str))
         .bind(integer("a run's logical_bytes", run.logical_bytes)?)
         .bind(integer("a run's stored_bytes", run.stored_bytes)?)
         .bind(integer("a run's new_bytes", run.new_bytes)?)
@@ -201,7 +201,7 @@ impl Catalog {
         .bind(moment_text(record.recorded))
         .bind(record.details.map(|object| object.to_string()))
         .bind(word_text(&drill.outcome))
-        .bind(drill.backup.as_ref().map(|id| id.as_str()))
+        .bind(drill.backup.as_ref().map(BackupId::as_str))
         .bind(drill.recovery_point.map(moment_text))
         .bind(moment_text(drill.started))
         .bind(moment_text(drill.finished))

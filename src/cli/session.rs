@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 
+use age::secrecy::ExposeSecret;
+
 use crate::config::{JobSettings, Secret, Settings, VaultSettings, VaultUrl};
 use crate::domain::ids::{JobName, VaultId};
 use crate::error::{Code, Error, Result};
@@ -220,7 +222,7 @@ impl Configured {
     /// Opens with the identity that a job's drill names.
     pub(super) fn opener_of(&self, secret: &Secret) -> Result<Opener> {
         let text = secret.read()?;
-        Ok(Opener::new(Identities::parse(text.expose(), &secret.to_string())?))
+        Ok(Opener::new(Identities::parse(text.expose_secret(), &secret.to_string())?))
     }
 }
 

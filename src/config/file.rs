@@ -75,7 +75,6 @@ pub(super) struct DrillFile {
     pub(super) trust_source: Option<bool>,
     pub(super) scratch: Option<Text>,
     pub(super) check_timeout: Option<Text>,
-    pub(super) user: Option<Text>,
     #[serde(default)]
     pub(super) checks: Vec<Spanned<CheckFile>>,
 }

@@ -13,7 +13,7 @@ use super::error::{ConfigError, Problems};
 use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
 use super::secret::Secret;
 use super::settings::{
-    CheckSettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_CHECK_USER, DEFAULT_COMPRESSION_LEVEL, DEFAULT_STATE_DIR,
+    CheckSettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_SCRATCH, DEFAULT_STATE_DIR,
     DrillSettings, FilesSettings, JobSettings, Objectives, Settings, SourceKind, SourceSettings, SqliteSettings,
     VaultSettings, VaultUrl,
 };
@@ -183,7 +183,7 @@ impl Resolver<'_, '_> {
             rpo: objectives.rpo.map(|text| self.positive_duration("rpo", &text)),
         };
         let sources = self.sources(image.source);
-        let drill = image.drill.map(|drill| self.drill(drill, &sources, state_dir));
+        let drill = image.drill.map(|drill| self.drill(drill, &sources));
         Some(JobSettings {
             name: name.clone(),
             vault,
@@ -303,18 +303,7 @@ impl Resolver<'_, '_> {
         SourceKind::Sqlite(SqliteSettings { path: image.path.map(|text| self.path(&text)).unwrap_or_default() })
     }
 
-    fn drill(&mut self, image: DrillFile, sources: &[SourceSettings], state_dir: &Path) -> DrillSettings {
-        let user = image.user.map_or_else(
-            || DEFAULT_CHECK_USER.to_owned(),
-            |user| {
-                if user.get_ref().is_empty() || user.get_ref() == "root" || user.get_ref().parse() == Ok(0_u32) {
-                    let message = "checks run what the backup brings along, and never as root: name a user with no rights, \
-                                   or leave `user` out";
-                    self.problems.at(user.span(), message);
-                }
-                user.into_inner()
-            },
-        );
+    fn drill(&mut self, image: DrillFile, sources: &[SourceSettings]) -> DrillSettings {
         let check_timeout = image.check_timeout.map_or(DEFAULT_CHECK_TIMEOUT, |text| {
             let timeout = self.positive_duration("check_timeout", &text);
             if timeout > MAX_CHECK_TIMEOUT {
@@ -327,10 +316,9 @@ impl Resolver<'_, '_> {
             schedule: image.schedule.and_then(|text| self.schedule(&text)),
             identity: image.identity.and_then(|secret| self.secret(secret)),
             trust_source: image.trust_source.unwrap_or(false),
-            scratch: image.scratch.map_or_else(|| state_dir.join("scratch"), |text| self.path(&text)),
+            scratch: image.scratch.map_or_else(|| PathBuf::from(DEFAULT_SCRATCH), |text| self.path(&text)),
             checks: image.checks.into_iter().filter_map(|check| self.check(check, sources)).collect(),
             check_timeout,
-            user,
         }
     }
 

@@ -120,7 +120,7 @@ pub const KEYS: &[Key] = &[
         "state_dir",
         Takes::Path,
         Default("/var/lib/lifeboat"),
-        "The host's own folder: its signing key, caches, the catalog, scratch.",
+        "The host's own folder: its signing key, caches, the catalog.",
     )
     .also(&["state", "data_dir"]),
     key("vault", Takes::Named, Optional, "Where sealed backups lie, by name.").also(&["vaults", "repository"]),
@@ -202,11 +202,10 @@ pub const KEYS: &[Key] = &[
     key(
         "job.*.drill.scratch",
         Takes::Path,
-        Default("<state_dir>/scratch"),
+        Default("/var/tmp/lifeboat-scratch"),
         "Where drills restore to; emptied after each.",
     ),
     key("job.*.drill.check_timeout", Takes::Duration, Default("5m"), "How long one check may take.").also(&["timeout"]),
-    key("job.*.drill.user", Takes::Text, Default("nobody"), "The user, by name or number, whom checks run as."),
     key("job.*.drill.checks", Takes::Tables, Default("[]"), "What must be true of the restored data.").also(&["check"]),
     key("job.*.drill.checks[].source", Takes::Text, Optional, "The database that `sql` or `freshness` asks."),
     key("job.*.drill.checks[].sql", Takes::Text, Optional, "A query for one row and one column, true or non-zero."),

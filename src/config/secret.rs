@@ -120,6 +120,15 @@ impl fmt::Display for Secret {
 }
 
 impl Secret {
+    /// The file that it lies in, where it is one that a path names.
+    #[must_use]
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Env(_) | Self::Credential(_) => None,
+        }
+    }
+
     /// Reads the secret, without the line end behind it.
     ///
     /// # Errors

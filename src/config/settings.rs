@@ -23,8 +23,8 @@ use crate::error::{Code, Diagnostic};
 pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// zstd's level, if the config does not say.
 pub const DEFAULT_COMPRESSION_LEVEL: i32 = 3;
-/// Whom checks run as, if the config does not say.
-pub const DEFAULT_CHECK_USER: &str = "nobody";
+/// Where drills restore to: a folder that another uid can reach, as the state folder must not be.
+pub const DEFAULT_SCRATCH: &str = "/var/tmp/lifeboat-scratch";
 /// The state folder, if the config does not say.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/lifeboat";
 
@@ -197,8 +197,6 @@ pub struct DrillSettings {
     pub checks: Vec<CheckSettings>,
     /// How long one of them may take.
     pub check_timeout: Duration,
-    /// The user, by name or number, whom they run as.
-    pub user: String,
 }
 
 /// A check of the restored data.
@@ -346,6 +344,19 @@ impl SourceSettings {
 }
 
 impl DrillSettings {
+    /// What holds for a job whose config has no drill: a restore compared with the contents, and no further checks.
+    #[must_use]
+    pub fn without_checks() -> Self {
+        Self {
+            schedule: None,
+            identity: None,
+            trust_source: false,
+            scratch: PathBuf::from(DEFAULT_SCRATCH),
+            checks: Vec::new(),
+            check_timeout: DEFAULT_CHECK_TIMEOUT,
+        }
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "schedule": self.schedule.as_ref().map(ToString::to_string),
@@ -357,7 +368,6 @@ impl DrillSettings {
             "trust_source": self.trust_source,
             "scratch": self.scratch.to_string_lossy(),
             "check_timeout": exact_duration(self.check_timeout),
-            "user": self.user,
             "checks": self.checks.iter().map(CheckSettings::to_json).collect::<Vec<_>>(),
         })
     }

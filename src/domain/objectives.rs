@@ -1,6 +1,6 @@
 //! RPO and RTO as they were: pure functions of what a vault's records say, of a window, and of nothing else.
 //!
-//! The definitions are those of docs/MEASURES (in the design: MEASURES.md):
+//! The definitions:
 //!
 //! - *Exposure* at `t` is `t − max{ rp : counted at t }`, in time. A backup counts at `t` if it is complete and not
 //!   refuted, was available by `t` (for the *proven* figure: a drill of it had passed by `t`), and was still retained
@@ -646,7 +646,7 @@ mod tests {
             -5_i64..60,
             proptest::option::weighted(0.4, 0_i64..200),
             prop_oneof![8 => Just(Standing::Counts), 1 => Just(Standing::Partial), 1 => Just(Standing::Refuted)],
-            proptest::option::weighted(0.5, 0_i64..100),
+            proptest::option::weighted(0.5, -20_i64..100),
         )
             .prop_map(|(rp, took, kept, standing, proven)| Point {
                 retained_until: kept.map(|kept| at(rp + took + kept)),

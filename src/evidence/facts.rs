@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use crate::catalog::{BackupRow, DrillRow, RunRow, Verdict, verdict};
-use crate::domain::ids::{BackupId, JobName, VaultId};
+use crate::domain::ids::{JobName, VaultId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{Attempt, Objectives, Point, Restore, Standing, json_seconds};
 use crate::domain::record::DrillOutcome;

@@ -28,7 +28,7 @@ pub fn job_facts(
 ) -> Result<JobFacts> {
     let catalog = &host.home()?.catalog;
     let zone = settings.timezone;
-    let gap = |schedule: &Schedule| schedule.largest_gap(zone, now).map(|gap| gap.duration());
+    let gap = |schedule: &Schedule| schedule.largest_gap(zone, now).map(|gap| gap.gap);
     let drill_schedule = job.drill.as_ref().and_then(|drill| drill.schedule.as_ref());
     let drill = match (&job.drill, drill_schedule) {
         (None, _) => DrillPlan::None,

@@ -4,6 +4,7 @@
 //!
 //! Nothing here reads a clock, a vault or a terminal.
 
+pub mod deviations;
 pub mod facts;
 pub mod gather;
 pub mod markdown;

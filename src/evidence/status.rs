@@ -16,6 +16,8 @@ use crate::domain::objectives::{
 use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
 use crate::domain::record::{DrillOutcome, RunOutcome};
 
+/// The shape of the document.
+pub const SCHEMA_VERSION: u32 = 1;
 /// The worst figures of a status are over this long.
 pub const RPO_WINDOW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The RTO figures of a status are over this many drills.
@@ -28,7 +30,7 @@ pub const DRILL_STALE_AFTER: Duration = Duration::from_secs(35 * 24 * 60 * 60);
 /// The `status` document.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Status {
-    /// The document's shape: 1.
+    /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
     /// One for each job, in the order of the config.
     pub jobs: Vec<JobStatus>,
@@ -143,6 +145,12 @@ pub struct LastDrill {
     pub error_code: Option<String>,
 }
 
+/// The status of jobs at `now`, in the order given.
+#[must_use]
+pub fn status(jobs: &[JobFacts], now: DateTime<Utc>) -> Status {
+    Status { schema_version: SCHEMA_VERSION, jobs: jobs.iter().map(|facts| job_status(facts, now)).collect() }
+}
+
 /// The status of one job at `now`.
 #[must_use]
 pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
@@ -183,8 +191,8 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
         findings.add(
             State::Warning,
             format!(
-                "this host holds an identity that opens its own backups: move the identity of [job.{}.drill] to the \
-                 host that drills",
+                "this host holds an identity that opens its own backups: move it to the host that drills (`identity` in \
+                 [job.{}.drill])",
                 facts.job
             ),
         );
@@ -464,7 +472,7 @@ mod tests {
 
     #[test]
     fn the_document_is_that_of_the_contract() {
-        let document = Status { schema_version: 1, jobs: vec![job_status(&healthy(), now())] };
+        let document = status(&[healthy()], now());
         insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
         let mut nothing = healthy();
         nothing.backups.clear();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 
-use super::status::{JobStatus, RPO_RISK_PER_CENT, State, Status, ago, human_exposure};
+use super::status::{JobStatus, RPO_RISK_PER_CENT, State, Status, ago};
 use crate::domain::objectives::{Exposure, Restore, json_seconds};
 use crate::domain::quantity::{exact_duration, human_duration};
 
@@ -181,22 +181,12 @@ fn one_line(text: &str) -> String {
         .collect()
 }
 
-/// The exposure figures of a job in a sentence, for the end of a `backup` or `demo`.
-#[must_use]
-pub fn exposure_sentence(job: &JobStatus) -> String {
-    format!(
-        "a loss now would cost {} of data ({} if only what a drill has proven counts)",
-        human_exposure(job.rpo.now),
-        human_exposure(job.rpo.proven_now)
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::evidence::facts::{JobFacts, Promise};
     use crate::evidence::samples::*;
-    use crate::evidence::status::job_status;
+    use crate::evidence::status::status;
 
     fn three_jobs() -> Status {
         let mut files = healthy();
@@ -214,8 +204,7 @@ mod tests {
             drills: vec![],
             ..fresh
         };
-        let jobs = [healthy(), files, fresh].iter().map(|facts| job_status(facts, now())).collect();
-        Status { schema_version: 1, jobs }
+        status(&[healthy(), files, fresh], now())
     }
 
     #[test]

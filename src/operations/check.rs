@@ -18,11 +18,13 @@ use crate::domain::manifest::Manifest;
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
-use crate::vault::layout::{self, Key};
-use crate::vault::reader::{MAX_OBJECT_BYTES, Reader, fetch_list};
+use crate::vault::layout::{Key, LISTS, OBJECTS};
+use crate::vault::survey::{Fault, Problem};
+use crate::vault::lists::read_list;
+use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
 
 use super::host::Host;
-use super::vaults::OpenVault;
+use super::vaults::{OpenVault, manifests};
 
 /// Something wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,7 +80,8 @@ struct Named {
     by: BTreeSet<usize>,
 }
 
-/// Checks the backups of `jobs`, or of all jobs where that is empty.
+/// Checks the backups of `jobs`, or of all jobs where that is empty. `known` are the jobs that this host has in its
+/// config: for these it notices if the newest backup is gone.
 ///
 /// # Errors
 /// When the vault cannot be read at all. Damage is no error here: it is in the report.
@@ -86,6 +89,7 @@ pub fn check(
     host: &Host,
     vault: &OpenVault,
     jobs: &[JobName],
+    known: &[JobName],
     depth: &Depth<'_>,
     progress: &dyn Progress,
 ) -> Result<CheckReport> {
@@ -96,13 +100,16 @@ pub fn check(
     let survey = vault.survey(host, only)?;
     let mut report = CheckReport::default();
     for problem in &survey.problems {
-        report.damaged.push(Damage { object: problem.key(), reason: problem.to_string(), backups: problem.backups() });
+        report.damaged.push(Damage { object: problem.key.clone(), reason: problem.fault.to_string(), backups: spoilt(problem) });
     }
-    vault.hidden_newest(host, &survey, &mut |key, reason| {
-        report.damaged.push(Damage { object: key, reason, backups: Vec::new() });
-    })?;
+    let looked_at = if jobs.is_empty() { known } else { jobs };
+    for (job, there, seen) in vault.hidden_newest(host, &survey, looked_at)? {
+        let object = format!("backups/{job}/");
+        let reason = format!("this host saw backup number {seen} of the job once, and the newest there is number {there}");
+        report.damaged.push(Damage { object, reason, backups: Vec::new() });
+    }
     let manifests: Vec<Manifest> =
-        survey.into_manifests().into_iter().filter(|m| jobs.is_empty() || jobs.contains(&m.job)).collect();
+        manifests(survey).into_iter().filter(|m| jobs.is_empty() || jobs.contains(&m.job)).collect();
     report.backups = manifests.len() as u64;
 
     let storage = &*vault.storage;
@@ -121,7 +128,7 @@ pub fn check(
     let ids = |by: &BTreeSet<usize>| by.iter().map(|&index| manifests[index].id.clone()).collect::<Vec<_>>();
     for (list, by) in &lists {
         report.objects += 1;
-        match host.runtime.block_on(fetch_list(storage, list)) {
+        match host.runtime.block_on(read_list(storage, *list)) {
             Ok(lines) => {
                 for line in lines {
                     let named = objects.entry(line.object).or_default();
@@ -130,7 +137,7 @@ pub fn check(
                 }
             }
             Err(error) => report.damaged.push(Damage {
-                object: layout::list_key(list),
+                object: Key::List(*list).to_string(),
                 reason: plain_reason(&error),
                 backups: ids(by),
             }),
@@ -143,7 +150,7 @@ pub fn check(
     let bytes = Mutex::new(0_u64);
     in_parallel(host.workers, work.len(), &|index| {
         let (object, named) = work[index];
-        match hash_object(host, storage, &layout::object_key(object)) {
+        match hash_object(host, storage, &Key::Object(*object).to_string()) {
             Ok((hash, size)) => {
                 *bytes.lock().unwrap_or_else(PoisonError::into_inner) += size;
                 progress.advance(size);
@@ -172,7 +179,7 @@ pub fn check(
     findings.sort();
     for (object, reason) in findings {
         let by = &objects[&object].by;
-        report.damaged.push(Damage { object: layout::object_key(&object), reason, backups: ids(by) });
+        report.damaged.push(Damage { object: Key::Object(object).to_string(), reason, backups: ids(by) });
     }
 
     if jobs.is_empty() {
@@ -184,6 +191,14 @@ pub fn check(
     Ok(report)
 }
 
+/// The backup that a problem spoils, by the key it lies under.
+fn spoilt(problem: &Problem) -> Vec<BackupId> {
+    match (&problem.fault, Key::parse(&problem.key)) {
+        (Fault::Untrusted(_), Key::Manifest(name)) => vec![name.id],
+        _ => Vec::new(),
+    }
+}
+
 /// Objects and lists that nothing names: only told when all jobs are looked at.
 fn find_strays(
     host: &Host,
@@ -193,7 +208,7 @@ fn find_strays(
     report: &mut CheckReport,
 ) -> Result<()> {
     let mut strays = Vec::new();
-    for prefix in [layout::OBJECTS, layout::LISTS] {
+    for prefix in [OBJECTS, LISTS] {
         host.runtime.block_on(storage.list(prefix, &mut |listed| {
             let named = match Key::parse(&listed.key) {
                 Key::Object(object) => objects.contains_key(&object),
@@ -274,7 +289,7 @@ fn read_data(
             progress.end();
             report.opened += segments.len() as u64;
             for (object, reason) in findings.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                add_damage(report, layout::object_key(&object), reason, &manifest.id);
+                add_damage(report, Key::Object(object).to_string(), reason, &manifest.id);
             }
         }
     }

@@ -117,7 +117,7 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<F
     };
     for problem in &survey.problems {
         let hint = Some(format!("lifeboat check {}", job.name));
-        findings.push(Finding::problem(&about, problem.to_string(), hint));
+        findings.push(Finding::problem(&about, format!("{}: {}", problem.key, problem.fault), hint));
     }
     let all = manifests(survey);
     let newest = all.iter().rev().find(|manifest| manifest.completeness == Completeness::Complete);

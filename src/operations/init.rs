@@ -18,7 +18,7 @@ use crate::storage::local::Local;
 use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::keys::SigningKey;
 use crate::vault::layout::Key;
-use crate::vault::readme::readme;
+use crate::vault::readme::write_readme;
 use crate::vault::trust::{HostEntry, JobPattern, TrustDocument, exists, read_trust, write_trust};
 
 use super::host::Host;
@@ -143,8 +143,7 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
     state.pin_trust(&settings.name, &lines)?;
     let document = TrustDocument::first(id.clone(), now, vec![entry]);
     host.runtime.block_on(async {
-        storage.put(&Key::Readme.to_string(), readme().into()).await?;
-        storage.sync().await?;
+        write_readme(&*storage).await?;
         write_trust(&*storage, &key, &document).await
     })?;
     made.push(Made { what: "vault", path: path.clone(), new: true });

@@ -17,8 +17,10 @@ use crate::domain::ids::SourceName;
 use crate::domain::manifest::{Manifest, SourceEntry};
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
-use crate::sources::unpack::{Large, UnpackOptions, Unpacker};
+use crate::sources::unpack::{Large, UnpackOptions, Unpacked, Unpacker};
 use crate::vault::reader::{Located, Plan, Reader};
+
+use super::host::Host;
 
 /// Tasks that may wait, for each worker.
 const TASKS_PER_WORKER: usize = 4;
@@ -47,8 +49,12 @@ pub struct RestoredSource {
     pub members: u64,
     /// Bytes of file content.
     pub bytes: u64,
-    /// Members whose owner could not be set, because this user is not root.
-    pub owners_not_set: u64,
+    /// Members that belong to this user now, because only root can give files away.
+    pub owners_kept: u64,
+    /// Extended attributes that only root could set.
+    pub attributes_left_out: u64,
+    /// Device nodes that only root could make.
+    pub devices_left_out: u64,
 }
 
 /// Restores.
@@ -56,10 +62,10 @@ pub struct RestoredSource {
 /// # Errors
 /// [`Code::TargetNotEmpty`], [`Code::NotFound`], [`Code::NoIdentity`], damage, or a disk that refuses.
 pub fn restore(
+    host: &Host,
     reader: &Reader,
     manifest: &Manifest,
     request: &Request<'_>,
-    workers: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<RestoredSource>> {
     let sources = chosen_sources(manifest, request.source)?;
@@ -76,16 +82,18 @@ pub fn restore(
         progress.begin(&stage, request.paths.is_empty().then_some(source.logical_bytes));
         let options = UnpackOptions { owners: rustix::process::geteuid().is_root(), overwrite: request.overwrite };
         let unpacker = Unpacker::create(&request.target.join(source.name.as_str()), options)?;
-        let unpacked = unpack_source(reader, plan, &unpacker, &selection, workers, progress);
+        let unpacked = unpack_source(host, reader, plan, &unpacker, &selection, progress);
         progress.end();
-        unpacked.map_err(|e| e.context(format!("source {}", source.name)))?;
+        let unpacked = unpacked.map_err(|e| e.context(format!("source {}", source.name)))?;
         let summary = unpacker.finish()?;
         restored.push(RestoredSource {
             name: source.name.clone(),
             kind: source.kind.clone(),
-            members: summary.members,
-            bytes: summary.bytes,
-            owners_not_set: summary.owners_not_set,
+            members: unpacked.members,
+            bytes: unpacked.bytes,
+            owners_kept: summary.owners_kept,
+            attributes_left_out: summary.attributes_left_out,
+            devices_left_out: summary.devices_left_out,
         });
     }
     if restored.iter().all(|source| source.members == 0) && !request.paths.is_empty() {
@@ -100,10 +108,10 @@ pub fn restore(
 /// # Errors
 /// As for a restore; and when `out` refuses.
 pub fn cat(
+    host: &Host,
     reader: &Reader,
     manifest: &Manifest,
     source: &SourceName,
-    workers: usize,
     out: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<()> {
@@ -118,7 +126,7 @@ pub fn cat(
             let mut waiting = VecDeque::new();
             let mut at_end = false;
             loop {
-                while !at_end && waiting.len() < workers * 2 {
+                while !at_end && waiting.len() < host.workers * 2 {
                     if pending.is_empty() {
                         match plan.next_piece()? {
                             Some(piece) => pending.extend(piece.segments),
@@ -243,56 +251,68 @@ enum Task {
 /// # Errors
 /// The first of any worker; the others stop then.
 pub fn unpack_source(
+    host: &Host,
     reader: &Reader,
     mut plan: Plan,
     unpacker: &Unpacker,
     selection: &Selection,
-    workers: usize,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<Unpacked> {
     let id_key = plan.id_key();
+    let total = Mutex::new(Unpacked::default());
     let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let (sender, receiver) = sync_channel(workers * TASKS_PER_WORKER);
+    let (sender, receiver) = sync_channel(host.workers * TASKS_PER_WORKER);
     let receiver = Mutex::new(receiver);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..host.workers {
             scope.spawn(|| {
                 while let Some(task) = next(&receiver) {
                     if lock(&failure).is_some() {
                         // The channel is emptied, so that the feeder is not left waiting.
                         continue;
                     }
-                    if let Err(error) = carry_out(task, reader, &id_key, unpacker, selection, progress) {
-                        lock(&failure).get_or_insert(error);
+                    match carry_out(task, reader, &id_key, unpacker, selection, progress) {
+                        Ok(unpacked) => add(&total, unpacked),
+                        Err(error) => drop(lock(&failure).get_or_insert(error)),
                     }
                 }
             });
         }
-        let fed = feed(reader, &mut plan, unpacker, selection, &sender, &failure);
-        if let Err(error) = fed {
-            lock(&failure).get_or_insert(error);
+        let fed = feed(host, reader, &mut plan, unpacker, selection, &sender, &failure);
+        match fed {
+            Ok(unpacked) => add(&total, unpacked),
+            Err(error) => drop(lock(&failure).get_or_insert(error)),
         }
         drop(sender);
     });
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None => Ok(()),
+        None => Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner)),
     }
 }
 
+fn add(total: &Mutex<Unpacked>, more: Unpacked) {
+    let mut total = lock(total);
+    total.members += more.members;
+    total.bytes += more.bytes;
+}
+
 fn feed(
+    host: &Host,
     reader: &Reader,
     plan: &mut Plan,
     unpacker: &Unpacker,
     selection: &Selection,
     tasks: &SyncSender<Task>,
     failure: &Mutex<Option<Error>>,
-) -> Result<()> {
+) -> Result<Unpacked> {
     let id_key = plan.id_key();
+    let mut unpacked = Unpacked::default();
     let closed = |_| Error::new(Code::Internal, "the restoring threads are gone");
     while let Some(piece) = plan.next_piece()? {
+        host.check_interrupted()?;
         if lock(failure).is_some() {
-            return Ok(());
+            break;
         }
         if !piece.members.iter().any(|member| selection.wants(&member.path.0)) {
             continue;
@@ -305,6 +325,8 @@ fn feed(
         }
         let header = reader.segment(&first, &id_key)?;
         let Some(large) = unpacker.begin_large(&header, &|path| selection.wants(path))? else { continue };
+        unpacked.members += 1;
+        unpacked.bytes += large.member().size_bytes;
         let large = Arc::new(large);
         let mut offset = 0;
         for segment in segments {
@@ -314,7 +336,7 @@ fn feed(
         }
         finish_if_last(large)?;
     }
-    Ok(())
+    Ok(unpacked)
 }
 
 fn carry_out(
@@ -324,21 +346,22 @@ fn carry_out(
     unpacker: &Unpacker,
     selection: &Selection,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<Unpacked> {
     match task {
         Task::Whole(segment) => {
             let plain = reader.segment(&segment, id_key)?;
-            unpacker.unpack(&plain, &|path| selection.wants(path))?;
+            let unpacked = unpacker.unpack(&plain, &|path| selection.wants(path))?;
             progress.advance(plain.len() as u64);
+            Ok(unpacked)
         }
         Task::Data { large, segment, offset } => {
             let plain = reader.segment(&segment, id_key)?;
             large.write_at(offset, &plain)?;
             progress.advance(plain.len() as u64);
             finish_if_last(large)?;
+            Ok(Unpacked::default())
         }
     }
-    Ok(())
 }
 
 /// Whoever holds a large file last sets its times and modes.

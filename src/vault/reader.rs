@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
 use crate::domain::contents::{Facts, Line, Member, Note, PieceSegment};
@@ -17,14 +16,12 @@ use crate::storage::Storage;
 
 use super::VaultError;
 use super::layout::Key;
-use super::lists::{self, ListedSegment};
+use super::lists::{ListedSegment, read_list};
 
 /// The version of the contents that this program reads.
 const CONTENTS_VERSION: u32 = 1;
 /// No stored object is larger than the largest segment, incompressible, with its age header.
 pub const MAX_OBJECT_BYTES: u64 = MAX_PLAIN_BYTES as u64 + 1024 * 1024;
-/// A list of the most lines there may be, not compressed, is smaller than this.
-const MAX_LIST_BYTES: u64 = 1024 * 1024;
 
 /// Fetches and opens. May be shared between threads; its calls block the calling one.
 #[derive(Debug, Clone)]
@@ -122,19 +119,6 @@ impl Reader {
     fn fetch(&self, object: &ObjectId) -> Result<Bytes, VaultError> {
         Ok(self.runtime.block_on(self.storage.get(&Key::Object(*object).to_string(), MAX_OBJECT_BYTES))?)
     }
-}
-
-/// Fetches a list and compares it with its name.
-///
-/// # Errors
-/// When it is missing, or not what its name says.
-pub async fn fetch_list(storage: &dyn Storage, list: &ObjectId) -> Result<Vec<ListedSegment>, VaultError> {
-    let bytes = storage.get(&Key::List(*list).to_string(), MAX_LIST_BYTES).await?;
-    if Sha256::digest(&bytes).as_slice() != list.0 {
-        let found = ObjectId(Sha256::digest(&bytes).into());
-        return Err(VaultError::HashDiffers { key: Key::List(*list).to_string(), found });
-    }
-    lists::decode(&bytes).map_err(|reason| VaultError::ListMalformed { key: Key::List(*list).to_string(), reason })
 }
 
 /// Says which object it was.
@@ -247,7 +231,7 @@ impl Plan {
     fn next_list_line(&mut self) -> Result<ListedSegment, VaultError> {
         while self.lines.is_empty() {
             let list = self.lists.pop_front().ok_or_else(|| self.broken("they name more segments than the lists"))?;
-            self.lines = self.reader.runtime.block_on(fetch_list(&*self.reader.storage, &list))?.into();
+            self.lines = self.reader.runtime.block_on(read_list(&*self.reader.storage, list))?.into();
         }
         self.lines.pop_front().ok_or_else(|| self.broken("they name more segments than the lists"))
     }

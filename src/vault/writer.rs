@@ -119,10 +119,7 @@ impl SegmentStore {
     /// # Errors
     /// When an upload failed.
     fn store_list(&self, lines: &[SegmentRef]) -> Result<ObjectId, VaultError> {
-        let lines: Vec<ListedSegment> = lines
-            .iter()
-            .map(|line| ListedSegment { object: line.object, stored_bytes: line.stored_bytes, id: line.id })
-            .collect();
+        let lines: Vec<ListedSegment> = lines.iter().map(ListedSegment::from).collect();
         let (list, bytes) = lists::encode(&lines);
         self.upload(Key::List(list).to_string(), bytes)?;
         Ok(list)

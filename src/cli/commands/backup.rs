@@ -99,7 +99,7 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         let config = session.settings.without_secrets(&job.name);
         let report = match &vaults[&job.vault] {
             Ok(vault) => backup::backup(&session.host, vault, job, config, &progress),
-            Err(error) => Err(error.copy()),
+            Err(error) => Err(error.clone()),
         };
         let report = report.unwrap_or_else(|error| backup::not_started(error));
         exit = exit.worse(exit_of(&report));

@@ -33,7 +33,7 @@ pub(in super::super) fn config(session: &Session, command: &ConfigCommand) -> Re
                 print_json(&schema::schema_json());
             } else {
                 let head = ["KEY", "TAKES", "NEEDED", "MEANING"].map(str::to_owned).to_vec();
-                let rows: Vec<Vec<String>> = std::iter::once(head).chain(schema::rows()).collect();
+                let rows: Vec<Vec<String>> = std::iter::once(head).chain(schema::KEYS.iter().map(schema_row)).collect();
                 print(&columns(&rows));
             }
             Ok(Exit::DONE)
@@ -76,6 +76,16 @@ fn severity(finding: &Finding) -> &'static str {
         Severity::Warning => "warning",
         Severity::Note => "note",
     }
+}
+
+fn schema_row(key: &schema::Key) -> Vec<String> {
+    let need = match key.need {
+        schema::Need::Required => "required".to_owned(),
+        schema::Need::Optional => "optional".to_owned(),
+        schema::Need::Default(value) => format!("default {value}"),
+    };
+    let only = key.only.map(|kind| format!(" (kind {kind} only)")).unwrap_or_default();
+    vec![key.path.to_owned(), key.takes.described().to_owned(), need, format!("{}{only}", key.meaning)]
 }
 
 /// Prints a finding.

@@ -45,7 +45,7 @@ pub(in super::super) fn list(session: Session, args: &ListArgs) -> Result<Exit> 
     };
     let survey = reading.vault.survey(&reading.host, job.as_ref())?;
     for problem in &survey.problems {
-        say(&format!("warning: {problem}"));
+        say(&format!("warning: {}: {}", problem.key, problem.fault));
         say(" hint: `lifeboat check` says what is damaged and which backups it touches");
     }
     let all = manifests(survey);

@@ -66,8 +66,14 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
                 source.members,
                 human_bytes(source.bytes),
             ));
-            if source.owners_not_set > 0 {
-                say(&format!("  {} members belong to you now: only root can give them their owners back", source.owners_not_set));
+            for (count, what) in [
+                (source.owners_kept, "members belong to you now: only root can give them their owners back"),
+                (source.attributes_left_out, "extended attributes were left out: only root can set them"),
+                (source.devices_left_out, "device nodes were left out: only root can make them"),
+            ] {
+                if count > 0 {
+                    say(&format!("  {count} {what}"));
+                }
             }
         }
         say(&format!("done in {}", human_seconds(duration_seconds)));

@@ -15,7 +15,7 @@ use rand::RngExt;
 
 use crate::config::{JobSettings, SourceKind, SourceSettings};
 use crate::domain::contents::{Note, NoteClass};
-use crate::domain::ids::{BackupId, ManifestHash, ObjectId, SourceName};
+use crate::domain::ids::{BackupId, ObjectId, SourceName};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
 use crate::domain::record::{RecordBody, RunOutcome, RunRecord};
 use crate::error::{Code, Error, Result};
@@ -23,13 +23,13 @@ use crate::observe::Progress;
 use crate::seal::{Sealer, SourceKeys, recipient_set};
 use crate::sources::Source;
 use crate::sources::files::{FilesOptions, FilesSource};
-use crate::sources::memory::MemoryHead;
+use crate::sources::memory::{MemoryHead, WrittenMemory};
 use crate::sources::sqlite::SqliteSource;
-use crate::vault::manifests;
+use crate::vault::manifests::{commit_manifest, sign_manifest};
 use crate::vault::writer::absent;
 
 use super::host::Host;
-use super::vaults::OpenVault;
+use super::vaults::{OpenVault, manifests};
 use super::{TOOL, records};
 
 /// Paths named one by one in what a run has to say; the rest is counted.
@@ -99,21 +99,13 @@ pub fn backup(
 ) -> Result<RunReport> {
     let started = host.clock.now();
     let stopwatch = host.clock.monotonic();
-    let _lock = host.state.lock(&settings.name, "backup", started)?;
+    let _lock = host.home()?.state.lock(&settings.name, "backup", started)?;
     let job = Job { settings, config };
     let result = run(host, vault, &job, started, progress);
     let duration_seconds = (host.clock.monotonic() - stopwatch).as_secs_f64();
     let mut report = match result {
         Ok(committed) => committed.into_report(),
-        Err(error) => RunReport {
-            outcome: RunOutcome::Failed,
-            manifest: None,
-            errors: vec![error.to_string()],
-            failure: Some(error),
-            remarks: Vec::new(),
-            unread_segments: 0,
-            duration_seconds: 0.0,
-        },
+        Err(error) => not_started(error),
     };
     report.duration_seconds = duration_seconds;
     if let Err(error) = records::write(host, vault, &settings.name, run_record(&report, started, host.clock.now()), None) {
@@ -122,6 +114,20 @@ pub fn backup(
         report.errors.push(what);
     }
     Ok(report)
+}
+
+/// The report of a run that came to nothing.
+#[must_use]
+pub fn not_started(error: Error) -> RunReport {
+    RunReport {
+        outcome: RunOutcome::Failed,
+        manifest: None,
+        errors: vec![error.to_string()],
+        failure: Some(error),
+        remarks: Vec::new(),
+        unread_segments: 0,
+        duration_seconds: 0.0,
+    }
 }
 
 fn run_record(report: &RunReport, started: DateTime<Utc>, finished: DateTime<Utc>) -> RecordBody {
@@ -177,18 +183,17 @@ fn run(host: &Host, vault: &OpenVault, job: &Job<'_>, started: DateTime<Utc>, pr
     vault.must_let_write(host, &job.settings.name, started)?;
     let survey = vault.survey(host, Some(&job.settings.name))?;
     for problem in &survey.problems {
-        progress.warn(&format!("{problem}; `lifeboat check {}` says more", job.settings.name));
+        progress.warn(&format!("{}: {}; `lifeboat check {}` says more", problem.key, problem.fault, job.settings.name));
     }
-    let previous = survey.newest(&job.settings.name).map(|(manifest, hash)| (manifest.sequence, hash));
-    let seen = host.highest_seen(&vault.id, &job.settings.name)?;
+    let last = vault.last_of(host, &survey, &job.settings.name)?;
     let run = Run {
         host,
         vault,
         progress,
         recipient_set: recipient_set(&vault.settings.recipients),
-        earlier: survey.into_manifests(),
+        earlier: manifests(survey),
     };
-    let secret = host.state.host_secret()?;
+    let secret = host.home()?.state.host_secret()?;
     let mut stored = Vec::new();
     for settings in &job.settings.sources {
         let keys = secret.for_source(&vault.id, &job.settings.name, &settings.name);
@@ -208,10 +213,6 @@ fn run(host: &Host, vault: &OpenVault, job: &Job<'_>, started: DateTime<Utc>, pr
 
     let partial = stored.iter().flat_map(|s| &s.notes).any(|note| note.class == NoteClass::Unreadable);
     let recovery_point = stored.iter().map(|s| s.entry.recovery_point).min().unwrap_or(started);
-    let (sequence, previous): (u64, Option<ManifestHash>) = match previous {
-        Some((sequence, hash)) => (sequence.max(seen.unwrap_or(0)) + 1, Some(hash)),
-        None => (seen.unwrap_or(0) + 1, None),
-    };
     let mut recipients = vault.settings.recipients.clone();
     recipients.sort_unstable();
     recipients.dedup();
@@ -221,7 +222,7 @@ fn run(host: &Host, vault: &OpenVault, job: &Job<'_>, started: DateTime<Utc>, pr
         vault: vault.id.clone(),
         job: job.settings.name.clone(),
         id: BackupId::from_random(rand::rng().random()),
-        sequence,
+        sequence: last.map_or(1, |(sequence, _)| sequence + 1),
         completeness: if partial { Completeness::Partial } else { Completeness::Complete },
         host: vault.host_name(host)?,
         tool: TOOL.to_owned(),
@@ -230,10 +231,11 @@ fn run(host: &Host, vault: &OpenVault, job: &Job<'_>, started: DateTime<Utc>, pr
         recovery_point,
         recipient_set: run.recipient_set.clone(),
         recipients,
-        previous,
+        previous: last.map(|(_, hash)| hash),
         sources: stored.iter().map(|s| s.entry.clone()).collect(),
     };
-    let hash = host.runtime.block_on(manifests::commit(&*vault.storage, &host.key()?, &manifest))?;
+    let signed = sign_manifest(&manifest, &host.key()?);
+    host.runtime.block_on(commit_manifest(&*vault.storage, &signed))?;
 
     // From here on the backup exists. What follows is this host's memory of it, and may be lost.
     let mut notes = Vec::new();
@@ -244,14 +246,15 @@ fn run(host: &Host, vault: &OpenVault, job: &Job<'_>, started: DateTime<Utc>, pr
         let head = MemoryHead {
             backup: manifest.id.clone(),
             recipient_set: run.recipient_set.clone(),
+            id_key_hash: source.id_key_hash,
             contents: source.contents,
         };
         // A partial backup is never a base, so nothing is remembered of it.
-        if !partial && let Err(error) = source.memory.finish(head) {
+        if !partial && let Err(error) = source.memory.finish(&head).and_then(WrittenMemory::commit) {
             progress.warn(&format!("the next run will read every file again: {error}"));
         }
     }
-    if let Err(error) = host.remember_backup(&manifest, &hash) {
+    if let Err(error) = host.runtime.block_on(host.home()?.catalog.record_backup(&manifest, signed.hash)) {
         progress.warn(&format!("the catalog does not know of this backup yet: {error}; `lifeboat catalog rebuild` mends it"));
     }
     Ok(Committed { manifest, notes, unread_segments })

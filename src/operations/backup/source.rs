@@ -9,11 +9,10 @@ use crate::domain::ids::{KeyedId, ObjectId};
 use crate::domain::manifest::{Manifest, SourceEntry};
 use crate::domain::segment::SegmentRef;
 use crate::error::Result;
-use crate::observe::Progress;
 use crate::seal::{Sealer, SourceKeys};
-use crate::sources::memory::{Memory, MemoryHead, MemoryWriter};
+use crate::sources::memory::{Memory, MemoryWriter};
 use crate::sources::Source;
-use crate::vault::reader::fetch_list;
+use crate::vault::lists::read_list;
 use crate::vault::writer::{ContentsWriter, ListWriter, SegmentStore, absent};
 
 use super::pipeline::{self, SealingLine};
@@ -31,7 +30,9 @@ pub(super) struct StoredSource {
     pub memory: MemoryWriter,
     /// What stands at the memory's head.
     pub contents: Vec<SegmentRef>,
-    /// Segments that were named again unread, and those in all.
+    /// Which key the ids were made with.
+    pub id_key_hash: [u8; 32],
+    /// Segments that were named again unread.
     pub unread_segments: u64,
 }
 
@@ -44,9 +45,10 @@ pub(super) fn store(
     keys: &SourceKeys,
 ) -> Result<StoredSource> {
     let base = run.base(&settings.name);
-    let memory_path = run.host.state.memory(&run.vault.id, &job.settings.name, &settings.name)?;
+    let memory_path = run.host.home()?.state.memory(&run.vault.id, &job.settings.name, &settings.name)?;
     let memory = Memory::open(&memory_path).filter(|memory| {
         base.is_some_and(|base| memory.head().backup == base.id && memory.head().recipient_set == run.recipient_set)
+            && memory.head().id_key_hash == *blake3::hash(&keys.id_key).as_bytes()
     });
     let known = match base {
         Some(base) => may_be_named(run, base, settings, memory.as_ref())?,
@@ -66,12 +68,17 @@ pub(super) fn store(
         workers: run.host.workers,
         progress: run.progress,
     };
-    let piped = pipeline::run(&mut *snapshot, &line, &mut |done| collected.add(done));
+    let piped = pipeline::run(&mut *snapshot, &line, &mut |done| {
+        run.host.check_interrupted()?;
+        collected.add(done)
+    });
     run.progress.end();
     piped?;
     let finished = snapshot.finish()?;
     collected.notes.extend(finished.notes);
-    collected.finish(finished.facts, recovery_point, source.kind(), settings)
+    let mut stored = collected.finish(finished.facts, recovery_point, source.kind(), settings)?;
+    stored.id_key_hash = *blake3::hash(&keys.id_key).as_bytes();
+    Ok(stored)
 }
 
 /// What the base stored of this source and the vault still has: these objects may be named again.
@@ -84,7 +91,7 @@ fn may_be_named(
     let Some(entry) = base.sources.iter().find(|source| source.name == settings.name) else { return Ok(Vec::new()) };
     let mut known = Vec::new();
     for list in &entry.lists {
-        match run.host.runtime.block_on(fetch_list(&*run.vault.storage, list)) {
+        match run.host.runtime.block_on(read_list(&*run.vault.storage, *list)) {
             Ok(lines) => known.extend(lines.iter().map(|line| (line.id, line.object, line.stored_bytes))),
             // What a lost list named is sealed again; `check` is who reports the loss.
             Err(error) => run.progress.warn(&format!("a list of the last backup cannot be reused: {error}")),
@@ -110,7 +117,6 @@ struct Collected<'a> {
     members: u64,
     unread_segments: u64,
     new_segments: u64,
-    progress: &'a dyn Progress,
 }
 
 impl<'a> Collected<'a> {
@@ -128,7 +134,7 @@ impl<'a> Collected<'a> {
         Line::Head {
             version: 1,
             source: settings.name.clone(),
-            kind: settings.kind.as_str().to_owned(),
+            kind: settings.kind.name().to_owned(),
             id_key: hex::encode(keys.id_key),
             config: job.config.clone(),
         }
@@ -146,7 +152,6 @@ impl<'a> Collected<'a> {
             members: 0,
             unread_segments: 0,
             new_segments: 0,
-            progress: run.progress,
         })
     }
 
@@ -221,6 +226,7 @@ impl<'a> Collected<'a> {
             named: self.named,
             memory: self.memory,
             contents,
+            id_key_hash: [0; 32],
             unread_segments: self.unread_segments,
         })
     }

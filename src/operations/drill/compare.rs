@@ -43,7 +43,7 @@ pub(super) fn source(
         return Err(failure);
     }
     let comparison = comparison?;
-    let differing = comparison.differing;
+    let differing = comparison.total_differences;
     let mut errors: Vec<String> = comparison
         .differences
         .iter()

@@ -25,13 +25,14 @@ use crate::scratch::checks::{Around, RestoredSource, UserCheck, prepare, run_che
 use crate::scratch::confine::{Confinement, Trust, hand_over};
 use crate::scratch::folder::{Scratch, remove_leftovers};
 use crate::sources::unpack::{UnpackOptions, Unpacker};
-use crate::vault::layout;
-use crate::vault::reader::{Reader, fetch_list};
+use crate::vault::layout::Key;
+use crate::vault::lists::read_list;
+use crate::vault::reader::Reader;
 
 use super::host::Host;
 use super::records;
 use super::restore::{Selection, unpack_source};
-use super::vaults::OpenVault;
+use super::vaults::{OpenVault, manifests};
 
 /// Room that scratch must have beyond the backup's own bytes: folders, links, file systems' rounding.
 const SCRATCH_HEADROOM: u64 = 64 * 1024 * 1024;
@@ -120,7 +121,6 @@ pub fn drill(
         restored_bytes: 0,
         refutes: false,
         kept: None,
-        restored_in_seconds: None,
     };
     match leftovers {
         Ok(paths) => run.remarks.extend(paths.iter().map(|p| format!("removed {}, left by a drill that was killed", p.display()))),
@@ -175,7 +175,7 @@ pub fn drill(
     }
     let details = serde_json::json!({ "checks": report.checks, "errors": report.errors });
     if let Err(error) =
-        records::write_as(host, vault, &job.name, &id, RecordBody::Drill(report.record.clone()), Some(details))
+        records::write_as(host, vault, &job.name, &id, RecordBody::Drill(report.record.clone()), Some(&details))
     {
         let what = format!("the drill could not be recorded in the vault: {error}");
         progress.warn(&what);
@@ -233,7 +233,6 @@ struct DrillRun<'a> {
     restored_bytes: u64,
     refutes: bool,
     kept: Option<PathBuf>,
-    restored_in_seconds: Option<f64>,
 }
 
 impl DrillRun<'_> {
@@ -242,9 +241,9 @@ impl DrillRun<'_> {
         let reader = reader.as_ref().map_err(|e| Error::new(e.code(), e.to_string()))?;
         let survey = self.vault.survey(self.host, Some(&self.job.name))?;
         for problem in &survey.problems {
-            self.remarks.push(format!("{problem}; `lifeboat check {}` says more", self.job.name));
+            self.remarks.push(format!("{}: {}; `lifeboat check {}` says more", problem.key, problem.fault, self.job.name));
         }
-        let manifests = survey.into_manifests();
+        let manifests = manifests(survey);
         self.rpo = manifests
             .iter()
             .filter(|m| m.completeness == Completeness::Complete && m.committed <= self.started)
@@ -399,22 +398,22 @@ fn choose(manifests: &[Manifest], which: &Which, job: &JobSettings) -> Result<Ma
 
 /// Drops what the drill will read from the page cache; whether that was done for all of it.
 fn forget_cached(host: &Host, vault: &OpenVault, job: &JobSettings, which: &Which) -> Result<bool> {
-    let manifests = vault.survey(host, Some(&job.name))?.into_manifests();
+    let manifests = manifests(vault.survey(host, Some(&job.name))?);
     let Ok(manifest) = choose(&manifests, which, job) else { return Ok(false) };
     let storage = &*vault.storage;
     let forget = |key: String| host.runtime.block_on(storage.forget_cached(&key)).unwrap_or(false);
     let mut all = true;
     for source in &manifest.sources {
         for list in &source.lists {
-            if let Ok(lines) = host.runtime.block_on(fetch_list(storage, list)) {
+            if let Ok(lines) = host.runtime.block_on(read_list(storage, *list)) {
                 for line in lines {
-                    all &= forget(layout::object_key(&line.object));
+                    all &= forget(Key::Object(line.object).to_string());
                 }
             }
-            all &= forget(layout::list_key(list));
+            all &= forget(Key::List(*list).to_string());
         }
         for object in &source.contents {
-            all &= forget(layout::object_key(object));
+            all &= forget(Key::Object(*object).to_string());
         }
     }
     Ok(all)

@@ -1,0 +1,288 @@
+//! What did not go as promised, and what a report does not claim: the two lists that make the rest of it believable.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use super::facts::{JobFacts, OwnIdentity};
+use super::report::{Measured, Met};
+use crate::catalog::{BackupRow, DrillRow};
+use crate::domain::manifest::Completeness;
+use crate::domain::objectives::{Exposure, Window};
+use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
+use crate::domain::record::{DrillOutcome, RunOutcome};
+
+/// Something that did not go as promised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Deviation {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Its kind, for scripts.
+    pub kind: DeviationKind,
+    /// The backup or record that shows it.
+    pub id: Option<String>,
+    /// What, in a sentence.
+    pub what: String,
+}
+
+/// Kinds of deviations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviationKind {
+    /// A scheduled backup did not begin.
+    MissedBackup,
+    /// A run committed nothing.
+    FailedRun,
+    /// A backup lacks something that could not be read.
+    PartialBackup,
+    /// Numbers are missing between two backups of the job.
+    SequenceGap,
+    /// More data than the RPO could have been lost.
+    RpoExceeded,
+    /// A scheduled drill did not begin.
+    MissedDrill,
+    /// A drill failed.
+    FailedDrill,
+    /// A backup cannot be opened or differs from its facts.
+    RefutedBackup,
+    /// A drill passed, and took longer than the RTO.
+    RtoExceeded,
+    /// A backup was there after its time.
+    NotErased,
+}
+
+/// What did not go as promised in the window, in the order of time.
+pub(super) fn deviations(facts: &JobFacts, measured: &Measured, window: Window) -> Vec<Deviation> {
+    let mut found = Vec::new();
+    let mut add = |at, kind, id: Option<String>, what: String| found.push(Deviation { at, kind, id, what });
+    let code = |code: &Option<String>| code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+
+    let begun: Vec<DateTime<Utc>> = facts.runs.iter().map(|row| row.run.started).collect();
+    let begun_too = facts.backups.iter().map(|row| row.started);
+    let begun: Vec<DateTime<Utc>> = begun.into_iter().chain(begun_too).collect();
+    for (slot, count) in missed(&facts.scheduled_backups, &begun, facts, window) {
+        add(slot, DeviationKind::MissedBackup, None, missed_sentence("backup", count));
+    }
+    let begun: Vec<DateTime<Utc>> = facts.drills.iter().map(|row| row.drill.started).collect();
+    for (slot, count) in missed(&facts.scheduled_drills, &begun, facts, window) {
+        add(slot, DeviationKind::MissedDrill, None, missed_sentence("drill", count));
+    }
+    for row in facts.runs.iter().filter(|row| window.covers(row.run.finished)) {
+        if row.run.outcome == RunOutcome::Failed {
+            let what = format!("the run committed nothing{}", code(&row.run.error_code));
+            add(row.run.finished, DeviationKind::FailedRun, Some(row.id.to_string()), what);
+        }
+    }
+    for row in facts.backups.iter().filter(|row| window.covers(row.committed)) {
+        if row.completeness == Completeness::Partial {
+            let what = "something could not be read; it does not count as a recovery point".to_owned();
+            add(row.committed, DeviationKind::PartialBackup, Some(row.id.to_string()), what);
+        }
+    }
+    let mut by_sequence: Vec<&BackupRow> = facts.backups.iter().collect();
+    by_sequence.sort_by_key(|row| row.sequence);
+    for pair in by_sequence.windows(2) {
+        let (before, after) = (pair[0], pair[1]);
+        if after.sequence > before.sequence.saturating_add(1) && window.covers(after.committed) {
+            let what = format!("between number {} and number {} backups are missing", before.sequence, after.sequence);
+            add(after.committed, DeviationKind::SequenceGap, Some(after.id.to_string()), what);
+        }
+    }
+    if let (Met::NotMet, Some(objective)) = (measured.rpo.met, facts.promise.objectives.rpo) {
+        let worst = measured.rpo.available.worst;
+        let what = match worst {
+            Exposure::Of(worst) => {
+                format!(
+                    "at worst {} of data could have been lost, the RPO is {}",
+                    human_duration(worst),
+                    exact_duration(objective)
+                )
+            }
+            Exposure::Unbounded => {
+                format!("there was nothing to restore from, the RPO is {}", exact_duration(objective))
+            }
+        };
+        add(measured.rpo.available.worst_reached_at, DeviationKind::RpoExceeded, None, what);
+    }
+    for row in facts.drills.iter().filter(|row| window.covers(row.drill.finished)) {
+        let (drill, id) = (&row.drill, Some(row.id.to_string()));
+        if drill.refutes_backup {
+            let backup = drill.backup.as_ref().map(ToString::to_string).unwrap_or_default();
+            let what = format!("backup {backup} cannot be opened or differs from its facts");
+            add(drill.finished, DeviationKind::RefutedBackup, id.clone(), what);
+        }
+        match (drill.outcome, drill.rto_objective_seconds) {
+            (DrillOutcome::Failed, _) => {
+                let what = format!(
+                    "the drill failed{}; checks that did not pass: {}",
+                    code(&drill.error_code),
+                    drill.checks_failed
+                );
+                add(drill.finished, DeviationKind::FailedDrill, id, what);
+            }
+            (DrillOutcome::Passed, Some(objective)) if !drill.rto_met => {
+                let what = format!(
+                    "the restore took {}, the RTO was {}",
+                    human_seconds(drill.rto_seconds),
+                    human_seconds(objective)
+                );
+                add(drill.finished, DeviationKind::RtoExceeded, id, what);
+            }
+            (DrillOutcome::Passed, _) => {}
+        }
+    }
+    if let Some(delete_after) = facts.promise.delete_after {
+        for row in &facts.backups {
+            let deadline =
+                TimeDelta::from_std(delete_after).ok().and_then(|d| row.recovery_point.checked_add_signed(d));
+            let Some(deadline) = deadline else { continue };
+            if row.retained_until.unwrap_or(window.end) > deadline && window.covers(deadline) {
+                let what =
+                    format!("the backup was still there {} after its recovery point", exact_duration(delete_after));
+                add(deadline, DeviationKind::NotErased, Some(row.id.to_string()), what);
+            }
+        }
+    }
+    found.sort_by(|a, b| (a.at, a.kind, &a.id).cmp(&(b.at, b.kind, &b.id)));
+    found
+}
+
+/// Scheduled moments with nothing begun between them and the next: the first of each row of them, and how many there
+/// are in the row. The last scheduled moment's time is not over, and what lies before the job was known is not held
+/// against it; where nothing at all is known of it, everything is.
+fn missed(
+    slots: &[DateTime<Utc>],
+    begun: &[DateTime<Utc>],
+    facts: &JobFacts,
+    window: Window,
+) -> Vec<(DateTime<Utc>, usize)> {
+    let since = facts.known_since().unwrap_or(window.start);
+    let mut rows: Vec<(DateTime<Utc>, usize)> = Vec::new();
+    let mut in_row = false;
+    for pair in slots.windows(2) {
+        let due = pair[0] >= since && window.covers(pair[0]);
+        let is_missed = due && !begun.iter().any(|begun| pair[0] <= *begun && *begun < pair[1]);
+        match rows.last_mut() {
+            Some((_, count)) if is_missed && in_row => *count += 1,
+            _ if is_missed => rows.push((pair[0], 1)),
+            _ => {}
+        }
+        in_row = is_missed;
+    }
+    rows
+}
+
+fn missed_sentence(what: &str, count: usize) -> String {
+    match count {
+        1 => format!("no {what} began between this scheduled time and the next"),
+        count => format!("{count} scheduled times in a row, from this one on, passed without a {what}"),
+    }
+}
+
+/// What a reader must not conclude.
+pub(super) fn not_claimed(facts: &JobFacts, measured: &Measured, drills: &[&DrillRow], window: Window) -> Vec<String> {
+    let mut list = Vec::new();
+    let mut say = |condition: bool, sentence: &str| {
+        if condition {
+            list.push(sentence.to_owned());
+        }
+    };
+    say(facts.known_since().is_none(), "Nothing is known of this job: no figure here says anything about it.");
+    say(
+        facts.promise.schedule.is_none(),
+        "There is no schedule, so backups that should have been taken cannot be named.",
+    );
+    say(facts.promise.objectives.rpo.is_none(), "There is no RPO objective: the exposure is measured, not judged.");
+    say(
+        facts.promise.objectives.rto.is_none(),
+        "There is no RTO objective: the time of a restore is measured, not judged.",
+    );
+    say(drills.is_empty(), "No restore was rehearsed in the window: nothing is said about how long one takes.");
+    say(
+        !drills.is_empty() && drills.iter().any(|row| !row.drill.environment.cold_cache),
+        "At least one drill ran on a warm cache: after a disaster a restore would be slower.",
+    );
+    say(
+        drills.iter().any(|row| row.drill.environment.confinement == "trusted-source"),
+        "At least one drill ran checks with its own user's rights, because the config trusts the source.",
+    );
+    say(
+        facts.promise.delete_after.is_some(),
+        "Erasure is not proven: this version removes nothing itself; what is still there after its time is named above.",
+    );
+    say(
+        facts.identity == OwnIdentity::Present,
+        "The host that takes the backups can open them: whoever takes it over can read them.",
+    );
+    say(true, "Backups that no drill restored are known to be stored, not to be restorable.");
+    say(true, "People's time (noticing, deciding, switching over) is in no figure.");
+    say(
+        true,
+        "Promises are those of the config when the report was made; what it said before is in each drill's record only.",
+    );
+    say(
+        true,
+        "The figures were read from this host's catalog; `lifeboat catalog rebuild` makes it anew from the vault's signed \
+         documents, and `lifeboat check` verifies those.",
+    );
+    if measured.rpo.window.start > window.start {
+        list.insert(
+            0,
+            format!(
+                "The job was first seen at {}: nothing is said about the time before.",
+                measured.rpo.window.start.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+            ),
+        );
+    }
+    list
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::report::report;
+    use crate::evidence::samples::*;
+
+    fn window() -> Window {
+        Window::before(now(), hours(48))
+    }
+
+    fn found(facts: &JobFacts) -> Vec<Deviation> {
+        report(std::slice::from_ref(facts), window(), now(), "lifeboat 0.1.0").jobs.remove(0).deviations
+    }
+
+    fn kinds(facts: &JobFacts) -> Vec<DeviationKind> {
+        found(facts).iter().map(|deviation| deviation.kind).collect()
+    }
+
+    #[test]
+    fn each_deviation_is_named() {
+        use DeviationKind::*;
+        let mut facts = troubled();
+        assert_eq!(
+            kinds(&facts),
+            [FailedRun, MissedBackup, SequenceGap, RpoExceeded, RtoExceeded, FailedDrill, RefutedBackup]
+        );
+        facts = healthy();
+        facts.backups[8].completeness = Completeness::Partial;
+        facts.promise.delete_after = Some(hours(40));
+        // The deadlines of five backups lie in the window and are over.
+        assert_eq!(kinds(&facts).iter().filter(|kind| **kind == NotErased).count(), 5);
+        assert!(kinds(&facts).contains(&PartialBackup));
+        facts.backups.iter_mut().for_each(|row| row.retained_until = Some(row.recovery_point + TimeDelta::hours(39)));
+        assert!(!kinds(&facts).contains(&NotErased));
+        facts.scheduled_drills = vec![before_now(hours(30)), before_now(hours(20)), before_now(hours(1))];
+        let missed = found(&facts);
+        let missed: Vec<_> = missed.iter().filter(|deviation| deviation.kind == MissedDrill).collect();
+        assert_eq!(missed.len(), 1, "one row of two");
+        assert!(missed[0].at == before_now(hours(30)) && missed[0].what.starts_with("2 scheduled times"));
+    }
+
+    #[test]
+    fn silence_is_a_deviation_too() {
+        let mut facts = healthy();
+        facts.scheduled_backups = (0..8).rev().map(|n| before_now(hours(3 + 6 * n))).collect();
+        facts.backups.clear();
+        facts.runs.clear();
+        facts.drills.clear();
+        assert_eq!(kinds(&facts), [DeviationKind::MissedBackup, DeviationKind::RpoExceeded]);
+    }
+}
