@@ -73,11 +73,13 @@ impl<'a> Stage<'a> {
         self.tell("");
     }
 
-    /// Lines of the story.
+    /// Lines of the story; a newline at the end makes an empty line.
     pub(super) fn tell(&self, text: &str) {
-        match self.voice {
-            Voice::Story => print(text),
-            Voice::Aside => say(text),
+        for line in text.split('\n') {
+            match self.voice {
+                Voice::Story => print(line),
+                Voice::Aside => say(line),
+            }
         }
     }
 
