@@ -21,7 +21,7 @@ use crate::error::{Code, Error, Kind, Result};
 use crate::operations::host::Host;
 
 use super::args::{DemoArgs, Global};
-use super::output::print_json;
+use super::output::{columns, print_json};
 
 use config::{Data, Drill, Keys};
 use folder::failed;
@@ -86,7 +86,7 @@ pub(super) fn run(host: &Host, global: &Global, args: &DemoArgs) -> Result<()> {
     let drill = passing_drill(&stage, &data)?;
     let damaged = rot_and_repair(&stage, &dir, &data)?;
     let drill_after_repair = last_drill(&stage)?;
-    report(&stage)?;
+    report(&stage, &dir)?;
     let measured = Measured {
         schema_version: 1,
         dir: dir.clone(),
@@ -189,7 +189,8 @@ fn set_up(stage: &Stage<'_>, dir: &Path, data: &Data) -> Result<()> {
         ));
     }
     stage.type_in(&["config", "check"], 0)?;
-    stage.type_in(&["doctor"], 0).map(|_| ())
+    stage.type_in(&["doctor"], 0)?;
+    Ok(())
 }
 
 fn first_backup(stage: &Stage<'_>, host: &Host, data: &Data) -> Result<Backup> {
@@ -285,7 +286,7 @@ fn passing_drill(stage: &Stage<'_>, data: &Data) -> Result<Value> {
         format!("the drill did not pass: {drill}")
     })?;
     if matches!(data, Data::Shop(_)) {
-        stage.tell("\nThe first check adds up the shop's books: a copy taken between an order and its payment would fail it.\n");
+        stage.tell("\nThe `sql` check adds up the shop's books: a copy taken between an order and its payment would fail it.\n");
     } else {
         stage.tell("");
     }
@@ -319,7 +320,14 @@ fn rot_and_repair(stage: &Stage<'_>, dir: &Path, data: &Data) -> Result<String> 
         matches!(damaged, [one] if one["object"].as_str().is_some_and(|object| object.contains(&rot.object))),
         || format!("`lifeboat check` should have found {} and nothing else: {found}", rot.object),
     )?;
-    stage.tell("\nThat took no key: an object's name is the hash of its bytes. A drill finds it too:\n");
+    let both = match damaged[0]["backups"].as_array().map_or(0, Vec::len) {
+        0 | 1 => "",
+        _ => {
+            " What did not change between the backups is\nstored once, so one bit can spoil them all: keep a second copy of a vault."
+        }
+    };
+    stage
+        .tell(&format!("\nThat took no key: an object's name is the hash of its bytes.{both} A drill finds it too:\n"));
     stage.type_in(&["drill"], failed)?;
     let drill = last_drill(stage)?;
     make_sure(drill["outcome"] == "failed", || format!("the drill of a damaged backup did not fail: {drill}"))?;
@@ -331,61 +339,89 @@ fn rot_and_repair(stage: &Stage<'_>, dir: &Path, data: &Data) -> Result<String> 
     rot.repair()?;
     stage.tell(
         "The bit is put back. Only a demo can do that: a real repair is the object's copy from a second vault, which\n\
-         has the same name there and proves itself by it.\n",
+         has the same name there and proves itself by it. The drill that passes now clears the backup.\n",
     );
     stage.type_in(&["check"], 0)?;
-    stage.type_in(&["drill"], 0)?;
+    stage.type_in(&["drill", "--quiet"], 0)?;
+    let drill = last_drill(stage)?;
+    make_sure(drill["outcome"] == "passed", || format!("the drill of the repaired backup did not pass: {drill}"))?;
+    stage.type_in(&["list"], 0)?;
     Ok(rot.object)
 }
 
-fn report(stage: &Stage<'_>) -> Result<()> {
+fn report(stage: &Stage<'_>, dir: &Path) -> Result<()> {
     stage.heading("8. What was promised, and what was measured");
-    stage.type_in(&["report", "--since", "1d", "--output", "report.md"], 0)?;
     stage.type_in(&["status"], 0)?;
+    let status = stage.ask(&["status"], 0)?;
+    make_sure(status["jobs"][0]["state"] != "critical", || {
+        format!("status should not be critical any more: {status}")
+    })?;
+    stage.tell("\nThe report says it in full, for whoever must be shown it; the drill that failed stays in it:\n");
+    stage.type_in(&["report", "--since", "1d", "--output", "report.md"], 0)?;
+    let file = dir.join("report.md");
+    let text = fs::read_to_string(&file).map_err(|cause| failed("read", &file, cause))?;
+    let (from, to) = ("### Measured RTO", "### Backups");
+    stage.prompt(&format!("sed -n '/^{from}/,/^{to}/p' report.md"));
+    let excerpt: Vec<&str> = text.lines().skip_while(|line| !line.starts_with(from)).collect();
+    let length = excerpt.iter().position(|line| line.starts_with(to)).unwrap_or(excerpt.len());
+    make_sure(length > 0 && length < excerpt.len(), || format!("report.md has no part from {from:?} to {to:?}"))?;
+    stage.show(&excerpt[..=length].join("\n"));
     Ok(())
 }
 
 fn sum_up(stage: &Stage<'_>, args: &DemoArgs, data: &Data, measured: &Measured) {
     let Measured { first_backup: first, second_backup: second, drill, .. } = measured;
-    stage.heading("What you saw");
     let seconds = |value: &Value| value.as_f64().map_or_else(|| value.to_string(), human_seconds);
-    stage.tell(&format!(
-        "  data                  {}\n\
-         \x20 first backup          {} stored in {}\n\
-         \x20 second backup         {} stored in {}\n\
-         \x20 restored and checked  in {} (RTO; promised: 5m)\n\
-         \x20 a flipped bit         found by check and by drill\n\
-         \x20 all of it             {}",
-        human_bytes(second.logical_bytes),
-        human_bytes(first.new_bytes),
-        human_seconds(first.duration_seconds),
-        human_bytes(second.new_bytes),
-        human_seconds(second.duration_seconds),
-        seconds(&drill["rto_seconds"]),
-        human_seconds(measured.duration_seconds),
-    ));
+    let stored = |backup: &Backup| {
+        format!("{} stored in {}", human_bytes(backup.new_bytes), human_seconds(backup.duration_seconds))
+    };
+    let objective = seconds(&drill["rto_objective_seconds"]);
+    stage.heading("What you saw");
+    show_pairs(
+        stage,
+        &[
+            ("data", &human_bytes(second.logical_bytes)),
+            ("first backup", &stored(first)),
+            ("second backup", &stored(second)),
+            (
+                "restored and checked",
+                &format!("in {} (RTO measured; promised: {objective})", seconds(&drill["rto_seconds"])),
+            ),
+            ("lost, had it been real", &format!("the last {} (RPO at the drill)", seconds(&drill["rpo_seconds"]))),
+            ("one flipped bit", "found by `check` without a key, and by `drill`"),
+            ("all of it", &human_seconds(measured.duration_seconds)),
+        ],
+    );
 
     stage.heading("What to type next");
-    let job = data.job();
-    let program = shortened(stage.program());
     let dir = args.dir.display();
-    stage.tell(&format!(
-        "  cd {dir}; alias lifeboat={program}\n\
-         \x20 lifeboat restore {job} --to restored --identity identity.txt    get it back\n\
-         \x20 less report.md                                               what an auditor would read\n\
-         \x20 less vault/README.txt                                        get it back without lifeboat: age, zstd, tar\n\
-         \n\
-         On your own data:\n\
-         \x20 lifeboat demo --files DIR --sqlite FILE                      this story again; they are only read\n\
-         \x20 lifeboat init DIR                                            a config to fill in, keys, a vault\n\
-         \n\
-         `rm -r {dir}` removes all of this."
-    ));
+    let program = stage.program().display();
+    let restore = format!("lifeboat restore {} --to restored --identity {IDENTITY}", data.job());
+    show_pairs(
+        stage,
+        &[
+            (&format!("cd {dir}; alias lifeboat={program}"), ""),
+            (&restore, "# get it back"),
+            ("less report.md", "# what an auditor would read"),
+            ("less vault/README.txt", "# get it back without lifeboat: age, zstd, tar"),
+        ],
+    );
+    stage.tell("\nOn your own data:\n");
+    show_pairs(
+        stage,
+        &[
+            ("lifeboat demo --files DIR --sqlite FILE", "# this story again; they are only read"),
+            ("lifeboat init DIR", "# a config to fill in, keys, a vault"),
+        ],
+    );
+    stage.tell(&format!("\n`rm -r {dir}` removes everything that this demo made."));
 }
 
-/// This program's path as one would type it.
-fn shortened(program: &Path) -> String {
-    program.display().to_string()
+/// Two columns, behind the margin.
+fn show_pairs(stage: &Stage<'_>, pairs: &[(&str, &str)]) {
+    let rows: Vec<Vec<String>> =
+        pairs.iter().map(|(left, right)| vec![(*left).to_owned(), (*right).to_owned()]).collect();
+    stage.show(&columns(&rows));
 }
 
 /// A number with commas between thousands.

@@ -60,7 +60,7 @@ impl Diagnostic for ShopError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Io { cause, .. } if cause.kind() == io::ErrorKind::StorageFull => {
-                Some("the demo needs about 400 MB; `lifeboat demo --dir DIR` puts it elsewhere".to_owned())
+                Some("the demo needs about 250 MB; `lifeboat demo --dir DIR` puts it elsewhere".to_owned())
             }
             Self::Io { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
                 Some("`lifeboat demo --dir DIR` puts it where you may write".to_owned())
@@ -90,7 +90,7 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// What the demo shows: about 70 MB.
+    /// What the demo shows: about 55 MB.
     pub(super) const DEMO: Self = Self {
         customers: 4_000,
         products: 240,
@@ -252,8 +252,9 @@ mod tests {
         let latest = shop.uploads.join("exports/latest.csv");
         assert!(latest.symlink_metadata().unwrap().is_symlink());
         assert!(fs::read_to_string(latest).unwrap().starts_with("order,"));
-        assert!(fs::metadata(shop.uploads.join(CATALOGUE)).unwrap().len() > 0);
-        serde_json::from_slice::<serde_json::Value>(&fs::read(shop.uploads.join(CATALOGUE)).unwrap()).unwrap();
+        assert!(fs::metadata(shop.uploads.join("exports").join(CATALOGUE)).unwrap().len() > 0);
+        serde_json::from_slice::<serde_json::Value>(&fs::read(shop.uploads.join("exports").join(CATALOGUE)).unwrap())
+            .unwrap();
         if built.xattr {
             let mut value = [0_u8; 64];
             let with = files

@@ -13,8 +13,7 @@ use super::dice::Dice;
 use super::{Day, Scale, ShopError};
 
 /// True where orders, lines and payments add up.
-pub(in crate::cli::demo) const CONSISTENT_SQL: &str = "select sum(total_cents) = (select sum(amount_cents) from payments) \
-     and sum(total_cents) = (select sum(quantity * price_cents) from order_lines) from orders";
+pub(in crate::cli::demo) const CONSISTENT_SQL: &str = "select ordered = itemised and ordered = paid from books";
 /// When the newest order came in.
 pub(in crate::cli::demo) const NEWEST_SQL: &str = "select max(created_at) from orders";
 
@@ -46,8 +45,10 @@ create index orders_by_customer on orders (customer_id);
 create index orders_by_time on orders (created_at);
 create index order_lines_by_product on order_lines (product_id);
 create index payments_by_order on payments (order_id);
-create view turnover as
-    select date(created_at) as day, count(*) as orders, sum(total_cents) as total_cents from orders group by 1;
+create view books as
+    select (select sum(total_cents) from orders) as ordered,
+        (select sum(quantity * price_cents) from order_lines) as itemised,
+        (select sum(amount_cents) from payments) as paid;
 ";
 
 /// Rows that travel into SQLite in one statement, as JSON: a statement a row would take a hundred times as long.
@@ -317,7 +318,8 @@ pub(super) mod tests {
         assert_eq!(ask(&path, CONSISTENT_SQL), "1");
         assert_eq!(ask(&path, NEWEST_SQL), "2026-11-22 02:00:00");
         assert_eq!(ask(&path, "select count(*) from orders"), "2500");
-        assert!(ask(&path, "select count(*) from turnover").parse::<u32>().unwrap() > 80);
+        let days: u32 = ask(&path, "select count(distinct date(created_at)) from orders").parse().unwrap();
+        assert!(days > 80);
         let all = "select (select count(*) from customers) + (select count(*) from products) + (select count(*) from orders) \
              + (select count(*) from order_lines) + (select count(*) from payments)";
         assert_eq!(ask(&path, all), rows.to_string());

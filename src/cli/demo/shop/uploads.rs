@@ -18,7 +18,7 @@ use super::formats::{pdf, png};
 use super::{Built, Day, Scale, ShopError, make_folder};
 
 /// A file that is never empty: for a check by command.
-pub(in crate::cli::demo) const CATALOGUE: &str = "exports/catalogue.json";
+pub(in crate::cli::demo) const CATALOGUE: &str = "catalogue.json";
 /// The attribute that one file has.
 pub(super) const XATTR: &str = "user.shop.origin";
 
@@ -83,7 +83,7 @@ pub(super) fn build(root: &Path, scale: Scale, now: DateTime<Utc>) -> Result<Bui
     for day in 1..=scale.exports {
         tree.file(&export_name(now, day), &export(day, scale), 24 * day)?;
     }
-    tree.file(CATALOGUE, &catalogue(scale, "1"), 24)?;
+    tree.file(&format!("exports/{CATALOGUE}"), &catalogue(scale, "1"), 24)?;
     tree.file("notes/opening hours.txt", OPENING_HOURS.as_bytes(), 2_000)?;
     tree.file("notes/Grüße vom Straßenfest.txt", "Schön war's. Nächstes Jahr wieder!\n".as_bytes(), 3_000)?;
     tree.file("notes/alarm code.txt", b"ask Katja\n", 4_000)?;
@@ -197,7 +197,7 @@ pub(super) fn change_a_day(root: &Path, scale: Scale, now: DateTime<Utc>) -> Res
         tree.file(&invoice_name(number), &invoice(number, scale), 0)?;
     }
     let files_added = tree.files;
-    tree.file(CATALOGUE, &catalogue(scale, "2"), 0)?;
+    tree.file(&format!("exports/{CATALOGUE}"), &catalogue(scale, "2"), 0)?;
     tree.file("notes/Grüße vom Straßenfest.txt", "Nächstes Jahr am 14. Juni!\n".as_bytes(), 0)?;
     tree.attempt("remove", &photo_name(1), |path| fs::remove_file(path))?;
     Ok(Day { files_added, files_edited: 2, files_deleted: 1, ..Day::default() })
