@@ -7,19 +7,19 @@ use serde::Serialize;
 use crate::error::Error;
 
 /// A line of talk.
-pub fn say(text: &str) {
+pub(super) fn say(text: &str) {
     // Nobody is left to be told that stderr is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// A line (or several) of data.
-pub fn print(text: &str) {
+pub(super) fn print(text: &str) {
     // A reader that has gone away (`| head`) is no failure of ours.
     let _ = writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'));
 }
 
 /// One JSON document.
-pub fn print_json(document: &impl Serialize) {
+pub(super) fn print_json(document: &impl Serialize) {
     match serde_json::to_string_pretty(document) {
         Ok(text) => print(&text),
         Err(cause) => say(&format!("error: the document cannot be written as JSON: {cause}")),
@@ -27,7 +27,7 @@ pub fn print_json(document: &impl Serialize) {
 }
 
 /// An error with its code and its hint.
-pub fn print_error(error: &Error) {
+pub(super) fn print_error(error: &Error) {
     say(&format!("error: {error} [{}]", error.code().name()));
     if let Some(hint) = error.hint() {
         say(&format!(" hint: {hint}"));
@@ -36,9 +36,10 @@ pub fn print_error(error: &Error) {
 
 /// Aligns rows in columns, two spaces between, nothing at the ends; the first row is the head.
 #[must_use]
-pub fn columns(rows: &[Vec<String>]) -> String {
+pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count).map(width).collect();
     let mut text = String::new();
     for row in rows {

@@ -15,7 +15,7 @@ use super::output::say;
 const TICK: Duration = Duration::from_millis(200);
 
 /// Talks to the person at the terminal.
-pub struct Terminal {
+pub(super) struct Terminal {
     bar: Mutex<Option<ProgressBar>>,
     draws: bool,
 }
@@ -23,7 +23,7 @@ pub struct Terminal {
 impl Terminal {
     /// Draws bars if stderr is a terminal and nobody asked for silence.
     #[must_use]
-    pub fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool) -> Self {
         Self { bar: Mutex::new(None), draws: !quiet && std::io::stderr().is_terminal() }
     }
 

@@ -89,7 +89,8 @@ impl Session {
             return Err(Error::new(Code::Usage, message)
                 .with_hint(format!("say --vault NAME with one of: {}; or --vault with a folder", known.join(", "))));
         };
-        let base = std::env::current_dir().map_err(|cause| Error::new(Code::Usage, format!("no current folder: {cause}")))?;
+        let base =
+            std::env::current_dir().map_err(|cause| Error::new(Code::Usage, format!("no current folder: {cause}")))?;
         let url = VaultUrl::parse(url, &base)?;
         let vault = vaults::open_bare(&self.host, &url, self.global.trust.as_deref(), &identities.texts()?)?;
         Ok(Reading { host: self.host, settings, vault, identities })
@@ -118,9 +119,10 @@ impl Configured {
 
     /// Opens a job's vault.
     pub(super) fn vault(&self, job: &JobSettings) -> Result<OpenVault> {
-        let settings: &VaultSettings = self.settings.vault_of(job).ok_or_else(|| {
-            Error::new(Code::ConfigInvalid, format!("job {} has no vault {}", job.name, job.vault))
-        })?;
+        let settings: &VaultSettings = self
+            .settings
+            .vault_of(job)
+            .ok_or_else(|| Error::new(Code::ConfigInvalid, format!("job {} has no vault {}", job.name, job.vault)))?;
         let texts = IdentitySource::of(&self.global).texts()?;
         vaults::open(&self.host, settings, self.global.trust.as_deref(), &texts)
     }
@@ -235,5 +237,8 @@ pub(super) fn open_all(session: &Configured) -> Result<Vec<OpenVault>> {
     if let (Some(name), true) = (wanted, vaults.is_empty()) {
         return Err(Error::new(Code::NotFound, format!("the config has no vault {name:?}")));
     }
-    vaults.into_iter().map(|vault| vaults::open(&session.host, vault, session.global.trust.as_deref(), &trusted)).collect()
+    vaults
+        .into_iter()
+        .map(|vault| vaults::open(&session.host, vault, session.global.trust.as_deref(), &trusted))
+        .collect()
 }

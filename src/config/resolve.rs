@@ -13,9 +13,9 @@ use super::error::{ConfigError, Problems};
 use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
 use super::secret::Secret;
 use super::settings::{
-    CheckSettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_SCRATCH, DEFAULT_STATE_DIR,
-    DrillSettings, FilesSettings, JobSettings, Objectives, Settings, SourceKind, SourceSettings, SqliteSettings,
-    VaultSettings, VaultUrl,
+    CheckSettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings,
+    FilesSettings, JobSettings, Objectives, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings,
+    VaultUrl,
 };
 use super::strict;
 use crate::domain::ids::{JobName, SourceName};
@@ -115,7 +115,7 @@ impl Resolver<'_, '_> {
         let mut jobs = BTreeMap::new();
         for (key, job) in image.job {
             if let Some(name) = self.name::<JobName>(&key)
-                && let Some(job) = self.job(&name, &key.span(), job, &vaults, &state_dir)
+                && let Some(job) = self.job(&name, &key.span(), job, &vaults)
             {
                 jobs.insert(name, job);
             }
@@ -172,7 +172,6 @@ impl Resolver<'_, '_> {
         at: &Range<usize>,
         image: JobFile,
         vaults: &BTreeMap<String, VaultSettings>,
-        state_dir: &Path,
     ) -> Option<JobSettings> {
         let vault = self.vault_name(at, image.vault, vaults);
         let schedule = self.schedule(&image.schedule);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::catalog::{Verdict, verdict};
 use super::facts::{DrillPlan, JobFacts, OwnIdentity, attempt, promised_seconds, restore_or_unmeasured};
 use crate::catalog::{BackupRow, DrillRow};
+use crate::catalog::{Verdict, verdict};
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{

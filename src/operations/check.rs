@@ -19,9 +19,9 @@ use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
 use crate::vault::layout::{Key, LISTS, OBJECTS};
-use crate::vault::survey::{Fault, Problem};
 use crate::vault::lists::read_list;
 use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
+use crate::vault::survey::{Fault, Problem};
 
 use super::host::Host;
 use super::vaults::{OpenVault, manifests};
@@ -100,12 +100,17 @@ pub fn check(
     let survey = vault.survey(host, only)?;
     let mut report = CheckReport::default();
     for problem in &survey.problems {
-        report.damaged.push(Damage { object: problem.key.clone(), reason: problem.fault.to_string(), backups: spoilt(problem) });
+        report.damaged.push(Damage {
+            object: problem.key.clone(),
+            reason: problem.fault.to_string(),
+            backups: spoilt(problem),
+        });
     }
     let looked_at = if jobs.is_empty() { known } else { jobs };
     for (job, there, seen) in vault.hidden_newest(host, &survey, looked_at)? {
         let object = format!("backups/{job}/");
-        let reason = format!("this host saw backup number {seen} of the job once, and the newest there is number {there}");
+        let reason =
+            format!("this host saw backup number {seen} of the job once, and the newest there is number {there}");
         report.damaged.push(Damage { object, reason, backups: Vec::new() });
     }
     let manifests: Vec<Manifest> =
@@ -165,7 +170,12 @@ pub fn check(
                 }
                 Ok(())
             }
-            Err(error) if matches!(error, StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }) => {
+            Err(error)
+                if matches!(
+                    error,
+                    StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }
+                ) =>
+            {
                 push(&findings, (*object, plain_reason(&error)));
                 Ok(())
             }
@@ -275,7 +285,8 @@ fn read_data(
                 }
             };
             segments.retain(|segment| {
-                opened.insert((segment.object, id_key)) && (percent >= 100 || rand::rng().random_range(0..100) < percent)
+                opened.insert((segment.object, id_key))
+                    && (percent >= 100 || rand::rng().random_range(0..100) < percent)
             });
             let findings = Mutex::new(Vec::new());
             in_parallel(host.workers, segments.len(), &|index| {

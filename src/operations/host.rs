@@ -62,8 +62,11 @@ impl Host {
     /// On a bare host.
     pub fn home(&self) -> Result<&Home> {
         self.home.as_ref().ok_or_else(|| {
-            Error::new(Code::ConfigMissing, "this needs a config: its state folder holds the host's key and the catalog")
-                .with_hint("`lifeboat init` makes one; or name it with --config FILE")
+            Error::new(
+                Code::ConfigMissing,
+                "this needs a config: its state folder holds the host's key and the catalog",
+            )
+            .with_hint("`lifeboat init` makes one; or name it with --config FILE")
         })
     }
 
@@ -80,8 +83,11 @@ impl Host {
     pub fn key(&self) -> Result<SigningKey> {
         let path = self.home()?.state.host_key();
         if !path.exists() {
-            return Err(Error::new(Code::KeyMissing, format!("this host has no key: {} does not exist", path.display()))
-                .with_hint("`lifeboat init` makes it"));
+            return Err(Error::new(
+                Code::KeyMissing,
+                format!("this host has no key: {} does not exist", path.display()),
+            )
+            .with_hint("`lifeboat init` makes it"));
         }
         Ok(SigningKey::read(&path)?)
     }

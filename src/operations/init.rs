@@ -124,8 +124,11 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
     if let Some(configured) = &settings.trust
         && *configured != key.public().to_string()
     {
-        return Err(Error::new(Code::ConfigInvalid, format!("`trust` of vault {} is not the key in {}", settings.name, key_file.display()))
-            .with_hint("name the right key file with --vault-key FILE, or take `trust` out of the config"));
+        return Err(Error::new(
+            Code::ConfigInvalid,
+            format!("`trust` of vault {} is not the key in {}", settings.name, key_file.display()),
+        )
+        .with_hint("name the right key file with --vault-key FILE, or take `trust` out of the config"));
     }
     let now = host.clock.now();
     let entry = HostEntry {
@@ -173,8 +176,11 @@ pub fn canary(host: &Host, storage: &dyn Storage, recipients: &[String], identit
 }
 
 fn unvouched(settings: &VaultSettings) -> Error {
-    Error::new(Code::VaultUntrusted, format!("there is a vault in {} already, and nothing says whose signature it must have", settings.url))
-        .with_hint("put its key into the config: `trust = \"RWQ...\"` (it stands in the identity file)")
+    Error::new(
+        Code::VaultUntrusted,
+        format!("there is a vault in {} already, and nothing says whose signature it must have", settings.url),
+    )
+    .with_hint("put its key into the config: `trust = \"RWQ...\"` (it stands in the identity file)")
 }
 
 fn host_name() -> String {

@@ -28,7 +28,8 @@ pub fn rebuild(host: &Host, vault: &OpenVault) -> Result<Rebuilt> {
     let catalog = &host.home()?.catalog;
     let survey = vault.survey(host, None)?;
     let records = host.runtime.block_on(survey_records(&*vault.storage, &vault.trust))?;
-    let mut problems: Vec<String> = survey.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.fault)).collect();
+    let mut problems: Vec<String> =
+        survey.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.fault)).collect();
     problems.extend(records.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.reason)));
     let manifests: Vec<(Manifest, ManifestHash)> =
         survey.manifests.into_iter().map(|verified| (verified.manifest, verified.hash)).collect();

@@ -97,8 +97,11 @@ pub fn restore(
         });
     }
     if restored.iter().all(|source| source.members == 0) && !request.paths.is_empty() {
-        return Err(Error::new(Code::NotFound, format!("nothing in backup {} matches {}", manifest.id, request.paths.join(", ")))
-            .with_hint(format!("`lifeboat show {} --files` lists what is in it", manifest.id)));
+        return Err(Error::new(
+            Code::NotFound,
+            format!("nothing in backup {} matches {}", manifest.id, request.paths.join(", ")),
+        )
+        .with_hint(format!("`lifeboat show {} --files` lists what is in it", manifest.id)));
     }
     Ok(restored)
 }
@@ -167,7 +170,10 @@ fn must_be_empty(target: &Path) -> Result<()> {
         Ok(mut entries) => entries.next().is_some(),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => false,
         Err(cause) => {
-            return Err(Error::new(Code::RestoreFailed, format!("cannot use {} to restore into: {cause}", target.display())));
+            return Err(Error::new(
+                Code::RestoreFailed,
+                format!("cannot use {} to restore into: {cause}", target.display()),
+            ));
         }
     };
     if entries {
@@ -199,7 +205,8 @@ impl Selection {
         if globs.is_empty() {
             return Ok(Self::everything());
         }
-        let wrong = |glob: &str, cause: ignore::Error| Error::new(Code::Usage, format!("{glob:?} is not a glob: {cause}"));
+        let wrong =
+            |glob: &str, cause: ignore::Error| Error::new(Code::Usage, format!("{glob:?} is not a glob: {cause}"));
         let mut builder = GitignoreBuilder::new("");
         for glob in globs {
             builder.add_line(None, glob).map_err(|cause| wrong(glob, cause))?;
@@ -273,7 +280,9 @@ pub fn unpack_source(
                     }
                     match carry_out(task, reader, &id_key, unpacker, selection, progress) {
                         Ok(unpacked) => add(&total, unpacked),
-                        Err(error) => drop(lock(&failure).get_or_insert(error)),
+                        Err(error) => {
+                            lock(&failure).get_or_insert(error);
+                        }
                     }
                 }
             });
@@ -281,7 +290,9 @@ pub fn unpack_source(
         let fed = feed(host, reader, &mut plan, unpacker, selection, &sender, &failure);
         match fed {
             Ok(unpacked) => add(&total, unpacked),
-            Err(error) => drop(lock(&failure).get_or_insert(error)),
+            Err(error) => {
+                lock(&failure).get_or_insert(error);
+            }
         }
         drop(sender);
     });

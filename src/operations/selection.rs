@@ -71,7 +71,9 @@ fn with_warning<'a>(manifest: &'a Manifest, refuted: &HashSet<BackupId>) -> Chos
     let warning = if refuted.contains(id) {
         Some(format!("backup {id} was found to be bad by a drill or a check; it is taken because nothing better fits"))
     } else if manifest.completeness == Completeness::Partial {
-        Some(format!("backup {id} is partial: something could not be read when it was made; `lifeboat show {id}` says what"))
+        Some(format!(
+            "backup {id} is partial: something could not be read when it was made; `lifeboat show {id}` says what"
+        ))
     } else {
         None
     };
@@ -140,7 +142,8 @@ mod tests {
         ];
         let none = HashSet::new();
         let pick = |text: &str, refuted: &HashSet<BackupId>| {
-            choose(text, &all, refuted, chrono_tz::Europe::Moscow).map(|c| (c.manifest.id.as_str()[..2].to_owned(), c.warning.is_some()))
+            choose(text, &all, refuted, chrono_tz::Europe::Moscow)
+                .map(|c| (c.manifest.id.as_str()[..2].to_owned(), c.warning.is_some()))
         };
         for (text, expected) in [
             ("shop", ("12", false)),

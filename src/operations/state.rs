@@ -55,7 +55,9 @@ impl Diagnostic for StateError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Locked { .. } => Some("wait for it to end; `ps` shows it. A process that died holds nothing".to_owned()),
+            Self::Locked { .. } => {
+                Some("wait for it to end; `ps` shows it. A process that died holds nothing".to_owned())
+            }
             Self::Damaged { path } => Some(format!("move {} away; the next backup is a full one", path.display())),
             Self::Io { path, cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
                 Some(format!("run as the user that owns {}, or point `state_dir` elsewhere", path.display()))
@@ -218,11 +220,11 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
 }
 
 fn make_private(folder: &Path) -> Result<(), StateError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|cause| StateError::Io { verb: "make", path: folder.to_owned(), cause })
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|cause| StateError::Io {
+        verb: "make",
+        path: folder.to_owned(),
+        cause,
+    })
 }
 
 #[cfg(test)]

@@ -164,7 +164,8 @@ impl OpenVault {
         let Some(home) = host.home_if_any() else { return Ok(Vec::new()) };
         let mut hidden = Vec::new();
         for job in jobs {
-            let there = survey.manifests.iter().map(|m| &m.manifest).filter(|m| m.job == *job).map(|m| m.sequence).max();
+            let there =
+                survey.manifests.iter().map(|m| &m.manifest).filter(|m| m.job == *job).map(|m| m.sequence).max();
             let seen = host.runtime.block_on(home.catalog.highest_seen(&self.id, job))?;
             if let Some(seen) = seen
                 && there.unwrap_or(0) < seen

@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn constant_bytes_are_cut_at_the_maximum() {
-        let lengths: Vec<_> = cut(Cutter::content(gear(1)), &vec![0; 10_000_000], 65_536).iter().map(Vec::len).collect();
+        let lengths: Vec<_> =
+            cut(Cutter::content(gear(1)), &vec![0; 10_000_000], 65_536).iter().map(Vec::len).collect();
         assert!(lengths.iter().all(|&l| l <= MAX_BYTES), "{lengths:?}");
     }
 

@@ -27,9 +27,8 @@ impl Identities {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            identities.push(
-                line.parse().map_err(|_| SealError::Identity { place: place.to_owned(), line: index + 1 })?,
-            );
+            identities
+                .push(line.parse().map_err(|_| SealError::Identity { place: place.to_owned(), line: index + 1 })?);
         }
         if identities.is_empty() {
             return Err(SealError::NoIdentities { place: place.to_owned() });

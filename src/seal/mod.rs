@@ -71,7 +71,9 @@ impl Diagnostic for SealError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoRecipients => Some("add the public key of an identity to `recipients`; `lifeboat key new` makes one".to_owned()),
+            Self::NoRecipients => {
+                Some("add the public key of an identity to `recipients`; `lifeboat key new` makes one".to_owned())
+            }
             Self::NoIdentities { .. } | Self::Identity { .. } => {
                 Some("give the file that `lifeboat init` or `lifeboat key new` wrote: `--identity FILE`".to_owned())
             }

@@ -291,9 +291,7 @@ impl Diagnostic for VaultError {
             Self::HashDiffers { .. }
             | Self::ListMalformed { .. }
             | Self::ObjectDamaged { .. }
-            | Self::ContentsDamaged { .. } => {
-                Some("run `lifeboat check` to learn which backups this touches".into())
-            }
+            | Self::ContentsDamaged { .. } => Some("run `lifeboat check` to learn which backups this touches".into()),
             Self::KeyFile { .. } => {
                 Some("keys belong to lifeboat's user and are readable by nobody else (`chmod 600`)".into())
             }

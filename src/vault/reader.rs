@@ -81,6 +81,7 @@ impl Reader {
             text: Vec::new(),
             read_to: 0,
             ahead: None,
+            ended: false,
             id_key: [0; 32],
             config: serde_json::Value::Null,
             tail: Tail::default(),
@@ -95,8 +96,7 @@ impl Reader {
                 });
             }
             Some(Line::Head { source: name, id_key, config, .. }) if name == source.name => {
-                hex::decode_to_slice(&id_key, &mut plan.id_key)
-                    .map_err(|_| plan.broken("its id key is not one"))?;
+                hex::decode_to_slice(&id_key, &mut plan.id_key).map_err(|_| plan.broken("its id key is not one"))?;
                 plan.config = config;
             }
             _ => return Err(plan.broken("they do not begin with the head of this source")),
@@ -141,6 +141,7 @@ pub struct Plan {
     text: Vec<u8>,
     read_to: usize,
     ahead: Option<Line>,
+    ended: bool,
     id_key: [u8; 32],
     config: serde_json::Value,
     tail: Tail,
@@ -178,10 +179,14 @@ impl Plan {
     /// # Errors
     /// When contents and lists disagree, or cannot be had.
     pub fn next_piece(&mut self) -> Result<Option<PlannedPiece>, VaultError> {
+        if self.ended {
+            return Ok(None);
+        }
         let named = match self.ahead.take() {
             Some(Line::Piece(named)) => named,
             other => {
                 self.read_tail(other)?;
+                self.ended = true;
                 return Ok(None);
             }
         };
@@ -251,8 +256,7 @@ impl Plan {
                 return if self.read_to == self.text.len() { Ok(None) } else { Err(self.broken("they are cut short")) };
             };
             let stored = self.reader.fetch(&object)?;
-            let opened =
-                self.reader.opener.open_contents(&object, &stored).map_err(|error| blame(error, &object))?;
+            let opened = self.reader.opener.open_contents(&object, &stored).map_err(|error| blame(error, &object))?;
             self.text.drain(..self.read_to);
             self.read_to = 0;
             self.text.extend_from_slice(&opened);

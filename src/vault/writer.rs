@@ -134,9 +134,13 @@ impl SegmentStore {
         self.runtime.spawn(async move {
             let size = bytes.len() as u64;
             match storage.put(&key, bytes).await {
-                Ok(Put::Created) => drop(added.fetch_add(size, Ordering::Relaxed)),
+                Ok(Put::Created) => {
+                    added.fetch_add(size, Ordering::Relaxed);
+                }
                 Ok(Put::Existed) => {}
-                Err(error) => drop(failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error)),
+                Err(error) => {
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                }
             }
             drop(permit);
         });

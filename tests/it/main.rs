@@ -1,1 +1,13 @@
+//! The integration tests: one binary, so that the linker runs once. They drive the finished program as its users do.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bad_input;
+mod by_hand;
+mod cli;
+mod damage;
+mod documents;
+mod journeys;
+mod kill;
+mod sabotage;
+mod support;

@@ -10,10 +10,10 @@ use crate::domain::record::RunOutcome;
 use crate::error::{Error, Kind, Result};
 use crate::operations::backup::{self, RunReport};
 
+use super::super::Exit;
 use super::super::args::JobsArgs;
 use super::super::output::{print_json, say};
 use super::super::session::Session;
-use super::super::Exit;
 
 #[derive(Serialize)]
 struct Document {
@@ -101,7 +101,7 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
             Ok(vault) => backup::backup(&session.host, vault, job, config, &progress),
             Err(error) => Err(error.clone()),
         };
-        let report = report.unwrap_or_else(|error| backup::not_started(error));
+        let report = report.unwrap_or_else(backup::not_started);
         exit = exit.worse(exit_of(&report));
         tell(&job.name, &report, session.global.quiet);
         runs.push(Run {
@@ -139,7 +139,8 @@ fn tell(job: &JobName, report: &RunReport, quiet: bool) {
     let took = human_seconds(report.duration_seconds);
     match (&report.manifest, report.outcome) {
         (Some(manifest), outcome) => {
-            let verdict = if outcome == RunOutcome::Partial { "partial: something could not be read" } else { "complete" };
+            let verdict =
+                if outcome == RunOutcome::Partial { "partial: something could not be read" } else { "complete" };
             say(&format!(
                 "{job}: backup {} in {took}, {verdict}; {} of data, {} new in the vault",
                 manifest.id,

@@ -5,10 +5,10 @@ use serde_json::json;
 use crate::error::Result;
 use crate::operations::rebuild::rebuild;
 
+use super::super::Exit;
 use super::super::args::CatalogCommand;
 use super::super::output::{print_json, say};
 use super::super::session::{Session, open_all};
-use super::super::Exit;
 
 pub(in super::super) fn catalog(session: Session, command: &CatalogCommand) -> Result<Exit> {
     let CatalogCommand::Rebuild = command;

@@ -7,10 +7,10 @@ use crate::domain::quantity::human_bytes;
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::check::{self, Damage, Depth};
 
+use super::super::Exit;
 use super::super::args::CheckArgs;
 use super::super::output::{print, print_json, say};
 use super::super::session::Session;
-use super::super::Exit;
 
 #[derive(Serialize)]
 struct Document {

@@ -15,10 +15,10 @@ use crate::operations::drill::{self, DrillReport, DrillRequest, Which};
 use crate::operations::vaults::OpenVault;
 use crate::vault::reader::Reader;
 
+use super::super::Exit;
 use super::super::args::DrillArgs;
 use super::super::output::{print, print_error, print_json, say};
 use super::super::session::{Configured, IdentitySource, Session};
-use super::super::Exit;
 
 #[derive(Serialize)]
 struct Document {
@@ -163,7 +163,9 @@ fn tell(job: &JobSettings, report: &DrillReport) {
     print(&format!("  RTO measured: {} ({objective})", human_seconds(record.rto_seconds)));
     if let Some(rpo) = record.rpo_seconds {
         let objective = match job.objectives.rpo {
-            Some(objective) if rpo <= objective.as_secs_f64() => format!(" (objective {})", human_seconds(objective.as_secs_f64())),
+            Some(objective) if rpo <= objective.as_secs_f64() => {
+                format!(" (objective {})", human_seconds(objective.as_secs_f64()))
+            }
             Some(objective) => format!(" (objective {}, EXCEEDED)", human_seconds(objective.as_secs_f64())),
             None => String::new(),
         };

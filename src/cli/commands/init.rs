@@ -73,7 +73,9 @@ fn with_config(session: Session, args: &InitArgs, file: &Path) -> Result<Exit> {
     }
     made.iter().for_each(tell);
     if identities.files.is_empty() {
-        say("no identity was given, so nothing proved that somebody can open what will be sealed: run it again with --identity FILE");
+        say(
+            "no identity was given, so nothing proved that somebody can open what will be sealed: run it again with --identity FILE",
+        );
     } else {
         say("a canary was sealed to the vault's recipients, stored, and opened with the identity");
     }
@@ -103,8 +105,11 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
     let identity_file = folder.join(IDENTITY);
     let key_file = args.vault_key.clone().unwrap_or_else(|| folder.join("vault.key"));
     if identity_file.exists() {
-        return Err(Error::new(Code::KeyMissing, format!("{} exists, and there is no config that goes with it", identity_file.display()))
-            .with_hint("an identity is never overwritten: name another folder, or move it away"));
+        return Err(Error::new(
+            Code::KeyMissing,
+            format!("{} exists, and there is no config that goes with it", identity_file.display()),
+        )
+        .with_hint("an identity is never overwritten: name another folder, or move it away"));
     }
     let identity = NewIdentity::generate();
     let job = JOB.parse().map_err(|_| Error::new(Code::Internal, "the first job's name is not one"))?;
@@ -122,7 +127,8 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
     let settings = Settings::parse(&template.render()?, &file)?;
     let host = session.host.with_home(&settings.state_dir)?;
     let mut made = vec![init::host_key(&host)?];
-    let (name, vault) = settings.vaults.iter().next().ok_or_else(|| Error::new(Code::Internal, "the template has no vault"))?;
+    let (name, vault) =
+        settings.vaults.iter().next().ok_or_else(|| Error::new(Code::Internal, "the template has no vault"))?;
     let result = init::vault(&host, vault, &key_file)?;
     made.extend(result.made.clone());
     let lines = comment_lines(&result.id, &result.trust.parse()?);
@@ -133,8 +139,9 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
     made.push(Made { what: "config", path: file.clone(), new: true });
 
     // What was written is what must open it: the identity is read back from its file.
-    let text = std::fs::read_to_string(&identity_file)
-        .map_err(|cause| Error::new(Code::KeyMissing, format!("cannot read {} back: {cause}", identity_file.display())))?;
+    let text = std::fs::read_to_string(&identity_file).map_err(|cause| {
+        Error::new(Code::KeyMissing, format!("cannot read {} back: {cause}", identity_file.display()))
+    })?;
     let storage = storage(&host, &vault.url)?;
     init::canary(&host, &*storage, &vault.recipients, Identities::parse(&text, &identity_file.display().to_string())?)?;
 
@@ -143,7 +150,9 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
         return Ok(Exit::DONE);
     }
     made.iter().for_each(tell);
-    say("a canary was sealed to the identity, stored in the vault, and opened again: what is backed up here can be read");
+    say(
+        "a canary was sealed to the identity, stored in the vault, and opened again: what is backed up here can be read",
+    );
     say("");
     say("Before you rely on it, move two files off this host, into two safe places each:");
     say(&format!("  {}  opens every backup. Without it nobody can, with it anybody can.", identity_file.display()));
@@ -153,16 +162,9 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
     Ok(Exit::DONE)
 }
 
-fn document(
-    file: &Path,
-    made: &[Made],
-    vaults: &[(String, VaultMade)],
-    recipient: Option<&str>,
-) -> serde_json::Value {
-    let vaults: Vec<_> = vaults
-        .iter()
-        .map(|(name, vault)| json!({ "name": name, "id": vault.id, "trust": vault.trust }))
-        .collect();
+fn document(file: &Path, made: &[Made], vaults: &[(String, VaultMade)], recipient: Option<&str>) -> serde_json::Value {
+    let vaults: Vec<_> =
+        vaults.iter().map(|(name, vault)| json!({ "name": name, "id": vault.id, "trust": vault.trust })).collect();
     json!({ "schema_version": 1, "config": file, "made": made, "vaults": vaults, "recipient": recipient })
 }
 
@@ -183,7 +185,8 @@ fn file_name(name: &str) -> String {
 fn write_config(file: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let failed = |cause: std::io::Error| Error::new(Code::StateFailed, format!("cannot write {}: {cause}", file.display()));
+    let failed =
+        |cause: std::io::Error| Error::new(Code::StateFailed, format!("cannot write {}: {cause}", file.display()));
     let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
     out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)
 }

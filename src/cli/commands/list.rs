@@ -12,10 +12,10 @@ use crate::error::{Code, Error, Result};
 use crate::operations::selection::choose;
 use crate::operations::vaults::manifests;
 
+use super::super::Exit;
 use super::super::args::{ListArgs, ShowArgs};
 use super::super::output::{columns, print, print_json, say};
 use super::super::session::{Reading, Session};
-use super::super::Exit;
 
 #[derive(Serialize)]
 struct Document {
@@ -203,7 +203,8 @@ fn head(manifest: &Manifest, reading: &Reading) -> String {
     let columns_head = ["SOURCE", "KIND", "DATA", "STORED", "NEW", "SEGMENTS", "NOTES"];
     let mut rows = vec![columns_head.map(str::to_owned).to_vec()];
     for source in &manifest.sources {
-        let notes: Vec<String> = source.notes.iter().map(|(class, n)| format!("{n} {class:?}").to_lowercase()).collect();
+        let notes: Vec<String> =
+            source.notes.iter().map(|(class, n)| format!("{n} {class:?}").to_lowercase()).collect();
         rows.push(vec![
             source.name.to_string(),
             source.kind.clone(),
@@ -234,6 +235,10 @@ fn member_line(member: &Member) -> String {
     let link = member.link.as_ref().map(|l| format!(" -> {}", l.display())).unwrap_or_default();
     format!(
         "{kind}{:04o} {:>5}:{:<5} {:>12} {modified} {}{link}",
-        member.mode, member.uid, member.gid, member.size_bytes, member.path.display()
+        member.mode,
+        member.uid,
+        member.gid,
+        member.size_bytes,
+        member.path.display()
     )
 }

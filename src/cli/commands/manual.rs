@@ -15,8 +15,8 @@ pub(in super::super) fn completions(shell: clap_complete::Shell) -> Result<Exit>
 }
 
 pub(in super::super) fn man(dir: &Path) -> Result<Exit> {
-    std::fs::create_dir_all(dir)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
-        .map_err(|cause| Error::new(Code::RestoreFailed, format!("cannot write manual pages to {}: {cause}", dir.display())))?;
+    std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir)).map_err(|cause| {
+        Error::new(Code::RestoreFailed, format!("cannot write manual pages to {}: {cause}", dir.display()))
+    })?;
     Ok(Exit::DONE)
 }

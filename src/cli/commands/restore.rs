@@ -12,10 +12,10 @@ use crate::operations::restore::{self, Request, RestoredSource};
 use crate::operations::selection::choose;
 use crate::operations::vaults::manifests;
 
+use super::super::Exit;
 use super::super::args::{CatArgs, RestoreArgs};
 use super::super::output::{print_json, say};
 use super::super::session::Session;
-use super::super::Exit;
 
 #[derive(Serialize)]
 struct Document {

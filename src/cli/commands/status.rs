@@ -10,10 +10,10 @@ use crate::evidence::gather::job_facts;
 use crate::evidence::{markdown, report as reporting, status as standing, text};
 use crate::operations::TOOL;
 
+use super::super::Exit;
 use super::super::args::{ReportArgs, ReportFormat, StatusArgs};
 use super::super::output::{print, print_json};
 use super::super::session::{Configured, Session};
-use super::super::Exit;
 
 pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Exit> {
     let session = session.configured()?;

@@ -108,7 +108,9 @@ pub fn backup(
         Err(error) => not_started(error),
     };
     report.duration_seconds = duration_seconds;
-    if let Err(error) = records::write(host, vault, &settings.name, run_record(&report, started, host.clock.now()), None) {
+    if let Err(error) =
+        records::write(host, vault, &settings.name, run_record(&report, started, host.clock.now()), None)
+    {
         let what = format!("the run could not be recorded: {error}");
         progress.warn(&what);
         report.errors.push(what);
@@ -131,7 +133,8 @@ pub fn not_started(error: Error) -> RunReport {
 }
 
 fn run_record(report: &RunReport, started: DateTime<Utc>, finished: DateTime<Utc>) -> RecordBody {
-    let total = |of: fn(&crate::domain::manifest::SourceEntry) -> u64| report.manifest.as_ref().map_or(0, |m| m.total(of));
+    let total =
+        |of: fn(&crate::domain::manifest::SourceEntry) -> u64| report.manifest.as_ref().map_or(0, |m| m.total(of));
     RecordBody::Run(RunRecord {
         outcome: report.outcome,
         started,
@@ -179,7 +182,13 @@ impl Committed {
     }
 }
 
-fn run(host: &Host, vault: &OpenVault, job: &Job<'_>, started: DateTime<Utc>, progress: &dyn Progress) -> Result<Committed> {
+fn run(
+    host: &Host,
+    vault: &OpenVault,
+    job: &Job<'_>,
+    started: DateTime<Utc>,
+    progress: &dyn Progress,
+) -> Result<Committed> {
     vault.must_let_write(host, &job.settings.name, started)?;
     let survey = vault.survey(host, Some(&job.settings.name))?;
     for problem in &survey.problems {
@@ -207,8 +216,14 @@ fn run(host: &Host, vault: &OpenVault, job: &Job<'_>, started: DateTime<Utc>, pr
     let named: HashMap<ObjectId, u64> = stored.iter().flat_map(|s| &s.named).map(|(o, size)| (*o, *size)).collect();
     let missing = host.runtime.block_on(absent(&*vault.storage, named))?;
     if let Some(object) = missing.keys().next() {
-        return Err(Error::new(Code::ObjectMissing, format!("{} objects that this backup names are not in the vault, {object} for one; nothing was committed", missing.len()))
-            .with_hint("run it again: what is missing is stored anew"));
+        return Err(Error::new(
+            Code::ObjectMissing,
+            format!(
+                "{} objects that this backup names are not in the vault, {object} for one; nothing was committed",
+                missing.len()
+            ),
+        )
+        .with_hint("run it again: what is missing is stored anew"));
     }
 
     let partial = stored.iter().flat_map(|s| &s.notes).any(|note| note.class == NoteClass::Unreadable);
@@ -255,7 +270,9 @@ fn run(host: &Host, vault: &OpenVault, job: &Job<'_>, started: DateTime<Utc>, pr
         }
     }
     if let Err(error) = host.runtime.block_on(host.home()?.catalog.record_backup(&manifest, signed.hash)) {
-        progress.warn(&format!("the catalog does not know of this backup yet: {error}; `lifeboat catalog rebuild` mends it"));
+        progress.warn(&format!(
+            "the catalog does not know of this backup yet: {error}; `lifeboat catalog rebuild` mends it"
+        ));
     }
     Ok(Committed { manifest, notes, unread_segments })
 }

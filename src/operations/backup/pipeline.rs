@@ -399,7 +399,9 @@ impl Board {
     }
 
     fn fail(&self, error: Error) {
-        self.update(|state| drop(state.failure.get_or_insert(error)));
+        self.update(|state| {
+            state.failure.get_or_insert(error);
+        });
         self.failed.store(true, Ordering::Relaxed);
     }
 

@@ -10,8 +10,8 @@ use crate::domain::manifest::{Manifest, SourceEntry};
 use crate::domain::segment::SegmentRef;
 use crate::error::Result;
 use crate::seal::{Sealer, SourceKeys};
-use crate::sources::memory::{Memory, MemoryWriter};
 use crate::sources::Source;
+use crate::sources::memory::{Memory, MemoryWriter};
 use crate::vault::lists::read_list;
 use crate::vault::writer::{ContentsWriter, ListWriter, SegmentStore, absent};
 
@@ -63,7 +63,7 @@ pub(super) fn store(
     run.progress.begin(&format!("backing up {}", settings.name), estimate);
     let line = SealingLine {
         store: &store,
-        sealer: &|| Ok(run.sealer()?),
+        sealer: &|| run.sealer(),
         gear: &keys.gear(),
         workers: run.host.workers,
         progress: run.progress,

@@ -71,7 +71,10 @@ pub(super) fn source(
         let file = dir.join(file_name(&facts.file));
         for check in verify::verify(&file, facts, &host.runtime)? {
             if !check.passed {
-                errors.push(format!("{}: {}: expected {}, got {}", source.name, check.name, check.expected, check.actual));
+                errors.push(format!(
+                    "{}: {}: expected {}, got {}",
+                    source.name, check.name, check.expected, check.actual
+                ));
             }
             checks.push(Check { name: format!("{}: {}", source.name, check.name), ..check });
         }

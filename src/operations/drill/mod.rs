@@ -123,7 +123,9 @@ pub fn drill(
         kept: None,
     };
     match leftovers {
-        Ok(paths) => run.remarks.extend(paths.iter().map(|p| format!("removed {}, left by a drill that was killed", p.display()))),
+        Ok(paths) => run
+            .remarks
+            .extend(paths.iter().map(|p| format!("removed {}, left by a drill that was killed", p.display()))),
         Err(error) => run.remarks.push(format!("a leftover of an earlier drill could not be removed: {error}")),
     }
     let outcome = run.rehearse(reader, &mut stopwatch);
@@ -171,7 +173,10 @@ pub fn drill(
         id: id.clone(),
     };
     if interrupted {
-        return Err(Error::new(Code::Interrupted, format!("the drill of {} was interrupted; its scratch folder is removed", job.name)));
+        return Err(Error::new(
+            Code::Interrupted,
+            format!("the drill of {} was interrupted; its scratch folder is removed", job.name),
+        ));
     }
     let details = serde_json::json!({ "checks": report.checks, "errors": report.errors });
     if let Err(error) =
@@ -241,7 +246,8 @@ impl DrillRun<'_> {
         let reader = reader.as_ref().map_err(|e| Error::new(e.code(), e.to_string()))?;
         let survey = self.vault.survey(self.host, Some(&self.job.name))?;
         for problem in &survey.problems {
-            self.remarks.push(format!("{}: {}; `lifeboat check {}` says more", problem.key, problem.fault, self.job.name));
+            self.remarks
+                .push(format!("{}: {}; `lifeboat check {}` says more", problem.key, problem.fault, self.job.name));
         }
         let manifests = manifests(survey);
         self.rpo = manifests
@@ -389,8 +395,11 @@ fn choose(manifests: &[Manifest], which: &Which, job: &JobSettings) -> Result<Ma
         }
     };
     chosen.cloned().ok_or_else(|| match which {
-        Which::Id(id) => Error::new(Code::NotFound, format!("job {} has no backup, or several, whose id begins with {id:?}", job.name))
-            .with_hint(format!("`lifeboat list {}` shows them", job.name)),
+        Which::Id(id) => Error::new(
+            Code::NotFound,
+            format!("job {} has no backup, or several, whose id begins with {id:?}", job.name),
+        )
+        .with_hint(format!("`lifeboat list {}` shows them", job.name)),
         _ => Error::new(Code::NotFound, format!("job {} has no complete backup to rehearse", job.name))
             .with_hint(format!("make one: `lifeboat backup {}`", job.name)),
     })
