@@ -93,6 +93,11 @@ pub(super) fn text(dir: &Path, data: &Data, keys: &Keys<'_>, drill: &Drill) -> R
             (sources.join("\n"), checks)
         }
     };
+    // Nobody knows how much one's own data is.
+    let rto = match data {
+        Data::Shop(_) => "5m",
+        Data::Own { .. } => "1h",
+    };
     let trust_source = if drill.trust_source { "trust_source = true\n" } else { "" };
     let scratch = quoted(&drill.scratch)?;
     let checks: String = checks.iter().map(|check| format!("  {check},\n")).collect();
@@ -107,7 +112,7 @@ pub(super) fn text(dir: &Path, data: &Data, keys: &Keys<'_>, drill: &Drill) -> R
          [job.{job}]\n\
          schedule   = \"15 */6 * * *\"\n\
          retention  = {{ keep_at_least = \"14d\", delete_after = \"30d\" }}\n\
-         objectives = {{ rto = \"5m\", rpo = \"12h\" }}\n\
+         objectives = {{ rto = \"{rto}\", rpo = \"12h\" }}\n\
          \n\
          {sources}\n\
          [job.{job}.drill]\n\

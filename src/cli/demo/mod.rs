@@ -196,6 +196,7 @@ fn set_up(stage: &Stage<'_>, dir: &Path, data: &Data) -> Result<()> {
 fn first_backup(stage: &Stage<'_>, host: &Host, data: &Data) -> Result<Backup> {
     stage.heading("3. The first backup");
     let (backup, orders) = back_up(stage, host, data)?;
+    make_sure(backup.new_bytes > 0, || "the first backup stored nothing".to_owned())?;
     if let Some(orders) = orders {
         stage.tell(&format!(
             "\nThe shop stayed open: {orders} orders came in around it, each in several tables. The backup has the database\n\
@@ -221,7 +222,8 @@ fn second_backup(stage: &Stage<'_>, host: &Host, data: &Data, first: &Backup) ->
         Data::Own { .. } => {
             stage.heading("4. The next backup");
             stage.tell(
-                "Your own data is only read, so nothing was changed for this one: it shows what an idle day costs.\n",
+                "Your own data is only read, so nothing was changed for this one: it shows what an idle day costs.\n\
+                 (While a SQLite database in WAL mode is read, SQLite itself keeps -wal and -shm files beside it.)\n",
             );
         }
     }
@@ -266,7 +268,7 @@ fn back_up(stage: &Stage<'_>, host: &Host, data: &Data) -> Result<(Backup, Optio
         new_bytes: sum("new_bytes"),
         duration_seconds,
     };
-    make_sure(!backup.id.is_empty() && backup.new_bytes > 0, || format!("the backup stored nothing: {manifest}"))?;
+    make_sure(!backup.id.is_empty(), || format!("the backup has no id: {manifest}"))?;
     Ok((backup, orders))
 }
 
@@ -429,7 +431,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -205,7 +205,7 @@ fn read_all(reader: PipeReader) -> std::io::Result<String> {
 /// Reality differs from the story.
 pub(super) fn unexpected(what: impl Into<String>) -> Error {
     Error::new(Code::DemoFailed, what)
-        .with_hint("this is a bug of lifeboat's, unless the disk is full; please report it with the output above")
+        .with_hint("the output above says what happened; if neither disk nor data are at fault, please report it")
 }
 
 /// Fails where reality differs from the story.
