@@ -1,12 +1,13 @@
 //! Opening a vault: whom to believe, where it lies, what is in it.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use crate::config::{VaultSettings, VaultUrl};
-use crate::domain::ids::{JobName, ManifestHash, VaultId};
+use crate::domain::ids::{BackupId, JobName, ManifestHash, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
@@ -119,13 +120,33 @@ impl OpenVault {
     /// When the store cannot be read. A manifest that is not to be believed is a problem in the survey.
     pub fn survey(&self, host: &Host, job: Option<&JobName>) -> Result<Survey> {
         let survey = host.runtime.block_on(survey::survey(&*self.storage, &self.trust, job))?;
-        if let Some(home) = host.home_if_any() {
-            for manifest in &survey.manifests {
-                let manifest = &manifest.manifest;
-                host.runtime.block_on(home.catalog.saw(&self.id, &manifest.job, manifest.sequence))?;
-            }
-        }
+        self.remember_all(host, &survey)?;
         Ok(survey)
+    }
+
+    /// Tells the catalog of backups that it has not heard of: another host's, or those of a run that was killed
+    /// between its commit and its last word.
+    fn remember_all(&self, host: &Host, survey: &Survey) -> Result<()> {
+        let Some(home) = host.home_if_any() else { return Ok(()) };
+        let rows = host.runtime.block_on(home.catalog.backups(&self.id, None))?;
+        let known: HashSet<&BackupId> = rows.iter().map(|row| &row.id).collect();
+        for verified in survey.manifests.iter().filter(|verified| !known.contains(&verified.manifest.id)) {
+            self.remember_one(host, &verified.manifest, verified.hash)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the catalog of one backup, and that this host saw it.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn remember_one(&self, host: &Host, manifest: &Manifest, hash: ManifestHash) -> Result<()> {
+        let catalog = &host.home()?.catalog;
+        host.runtime.block_on(async {
+            catalog.record_backup(manifest, hash).await?;
+            catalog.saw(&self.id, &manifest.job, manifest.sequence).await
+        })?;
+        Ok(())
     }
 
     /// Fails where this host's key may not sign the job's manifests now.

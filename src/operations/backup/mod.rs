@@ -269,7 +269,7 @@ fn run(
             progress.warn(&format!("the next run will read every file again: {error}"));
         }
     }
-    if let Err(error) = host.runtime.block_on(host.home()?.catalog.record_backup(&manifest, signed.hash)) {
+    if let Err(error) = vault.remember_one(host, &manifest, signed.hash) {
         progress.warn(&format!(
             "the catalog does not know of this backup yet: {error}; `lifeboat catalog rebuild` mends it"
         ));

@@ -1,3 +1,5 @@
+//! What manifests must hold, and what is not believed.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

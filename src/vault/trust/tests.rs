@@ -1,3 +1,5 @@
+//! What vault.json must hold, and what is not believed.
+
 use std::sync::Arc;
 
 use super::*;
