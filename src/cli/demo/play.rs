@@ -212,3 +212,36 @@ pub(super) fn unexpected(what: impl Into<String>) -> Error {
 pub(super) fn make_sure(is_so: bool, otherwise: impl FnOnce() -> String) -> Result<()> {
     if is_so { Ok(()) } else { Err(unexpected(otherwise())) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::operations::interrupt::Interrupt;
+
+    #[test]
+    fn what_ends_otherwise_than_told_fails_the_demo() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let interrupt = Interrupt::default();
+        let host = Host::bare(runtime.handle().clone(), Arc::new(SystemClock::default()), interrupt.clone());
+        let dir = tempfile::tempdir().unwrap();
+        // The shell takes the part of the program: it ends and prints as it is told.
+        let shell = PathBuf::from("/bin/sh");
+        let stage = Stage { host: &host, program: shell, dir: dir.path().to_owned(), voice: Voice::Aside, bold: false };
+
+        assert!(stage.type_in(&["-c", "exit 21"], 21).is_ok());
+        for (script, code) in
+            [("exit 20", Code::DemoFailed), ("kill $$", Code::DemoFailed), ("exit 130", Code::Interrupted)]
+        {
+            assert_eq!(stage.type_in(&["-c", script], 21).unwrap_err().code(), code, "{script}");
+        }
+        assert_eq!(stage.ask(&["-c", "echo talk >&2; echo '{\"a\": 1}'"], 0).unwrap()["a"], 1);
+        assert_eq!(stage.ask(&["-c", "echo green"], 0).unwrap_err().code(), Code::DemoFailed);
+        assert!(make_sure(true, String::new).is_ok() && make_sure(false, String::new).is_err());
+
+        interrupt.raise();
+        assert_eq!(stage.type_in(&["-c", "exit 0"], 0).unwrap_err().code(), Code::Interrupted);
+    }
+}
