@@ -65,8 +65,12 @@ impl Session {
     /// Opens the vault that is meant: the one given, or the only one of the config.
     pub(super) fn reading(self) -> Result<Reading> {
         let identities = IdentitySource::of(&self.global);
-        let by_url = self.global.vault.as_deref().filter(|text| text.contains('/'));
-        let settings = match (Settings::load(self.global.config.as_deref()), by_url) {
+        let loaded = Settings::load(self.global.config.as_deref());
+        // A name of the config comes first; a folder that has none may be said without a slash.
+        let is_name = |text: &str| loaded.as_ref().is_ok_and(|settings| settings.vaults.contains_key(text));
+        let is_url = |text: &&str| text.contains('/') || (!is_name(text) && Path::new(text).is_dir());
+        let by_url = self.global.vault.as_deref().filter(is_url);
+        let settings = match (loaded, by_url) {
             (Ok(settings), _) => Some(settings),
             // A bare host has no config and needs none; a config that was named must be readable all the same.
             (Err(_), Some(_)) if self.global.config.is_none() => None,

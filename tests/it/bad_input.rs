@@ -329,7 +329,7 @@ fn an_identity_file_that_holds_none() {
     world.backup();
     let secret = fs::read_to_string(world.path("identity.txt")).unwrap();
     let secret = secret.lines().last().unwrap();
-    let texts: [&[u8]; 4] = [b"", b"# only a comment\n", secret[..40].as_bytes(), &[0xff, 0xfe, 0x00]];
+    let texts: [&[u8]; 4] = [b"", b"# only a comment\n", &secret.as_bytes()[..40], &[0xff, 0xfe, 0x00]];
     for text in texts {
         fs::write(world.path("bad.txt"), text).unwrap();
         let said = fails(
@@ -360,6 +360,9 @@ fn forged(world: &World, pieces: &[Piece]) -> String {
     forge.commit(&manifest)
 }
 
+/// A member and its bytes.
+type Content = (Member, &'static [u8]);
+
 #[test]
 fn tars_that_would_leave_the_target() {
     let world = World::new();
@@ -370,7 +373,7 @@ fn tars_that_would_leave_the_target() {
     let folder = |path: &str| (member(path, MemberKind::Folder, b"", None), &b""[..]);
     let link = |path: &str, to: &str| (member(path, MemberKind::Symlink, b"", Some(to)), &b""[..]);
     let hard = |path: &str, to: &str| (member(path, MemberKind::Hardlink, b"", Some(to)), &b""[..]);
-    let hostile: Vec<(&str, Vec<(Member, &[u8])>)> = vec![
+    let hostile: Vec<(&str, Vec<Content>)> = vec![
         ("..", vec![file("../outside/a")]),
         (".. in the middle", vec![folder("t"), file("t/../../../outside/a")]),
         (".. alone", vec![folder("..")]),
@@ -608,7 +611,7 @@ fn a_bare_host() {
     let vault = bare.path("copy").to_str().unwrap().to_owned();
     run(0, &["restore", "shop", "--to", "one", "--vault", &vault, "--identity", "identity.txt"]);
     restored("one");
-    run(0, &["restore", &id, "--to", "two", "--vault", "./copy", "--identity", "identity.txt"]);
+    run(0, &["restore", &id, "--to", "two", "--vault", "copy", "--identity", "identity.txt"]);
     restored("two");
     for args in [&["list"][..], &["check"], &["show", "shop"]] {
         run(0, &[args, &["--vault", "./copy", "--identity", "identity.txt"]].concat());

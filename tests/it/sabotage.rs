@@ -160,7 +160,7 @@ fn a_hung_check_fails_it_and_its_children_die() {
         "check_timeout = \"2s\"\nchecks = [{{ command = [\"sh\", \"-c\", \"setsid sleep {seconds} & sleep {seconds} & sleep {seconds}\"] }}]"
     ));
     world.backup();
-    fails(&world, &DRILL, Backup::Unproven, "drill-failed", "2");
+    fails(&world, &DRILL, Backup::Unproven, "drill-failed", "was killed after 2 s");
     assert_eq!(running(&seconds), 0, "children outlived the check");
 }
 
@@ -186,6 +186,11 @@ fn a_scratch_that_cannot_be_had_fails_it_and_says_nothing_of_the_backup() {
     let drill = fails(&world, &DRILL, Backup::Unproven, "scratch-failed", "2.0 MiB free");
     assert_eq!(drill["restored_bytes"], 0);
     drop(small);
+    // Room enough, it seems, and still it fills up half-way.
+    let few_names = Mount::tmpfs(&world.scratch(), "200m,nr_inodes=20");
+    let drill = fails(&world, &DRILL, Backup::Unproven, "storage-full", "No space left");
+    assert!(!drill["checks"].as_array().unwrap().iter().any(|check| check["passed"] == true), "{drill}");
+    drop(few_names);
     passes(&world);
 }
 
@@ -301,68 +306,100 @@ fn what_a_killed_drill_left_is_removed_by_the_next() {
     assert!(fs::read_dir(world.scratch()).unwrap().next().is_none());
 }
 
+/// What foreign code would like to do to a host, and would manage with our rights.
+fn attacks(root: &str, port: u16) -> Vec<String> {
+    vec![
+        format!("cat {root}/identity.txt"),
+        format!("cat {root}/vault.key"),
+        format!("cat {root}/lifeboat.toml"),
+        format!("cat {root}/state/host.key"),
+        format!("ls {root}/state"),
+        format!("ls {root}/vault"),
+        format!("cat {root}/vault/vault.json"),
+        format!("touch {root}/vault/stray"),
+        format!("exec 3<>/dev/tcp/127.0.0.1/{port}"),
+        "touch $LIFEBOAT_SCRATCH/../stray".to_owned(),
+        "touch $LIFEBOAT_SCRATCH/.lifeboat-drill".to_owned(),
+        "test $(id -u) = 0".to_owned(),
+        "setpriv --reuid=0 true".to_owned(),
+        "ls /proc/$PPID/fd".to_owned(),
+    ]
+}
+
+/// A world whose drill runs these with bash, one by one.
+fn attacked(trust: &str, attacks: impl Fn(&str) -> Vec<String>) -> World {
+    let world = World::with_drill("CHECKS");
+    let root = world.path("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let checks: Vec<String> =
+        attacks(&root).iter().map(|attack| format!("{{ command = [\"bash\", \"-c\", '{attack}'] }}")).collect();
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+    let config = config.replace("CHECKS", &format!("{trust}checks = [\n{}\n]", checks.join(",\n")));
+    fs::write(world.path("lifeboat.toml"), config).unwrap();
+    world.backup();
+    world
+}
+
+/// The commands' results, in order.
+fn commands(drill: &Value) -> Vec<&Value> {
+    let of_command = |check: &&Value| check["name"].as_str().unwrap().starts_with("command ");
+    drill["checks"].as_array().unwrap().iter().filter(of_command).collect()
+}
+
 #[test]
 fn hostile_code_reaches_nothing_of_ours() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let attempts = |root: &str| {
-        [
-            format!("cat {root}/identity.txt"),
-            format!("cat {root}/vault.key"),
-            format!("cat {root}/lifeboat.toml"),
-            format!("cat {root}/state/host.key"),
-            format!("ls {root}/state"),
-            format!("ls {root}/vault"),
-            format!("cat {root}/vault/vault.json"),
-            format!("touch {root}/vault/stray"),
-            // Not through the parent either: its memory, its environment, its descriptors.
-            "cat /proc/$PPID/environ | grep -a IDENTITY".to_owned(),
-            "cat /proc/1/mem".to_owned(),
-            "env | grep -i identity".to_owned(),
-            "kill -KILL $PPID && kill -KILL 1".to_owned(),
-            format!("exec 3<>/dev/tcp/127.0.0.1/{port}"),
-            "exec 3<>/dev/udp/1.1.1.1/53 && echo x >&3".to_owned(),
-            "touch $LIFEBOAT_SCRATCH/../stray".to_owned(),
-            "touch $LIFEBOAT_SCRATCH/.lifeboat-drill".to_owned(),
-            "test $(id -u) = 0".to_owned(),
-            "setpriv --reuid=0 true".to_owned(),
-        ]
+    let all = |root: &str| {
+        let mut all = attacks(root, port);
+        // What nobody should try with our rights.
+        all.push("cat /proc/$PPID/environ | grep -a IDENTITY".to_owned());
+        all.push("cat /proc/1/mem".to_owned());
+        all.push("env | grep -i identity".to_owned());
+        all.push("kill -KILL $PPID".to_owned());
+        all.push("exec 3<>/dev/udp/192.0.2.1/53 && echo x >&3".to_owned());
+        all
     };
-    let world = World::with_drill("CHECKS");
-    let root = world.path("").to_str().unwrap().trim_end_matches('/').to_owned();
-    let attempts = attempts(&root);
-    let mut checks: Vec<String> =
-        attempts.iter().map(|attempt| format!("{{ command = [\"bash\", \"-c\", '{attempt}'] }}")).collect();
-    // That bash and cat work at all, and the restored copy is there for them.
-    checks.push("{ command = [\"bash\", \"-c\", 'cat $(find $LIFEBOAT_UPLOADS_DIR -name small-00)'] }".to_owned());
-    checks.push("{ command = [\"bash\", \"-c\", 'touch $TMPDIR/mine && ls $LIFEBOAT_SCRATCH'] }".to_owned());
-    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
-    let config = config.replace("CHECKS", &format!("checks = [\n{}\n]", checks.join(",\n")));
-    fs::write(world.path("lifeboat.toml"), config).unwrap();
-    world.backup();
+    let harmless = [
+        // That bash and cat work at all, and the restored copy is there for them.
+        "cat $(find $LIFEBOAT_UPLOADS_DIR -name small-00)".to_owned(),
+        "touch $TMPDIR/mine && ls $LIFEBOAT_SCRATCH".to_owned(),
+    ];
+    let world = attacked("", |root| [all(root), harmless.to_vec()].concat());
     let mut drill = world.command(&["drill", "--json"]);
     let said = said(drill.env("LIFEBOAT_IDENTITY", world.path("identity.txt")));
     assert_eq!(said.code, Some(21), "{}\n{}", said.stdout, said.stderr);
     let document: Value = serde_json::from_str(&said.stdout).unwrap();
     let drill = &document["drills"][0];
     assert_eq!(drill["environment"]["confinement"], "own-uid-no-network", "{drill}");
-    let commands: Vec<&Value> = drill["checks"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|check| check["name"].as_str().unwrap().starts_with("command "))
-        .collect();
-    assert_eq!(commands.len(), checks.len());
-    for (check, attempt) in commands.iter().zip(&attempts) {
-        assert_eq!(check["passed"], false, "{attempt}: {check}");
+    let commands = commands(drill);
+    let (hostile, harmless) = commands.split_at(commands.len() - harmless.len());
+    assert_eq!(hostile.len(), all("").len());
+    for check in hostile {
+        assert_eq!(check["passed"], false, "{check}");
     }
-    for check in &commands[attempts.len()..] {
+    for check in harmless {
         assert_eq!(check["passed"], true, "{check}");
     }
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody came through");
     assert!(fs::read_dir(world.scratch()).unwrap().next().is_none(), "scratch is not empty");
     world.expect(0, &["check"]);
+}
+
+/// So that the test above means something: these attacks do work where nothing holds them.
+#[test]
+fn a_trusted_source_reaches_all_of_it_and_the_record_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let world = attacked("trust_source = true\n", |root| attacks(root, port));
+    let document = world.json(0, &DRILL);
+    let drill = &document["drills"][0];
+    assert_eq!(drill["environment"]["confinement"], "trusted-source", "{drill}");
+    assert_eq!(commands(drill).len(), attacks("", 0).len());
+    for check in commands(drill) {
+        assert_eq!(check["passed"], true, "{check}");
+    }
+    listener.accept().unwrap();
 }
 
 #[test]
