@@ -7,7 +7,7 @@
 mod pipeline;
 mod source;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -69,6 +69,8 @@ struct Run<'a> {
     recipient_set: String,
     /// The job's backups, oldest first.
     earlier: Vec<Manifest>,
+    /// Those of them that a drill found bad.
+    refuted: HashSet<BackupId>,
 }
 
 impl Run<'_> {
@@ -76,10 +78,11 @@ impl Run<'_> {
         Ok(Sealer::new(&self.vault.settings.recipients, self.vault.settings.compression_level)?)
     }
 
-    /// The newest complete backup that has this source and was sealed to the same recipients.
+    /// The newest complete backup that has this source, was sealed to the same recipients and is not refuted.
     fn base(&self, source: &SourceName) -> Option<&Manifest> {
         self.earlier.iter().rev().find(|manifest| {
             manifest.completeness == Completeness::Complete
+                && !self.refuted.contains(&manifest.id)
                 && manifest.recipient_set == self.recipient_set
                 && manifest.sources.iter().any(|entry| entry.name == *source)
         })
@@ -201,6 +204,7 @@ fn run(
         progress,
         recipient_set: recipient_set(&vault.settings.recipients),
         earlier: manifests(survey),
+        refuted: host.refuted(&vault.id, Some(&job.settings.name))?,
     };
     let secret = host.home()?.state.host_secret()?;
     let mut stored = Vec::new();
