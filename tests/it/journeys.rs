@@ -54,3 +54,23 @@ fn a_drill_passes_and_is_remembered() {
     assert_eq!(status["jobs"][0]["state"], "ok", "{status}");
     assert!(std::fs::read_dir(world.scratch()).unwrap().next().is_none(), "scratch is not empty");
 }
+
+#[test]
+fn after_a_refutation_the_next_backup_is_whole_again() {
+    let world = World::new();
+    // Files younger than the walk's margin of doubt are read again once.
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    world.backup();
+    let objects = world.keys("objects").into_iter().map(|key| world.path("vault").join(key));
+    let largest = objects.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    bytes[5_000] ^= 1;
+    std::fs::write(&largest, bytes).unwrap();
+    world.expect(21, &["drill", "--identity", "identity.txt"]);
+
+    let mended = world.backup();
+    world.expect(0, &["restore", &mended, "--to", "out", "--identity", "identity.txt"]);
+    world.expect(0, &["drill", "--identity", "identity.txt"]);
+    let again = world.json(0, &["backup"]);
+    assert_eq!(again["runs"][0]["backup"]["new_segments"], 0, "one full backup is enough: {again}");
+}

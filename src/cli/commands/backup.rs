@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::operations::backup::{self, RunReport};
 
 use super::super::Exit;
-use super::super::args::JobsArgs;
+use super::super::args::{Global, JobsArgs};
 use super::super::output::{print_json, say};
 use super::super::session::Session;
 
@@ -103,7 +103,7 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         };
         let report = report.unwrap_or_else(backup::not_started);
         exit = exit.worse(exit_of(&report));
-        tell(&job.name, &report, session.global.quiet);
+        tell(&job.name, &report, &session.global);
         runs.push(Run {
             job: job.name.clone(),
             outcome: report.outcome,
@@ -129,11 +129,12 @@ fn exit_of(report: &RunReport) -> Exit {
     }
 }
 
-/// Silent in cron unless something is wrong; a line or two on a terminal.
-fn tell(job: &JobName, report: &RunReport, quiet: bool) {
+/// Silent in cron unless something is wrong; a line or two on a terminal, or where `-v` asks for it.
+fn tell(job: &JobName, report: &RunReport, global: &Global) {
     use std::io::IsTerminal;
     let wrong = report.outcome != RunOutcome::Success || !report.errors.is_empty();
-    if !wrong && (quiet || !std::io::stderr().is_terminal()) {
+    let talk = global.verbose > 0 || std::io::stderr().is_terminal();
+    if !wrong && (global.quiet || !talk) {
         return;
     }
     let took = human_seconds(report.duration_seconds);

@@ -82,7 +82,10 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
             ));
         }
         if !sound {
-            say(" hint: restore from a backup that is not named above; the next backup stores anew what is missing");
+            say(
+                " hint: restore from a backup that is not named above; the next backup stores anew what is missing, and after a \
+                 `lifeboat drill` that failed on it also what is damaged",
+            );
         }
     }
     Ok(if sound { Exit::DONE } else { Exit::of(Kind::Damage) })

@@ -243,7 +243,13 @@ struct DrillRun<'a> {
 impl DrillRun<'_> {
     fn rehearse(&mut self, reader: &Result<Reader>, stopwatch: &mut Stopwatch<'_>) -> Result<()> {
         stopwatch.phase("locate");
-        let reader = reader.as_ref().map_err(|e| Error::new(e.code(), e.to_string()))?;
+        let reader = reader.as_ref().map_err(|e| {
+            let again = Error::new(e.code(), e.to_string());
+            match e.hint() {
+                Some(hint) => again.with_hint(hint),
+                None => again,
+            }
+        })?;
         let survey = self.vault.survey(self.host, Some(&self.job.name))?;
         for problem in &survey.problems {
             self.remarks
