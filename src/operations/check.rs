@@ -1,8 +1,9 @@
 //! `check`: everything in the vault against its name and its signature; with an identity also what is inside.
 //!
 //! Without a key: every manifest's signature, scope and place; the chain of each job's manifests; every list and
-//! every object that a backup names, byte for byte against its name. What no backup names (left over from a run that
-//! died) is counted, and told if it is damaged, and spoils nothing.
+//! every object that a backup names, byte for byte against its name; every record's signature, scope and place, and its
+//! sealed details against their hash. What no backup names (left over from a run that died) is counted, and told if it
+//! is damaged, and spoils nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -15,15 +16,17 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::ids::{BackupId, JobName, ObjectId};
 use crate::domain::manifest::Manifest;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Diagnostic, Error, Result};
 use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
 use crate::vault::layout::{Key, LISTS, OBJECTS};
 use crate::vault::lists::read_list;
 use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
+use crate::vault::records::{read_details, survey_records};
 use crate::vault::survey::{Fault, Problem};
 
 use super::host::Host;
+use super::restore::plan;
 use super::vaults::{OpenVault, manifests};
 
 /// Something wrong.
@@ -42,6 +45,8 @@ pub struct Damage {
 pub struct CheckReport {
     /// Backups looked at.
     pub backups: u64,
+    /// Records looked at.
+    pub records: u64,
     /// Objects and lists that they name.
     pub objects: u64,
     /// Their bytes.
@@ -194,6 +199,8 @@ pub fn check(
 
     if jobs.is_empty() {
         find_strays(host, storage, &objects, &lists, &mut report)?;
+        // A record that is not believed says nothing of its job either: they are looked at all together.
+        check_records(host, vault, &mut report)?;
     }
     if let Some((reader, percent)) = depth.read_data {
         read_data(host, reader, &manifests, percent, progress, &mut report)?;
@@ -247,6 +254,30 @@ fn find_strays(
     Ok(())
 }
 
+/// Records spoil no backup, but without them the past cannot be told. One that is gone whole cannot be missed: nothing
+/// names it, and what it leaves beside it is what a run leaves that died while it wrote.
+fn check_records(host: &Host, vault: &OpenVault, report: &mut CheckReport) -> Result<()> {
+    let storage = &*vault.storage;
+    let records = host.runtime.block_on(survey_records(storage, &vault.trust))?;
+    report.records = (records.records.len() + records.problems.len()) as u64;
+    report.strays += records.strays.len() as u64;
+    for problem in records.problems {
+        let reason = format!("it is not to be trusted: {}", problem.reason);
+        report.damaged.push(Damage { object: problem.key, reason, backups: Vec::new() });
+    }
+    for verified in &records.records {
+        match host.runtime.block_on(read_details(storage, verified)) {
+            Ok(_) => {}
+            Err(error) if matches!(error.code(), Code::ObjectDamaged | Code::ObjectMissing) => {
+                let object = Key::RecordDetails(verified.name.clone()).to_string();
+                report.damaged.push(Damage { object, reason: plain_reason(&error), backups: Vec::new() });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 fn hash_object(host: &Host, storage: &dyn Storage, key: &str) -> std::result::Result<([u8; 32], u64), StorageError> {
     let bytes = host.runtime.block_on(storage.get(key, MAX_OBJECT_BYTES))?;
     Ok((Sha256::digest(&bytes).into(), bytes.len() as u64))
@@ -268,7 +299,7 @@ fn read_data(
             progress.begin(&format!("opening {} of {}", source.name, manifest.id), Some(source.logical_bytes));
             let mut segments = Vec::new();
             let walked = (|| -> Result<[u8; 32]> {
-                let mut plan = reader.plan(source)?;
+                let mut plan = plan(reader, manifest, source)?;
                 while let Some(piece) = plan.next_piece()? {
                     segments.extend(piece.segments);
                 }

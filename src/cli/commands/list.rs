@@ -9,7 +9,7 @@ use crate::domain::ids::{BackupId, JobName};
 use crate::domain::manifest::{Completeness, Manifest};
 use crate::domain::quantity::human_bytes;
 use crate::error::{Code, Error, Result};
-use crate::operations::selection::choose;
+use crate::operations::restore::plan;
 use crate::operations::vaults::manifests;
 
 use super::super::Exit;
@@ -131,16 +131,14 @@ struct Contents {
 pub(in super::super) fn show(session: Session, args: &ShowArgs) -> Result<Exit> {
     let json = session.global.json;
     let reading = session.reading()?;
-    let all = manifests(reading.vault.survey(&reading.host, None)?);
-    let refuted = reading.host.refuted(&reading.vault.id, None)?;
-    let chosen = choose(&args.backup, &all, &refuted, reading.zone())?;
-    let manifest = chosen.manifest;
+    let chosen = reading.choose(&args.backup)?;
+    let manifest = &chosen.manifest;
     let with_contents = args.files || !reading.identities.files.is_empty();
     let mut contents = Vec::new();
     if with_contents {
         let reader = reading.reader()?;
         for source in &manifest.sources {
-            let mut plan = reader.plan(source)?;
+            let mut plan = plan(&reader, manifest, source)?;
             let mut members = Vec::new();
             while let Some(piece) = plan.next_piece()? {
                 if args.files {
@@ -157,7 +155,7 @@ pub(in super::super) fn show(session: Session, args: &ShowArgs) -> Result<Exit> 
         return Ok(Exit::DONE);
     }
     print(&head(manifest, &reading));
-    if let Some(warning) = chosen.warning {
+    for warning in &chosen.warnings {
         say(&format!("warning: {warning}"));
     }
     for source in contents {

@@ -77,6 +77,9 @@ pub(super) fn store(
     let finished = snapshot.finish()?;
     collected.notes.extend(finished.notes);
     let mut stored = collected.finish(finished.facts, recovery_point, source.kind(), settings)?;
+    for key in store.repaired() {
+        run.progress.warn(&format!("{key} lay damaged in the vault and was put right"));
+    }
     stored.id_key_hash = *blake3::hash(&keys.id_key).as_bytes();
     Ok(stored)
 }

@@ -31,7 +31,7 @@ use crate::vault::reader::Reader;
 
 use super::host::Host;
 use super::records;
-use super::restore::{Selection, unpack_source};
+use super::restore::{Selection, plan, unpack_source};
 use super::vaults::{OpenVault, manifests};
 
 /// Room that scratch must have beyond the backup's own bytes: folders, links, file systems' rounding.
@@ -292,7 +292,7 @@ impl DrillRun<'_> {
     ) -> Result<()> {
         stopwatch.phase("load");
         let owners = rustix::process::geteuid().is_root();
-        let plans = manifest.sources.iter().map(|source| Ok(reader.plan(source)?)).collect::<Result<Vec<_>>>()?;
+        let plans = manifest.sources.iter().map(|source| plan(reader, manifest, source)).collect::<Result<Vec<_>>>()?;
         for (source, plan) in manifest.sources.iter().zip(plans) {
             let target = scratch.path().join(source.name.as_str());
             let context = |e: Error| e.context(format!("source {}", source.name));
