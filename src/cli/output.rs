@@ -34,6 +34,13 @@ pub(super) fn print_error(error: &Error) {
     }
 }
 
+/// `1 backup`, `2 backups`.
+#[must_use]
+pub(super) fn counted(number: u64, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{ending}")
+}
+
 /// Aligns rows in columns, two spaces between, nothing at the ends; the first row is the head.
 #[must_use]
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
