@@ -28,7 +28,13 @@ pub(super) fn print_json(document: &impl Serialize) {
 
 /// An error with its code and its hint.
 pub(super) fn print_error(error: &Error) {
-    say(&format!("error: {error} [{}]", error.code().name()));
+    let message = error.to_string();
+    // Behind the first line: what follows it quotes a file.
+    let (first, rest) = message.split_once('\n').map_or((message.as_str(), None), |(first, rest)| (first, Some(rest)));
+    say(&format!("error: {first} [{}]", error.code().name()));
+    if let Some(rest) = rest {
+        say(rest);
+    }
     if let Some(hint) = error.hint() {
         say(&format!(" hint: {hint}"));
     }

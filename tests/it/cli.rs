@@ -53,6 +53,7 @@ fn shown(said: &Said) -> String {
 const VARIES: &[(&str, &str)] = &[
     (r"age1[a-z0-9]{58}", "[RECIPIENT]"),
     (r"RW[A-Za-z0-9+/]{54}", "[PUBLIC KEY]"),
+    (r"(objects|lists)/[0-9a-f]{2}/", "$1/[..]/"),
     (r"\b[0-9a-f]{64}\b", "[SHA-256]"),
     (r"\b[0-9a-f]{32}\b", "[CHECKSUM]"),
     (r"\b[0-9a-f]{16}\b", "[ID]"),

@@ -5,7 +5,9 @@
 mod bad_input;
 mod by_hand;
 mod cli;
+mod codes;
 mod damage;
+mod demo;
 mod documents;
 mod journeys;
 mod kill;

@@ -45,6 +45,7 @@ fn check_config(session: &Session) -> Result<Exit> {
     let settings = Settings::load(session.global.config.as_deref())?;
     let mut findings = check(&settings, session.host.clock.now(), &longest_runs(session, &settings)?);
     findings.extend(check_host(&settings));
+    findings.sort_by_key(|finding| finding.severity);
     let worst = findings.iter().filter(|f| f.severity == Severity::Error).map(|f| f.code).next();
     if session.global.json {
         let listed: Vec<_> = findings

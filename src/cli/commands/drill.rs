@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::config::{DrillSettings, JobSettings};
 use crate::domain::check::Check;
 use crate::domain::ids::{BackupId, JobName, RecordId};
-use crate::domain::quantity::human_seconds;
+use crate::domain::quantity::{exact_duration, human_seconds};
 use crate::domain::record::{DrillOutcome, Phase};
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::drill::{self, DrillReport, DrillRequest, Which};
@@ -145,6 +146,11 @@ fn document(job: &JobSettings, report: DrillReport) -> Drill {
     }
 }
 
+/// An objective as the config says it.
+fn promised(seconds: f64) -> String {
+    Duration::try_from_secs_f64(seconds).map_or_else(|_| human_seconds(seconds), exact_duration)
+}
+
 /// What a drill that is not good is called, and what to do about it.
 fn verdict(job: &JobSettings, report: &DrillReport) -> Option<Error> {
     let name = &job.name;
@@ -179,16 +185,18 @@ fn tell(job: &JobSettings, report: &DrillReport) {
     });
     for check in &report.checks {
         let mark = if check.passed { "ok  " } else { "FAIL" };
-        let expected = if check.passed { String::new() } else { format!(", not {}", check.expected) };
-        print(&format!("  {mark} {}: {}{expected}", check.name, check.actual));
+        print(&match check.passed {
+            true => format!("  {mark} {}: {}", check.name, check.actual),
+            false => format!("  {mark} {}: expected {}, got {}", check.name, check.expected, check.actual),
+        });
     }
     let phases: Vec<String> =
         record.phases.iter().map(|phase| format!("{} {}", phase.name, human_seconds(phase.seconds))).collect();
     print(&format!("  phases: {}", phases.join(", ")));
     let objective = match (record.rto_objective_seconds, record.rto_met) {
         (None, _) => "no objective is set".to_owned(),
-        (Some(objective), true) => format!("objective {}, met", human_seconds(objective)),
-        (Some(objective), false) => format!("objective {}, NOT MET", human_seconds(objective)),
+        (Some(objective), true) => format!("objective {}, met", promised(objective)),
+        (Some(objective), false) => format!("objective {}, NOT MET", promised(objective)),
     };
     print(&match record.outcome {
         DrillOutcome::Passed => format!("  RTO measured: {} ({objective})", human_seconds(record.rto_seconds)),
@@ -197,9 +205,9 @@ fn tell(job: &JobSettings, report: &DrillReport) {
     if let Some(rpo) = record.rpo_seconds {
         let objective = match job.objectives.rpo {
             Some(objective) if rpo <= objective.as_secs_f64() => {
-                format!(" (objective {})", human_seconds(objective.as_secs_f64()))
+                format!(" (objective {})", exact_duration(objective))
             }
-            Some(objective) => format!(" (objective {}, EXCEEDED)", human_seconds(objective.as_secs_f64())),
+            Some(objective) => format!(" (objective {}, EXCEEDED)", exact_duration(objective)),
             None => String::new(),
         };
         print(&format!("  RPO at that moment: {}{objective}", human_seconds(rpo)));

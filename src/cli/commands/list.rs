@@ -72,7 +72,7 @@ pub(in super::super) fn list(session: Session, args: &ListArgs) -> Result<Exit> 
             (_, Verdict::Refuted) => "REFUTED",
             (Completeness::Partial, _) => "partial",
             (_, Verdict::Proven) => "proven",
-            (_, Verdict::Unproven) => "not drilled",
+            (_, Verdict::Unproven) => "unproven",
         };
         let local = |moment: DateTime<Utc>| moment.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
         rows.push(vec![

@@ -21,7 +21,7 @@ pub(in super::super) fn man(dir: &Path, quiet: bool) -> Result<Exit> {
             .with_hint("name a folder that you may write into")
     })?;
     if !quiet {
-        say(&format!("written; read with: man {}", dir.join("lifeboat.1").display()));
+        say(&format!("manual pages written; read one with: man {}", dir.join("lifeboat.1").display()));
     }
     Ok(Exit::DONE)
 }

@@ -69,7 +69,7 @@ struct Run<'a> {
     recipient_set: String,
     /// The job's backups, oldest first.
     earlier: Vec<Manifest>,
-    /// Those of them that a drill found bad.
+    /// Those that a drill found bad.
     refuted: HashSet<BackupId>,
 }
 
@@ -78,14 +78,15 @@ impl Run<'_> {
         Ok(Sealer::new(&self.vault.settings.recipients, self.vault.settings.compression_level)?)
     }
 
-    /// The newest complete backup that has this source, was sealed to the same recipients and is not refuted.
+    /// The newest complete backup that has this source and was sealed to the same recipients. None once a drill found
+    /// that one bad: which of its objects spoil it is not known, so none is named again, nor an older backup's.
     fn base(&self, source: &SourceName) -> Option<&Manifest> {
-        self.earlier.iter().rev().find(|manifest| {
+        let newest = self.earlier.iter().rev().find(|manifest| {
             manifest.completeness == Completeness::Complete
-                && !self.refuted.contains(&manifest.id)
                 && manifest.recipient_set == self.recipient_set
                 && manifest.sources.iter().any(|entry| entry.name == *source)
-        })
+        });
+        newest.filter(|manifest| !self.refuted.contains(&manifest.id))
     }
 }
 
