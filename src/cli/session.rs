@@ -178,7 +178,16 @@ impl Reading {
         let hidden = self.vault.hidden_newest(&self.host, &survey, &known)?;
         let refuted = self.host.refuted(&self.vault.id, None)?;
         let all = manifests(survey);
-        let chosen = choose(text, &all, &refuted, self.zone()).map_err(|error| not_believed(text, &problems, error))?;
+        let chosen =
+            choose(text, &all, &refuted, self.zone()).map_err(|error| not_believed(text, &problems, error)).map_err(
+                |error| match (text.split('@').next().and_then(|job| job.parse::<JobName>().ok()), error.code()) {
+                    (Some(job), Code::NotFound) if known.contains(&job) && !all.iter().any(|m| m.job == job) => {
+                        Error::new(Code::NotFound, format!("job {job} has no backup in this vault"))
+                            .with_hint(format!("make one: `lifeboat backup {job}`"))
+                    }
+                    _ => error,
+                },
+            )?;
         let job = &chosen.manifest.job;
         let of_job = problems.iter().filter(|problem| problem.job == *job);
         let mut warnings: Vec<String> =

@@ -34,6 +34,8 @@ use super::vaults::{OpenVault, manifests};
 pub struct Damage {
     /// The key in the vault.
     pub object: String,
+    /// The stable code of what is wrong with it, as in docs/ERRORS.md.
+    pub code: &'static str,
     /// What is wrong with it.
     pub reason: String,
     /// The backups that it spoils, whole or in part.
@@ -103,10 +105,21 @@ pub fn check(
         _ => None,
     };
     let survey = vault.survey(host, only)?;
+    // A misspelt job is sound in every way: nothing of it is damaged.
+    let there = |job: &JobName| {
+        known.contains(job)
+            || survey.manifests.iter().any(|verified| verified.manifest.job == *job)
+            || survey.problems.iter().any(|problem| problem.job == *job)
+    };
+    if let Some(job) = jobs.iter().find(|job| !there(job)) {
+        return Err(Error::new(Code::NotFound, format!("neither the vault nor the config knows a job {job}"))
+            .with_hint("`lifeboat list` shows every job in the vault"));
+    }
     let mut report = CheckReport::default();
     for problem in &survey.problems {
         report.damaged.push(Damage {
             object: problem.key.clone(),
+            code: problem.fault.code().name(),
             reason: problem.fault.to_string(),
             backups: spoilt(problem),
         });
@@ -116,7 +129,8 @@ pub fn check(
         let object = format!("backups/{job}/");
         let reason =
             format!("this host saw backup number {seen} of the job once, and the newest there is number {there}");
-        report.damaged.push(Damage { object, reason, backups: Vec::new() });
+        let code = Code::ManifestMissing.name();
+        report.damaged.push(Damage { object, code, reason, backups: Vec::new() });
     }
     let manifests: Vec<Manifest> =
         manifests(survey).into_iter().filter(|m| jobs.is_empty() || jobs.contains(&m.job)).collect();
@@ -148,6 +162,7 @@ pub fn check(
             }
             Err(error) => report.damaged.push(Damage {
                 object: Key::List(*list).to_string(),
+                code: error.code().name(),
                 reason: plain_reason(&error),
                 backups: ids(by),
             }),
@@ -169,9 +184,12 @@ pub fn check(
                         Some(said) if said != size => format!("has {size} bytes where the list says {said}"),
                         _ => "its bytes are not those that its name says".to_owned(),
                     };
-                    push(&findings, (*object, reason));
+                    push(&findings, (*object, Code::ObjectDamaged.name(), reason));
                 } else if named.stored_bytes.is_some_and(|said| said != size) {
-                    push(&findings, (*object, "the list says another size than it has".to_owned()));
+                    push(
+                        &findings,
+                        (*object, Code::ObjectDamaged.name(), "the list says another size than it has".to_owned()),
+                    );
                 }
                 Ok(())
             }
@@ -181,7 +199,7 @@ pub fn check(
                     StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }
                 ) =>
             {
-                push(&findings, (*object, plain_reason(&error)));
+                push(&findings, (*object, error.code().name(), plain_reason(&error)));
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -192,9 +210,9 @@ pub fn check(
     report.bytes = bytes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
     findings.sort();
-    for (object, reason) in findings {
+    for (object, code, reason) in findings {
         let by = &objects[&object].by;
-        report.damaged.push(Damage { object: Key::Object(object).to_string(), reason, backups: ids(by) });
+        report.damaged.push(Damage { object: Key::Object(object).to_string(), code, reason, backups: ids(by) });
     }
 
     if jobs.is_empty() {
@@ -263,14 +281,16 @@ fn check_records(host: &Host, vault: &OpenVault, report: &mut CheckReport) -> Re
     report.strays += records.strays.len() as u64;
     for problem in records.problems {
         let reason = format!("it is not to be trusted: {}", problem.reason);
-        report.damaged.push(Damage { object: problem.key, reason, backups: Vec::new() });
+        let code = Code::ManifestUntrusted.name();
+        report.damaged.push(Damage { object: problem.key, code, reason, backups: Vec::new() });
     }
     for verified in &records.records {
         match host.runtime.block_on(read_details(storage, verified)) {
             Ok(_) => {}
             Err(error) if matches!(error.code(), Code::ObjectDamaged | Code::ObjectMissing) => {
                 let object = Key::RecordDetails(verified.name.clone()).to_string();
-                report.damaged.push(Damage { object, reason: plain_reason(&error), backups: Vec::new() });
+                let (code, reason) = (error.code().name(), plain_reason(&error));
+                report.damaged.push(Damage { object, code, reason, backups: Vec::new() });
             }
             Err(error) => return Err(error.into()),
         }
@@ -310,7 +330,7 @@ fn read_data(
                 Err(error) if error.code() == Code::NoIdentity => return Err(error),
                 Err(error) => {
                     let key = format!("contents of source {} in {}", source.name, manifest.id);
-                    add_damage(report, key, error.to_string(), &manifest.id);
+                    add_damage(report, key, error.code(), error.to_string(), &manifest.id);
                     progress.end();
                     continue;
                 }
@@ -324,14 +344,14 @@ fn read_data(
                 let segment = &segments[index];
                 match reader.segment(segment, &id_key) {
                     Ok(plain) => progress.advance(plain.len() as u64),
-                    Err(error) => push(&findings, (segment.object, error.to_string())),
+                    Err(error) => push(&findings, (segment.object, error.code(), error.to_string())),
                 }
                 Ok(())
             })?;
             progress.end();
             report.opened += segments.len() as u64;
-            for (object, reason) in findings.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                add_damage(report, Key::Object(object).to_string(), reason, &manifest.id);
+            for (object, code, reason) in findings.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                add_damage(report, Key::Object(object).to_string(), code, reason, &manifest.id);
             }
         }
     }
@@ -339,11 +359,11 @@ fn read_data(
 }
 
 /// Adds a finding, unless the same object was found damaged already.
-fn add_damage(report: &mut CheckReport, object: String, reason: String, backup: &BackupId) {
+fn add_damage(report: &mut CheckReport, object: String, code: Code, reason: String, backup: &BackupId) {
     match report.damaged.iter_mut().find(|damage| damage.object == object) {
         Some(damage) if damage.backups.contains(backup) => {}
         Some(damage) => damage.backups.push(backup.clone()),
-        None => report.damaged.push(Damage { object, reason, backups: vec![backup.clone()] }),
+        None => report.damaged.push(Damage { object, code: code.name(), reason, backups: vec![backup.clone()] }),
     }
 }
 

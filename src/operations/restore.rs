@@ -188,7 +188,8 @@ fn must_be_empty(target: &Path) -> Result<()> {
             return Err(Error::new(
                 Code::RestoreFailed,
                 format!("cannot use {} to restore into: {cause}", target.display()),
-            ));
+            )
+            .with_hint("name a folder that is new, or empty"));
         }
     };
     if entries {

@@ -5,6 +5,7 @@
 mod bad_input;
 mod by_hand;
 mod cli;
+mod codes;
 mod damage;
 mod demo;
 mod documents;

@@ -14,7 +14,7 @@ use crate::operations::vaults::manifests;
 
 use super::super::Exit;
 use super::super::args::{ListArgs, ShowArgs};
-use super::super::output::{columns, print, print_json, say};
+use super::super::output::{columns, counted, print, print_json, say};
 use super::super::session::{Reading, Session};
 
 #[derive(Serialize)]
@@ -72,7 +72,7 @@ pub(in super::super) fn list(session: Session, args: &ListArgs) -> Result<Exit> 
             (_, Verdict::Refuted) => "REFUTED",
             (Completeness::Partial, _) => "partial",
             (_, Verdict::Proven) => "proven",
-            (_, Verdict::Unproven) => "not drilled",
+            (_, Verdict::Unproven) => "unproven",
         };
         let local = |moment: DateTime<Utc>| moment.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
         rows.push(vec![
@@ -164,10 +164,16 @@ pub(in super::super) fn show(session: Session, args: &ShowArgs) -> Result<Exit> 
         }
         if let Some(crate::domain::contents::Facts::Sqlite(facts)) = &source.facts {
             let rows: u64 = facts.tables.iter().map(|table| table.rows).sum();
-            print(&format!("  {} tables, {rows} rows, user_version {}", facts.tables.len(), facts.user_version));
+            print(&format!(
+                "  {}, {}, user_version {}",
+                counted(facts.tables.len() as u64, "table"),
+                counted(rows, "row"),
+                facts.user_version
+            ));
         }
         for note in &source.notes {
-            print(&format!("  {:?}: {} ({})", note.class, note.path.display(), note.detail).to_lowercase());
+            let class = format!("{:?}", note.class).to_lowercase();
+            print(&format!("  {class}: {} ({})", note.path.display(), note.detail));
         }
         for member in &source.members {
             print(&format!("  {}", member_line(member)));

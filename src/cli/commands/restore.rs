@@ -12,7 +12,7 @@ use crate::operations::restore::{self, Request, RestoredSource};
 
 use super::super::Exit;
 use super::super::args::{CatArgs, RestoreArgs};
-use super::super::output::{print_json, say};
+use super::super::output::{counted, print_json, say};
 use super::super::session::Session;
 
 #[derive(Serialize)]
@@ -54,12 +54,12 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
         let recovery_point = chosen.manifest.recovery_point.with_timezone(&reading.zone());
         for source in &sources {
             say(&format!(
-                "restored {} of backup {} ({}) to {}: {} members, {}",
+                "restored {} of backup {} ({}) to {}: {}, {}",
                 source.name,
                 chosen.manifest.id,
                 recovery_point.format("%Y-%m-%d %H:%M:%S %Z"),
                 args.to.join(source.name.as_str()).display(),
-                source.members,
+                counted(source.members, "member"),
                 human_bytes(source.bytes),
             ));
             for (count, what) in [

@@ -74,6 +74,8 @@ pub struct DrillReport {
     pub record: DrillRecord,
     /// Every check, in order.
     pub checks: Vec<Check>,
+    /// Why it ended early, if it did.
+    pub failure: Option<Error>,
     /// What went wrong, in sentences.
     pub errors: Vec<String>,
     /// What to know beside the verdict: no error.
@@ -167,6 +169,7 @@ pub fn drill(
     let mut report = DrillReport {
         record,
         checks: run.checks,
+        failure: outcome.err(),
         errors: run.errors,
         remarks: run.remarks,
         kept: run.kept,
