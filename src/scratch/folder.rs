@@ -83,7 +83,9 @@ impl Diagnostic for ScratchError {
         match self {
             Self::NoRoom { base, .. } => Some(format!("df -h {base}; make room there, or name another scratch folder")),
             Self::Mounted { path, .. } => Some(format!("findmnt | grep {path}; umount it, then rm -r {path}")),
-            Self::Io { .. } => None,
+            Self::Io { path, .. } => {
+                Some(format!("see that lifeboat may write to {path}, or name another folder as `scratch` of the drill"))
+            }
         }
     }
 }
