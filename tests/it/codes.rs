@@ -13,6 +13,7 @@ use crate::support::{PROGRAM, Said, World, said};
 /// Codes that no honest world produces through the program, and why.
 const NOT_HERE: &[(Code, &str)] = &[
     (Code::DataUnsafe, "needs a writer that lies, with the host's own key: damage.rs forges one"),
+    (Code::DemoFailed, "the demo's own story must differ from reality: demo.rs sees to that"),
     (Code::Internal, "a rule of ours is broken: known ways are bugs, and fixed"),
 ];
 
