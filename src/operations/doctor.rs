@@ -142,7 +142,7 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<F
             let trust = if drill.trust_source { Trust::Source } else { Trust::Hostile };
             match host.runtime.block_on(Confinement::decide(trust)) {
                 Ok(confinement) => {
-                    findings.push(Finding::ok(&about, format!("its checks will run {}", in_words(&confinement))))
+                    findings.push(Finding::ok(&about, format!("its checks will run {}", in_words(&confinement))));
                 }
                 Err(error) => findings.push(Finding::of(&about, &error.into())),
             }

@@ -287,6 +287,15 @@ impl Confinement {
 
     /// Runs a script of ours over paths, which prints the one that it stops at.
     async fn first_named(&self, script: &str, paths: &[PathBuf]) -> Result<Option<String>, ConfineError> {
+        // Asked from the root folder: a relative path would be looked for there, not found, and taken for safe.
+        let absolute = |path: &PathBuf| {
+            std::path::absolute(path).map_err(|cause| ConfineError::Io {
+                verb: "find",
+                path: path.display().to_string(),
+                cause,
+            })
+        };
+        let paths = paths.iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
         let tool = Tool::new("sh").args(["-c", script, "sh"]).args(paths).current_dir("/").deadline(PROBE_DEADLINE);
         let output = self.run(tool).await.map_err(ConfineError::Tool)?;
         if !output.status.success() {

@@ -93,7 +93,9 @@ impl Diagnostic for ScratchError {
             Self::Mounted { path, .. } => Some(format!("findmnt | grep {path}; umount it, then rm -r {path}")),
             Self::Exposed { .. } => Some(OWN_FOLDER.to_owned()),
             Self::Io { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => Some(OWN_FOLDER.to_owned()),
-            Self::Io { .. } => None,
+            Self::Io { path, .. } => {
+                Some(format!("see that lifeboat may write to {path}, or name another folder as `scratch` of the drill"))
+            }
         }
     }
 }

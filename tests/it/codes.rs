@@ -13,6 +13,7 @@ use crate::support::{PROGRAM, Said, World, said};
 /// Codes that no honest world produces through the program, and why.
 const NOT_HERE: &[(Code, &str)] = &[
     (Code::DataUnsafe, "needs a writer that lies, with the host's own key: damage.rs forges one"),
+    (Code::DemoFailed, "the demo's own story must differ from reality: demo.rs sees to that"),
     (Code::Internal, "a rule of ours is broken: known ways are bugs, and fixed"),
 ];
 
@@ -251,7 +252,8 @@ fn in_a_mount_namespace(world: &World, script: &str, args: &[&str]) -> Said {
 /// Two jobs, and a signal while the first is drilled: it ends in good order, the second is not begun.
 fn interrupted() -> Said {
     let world = World::with_drill(
-        r#"checks = [{ command = ["sh", "-c", "touch \"$LIFEBOAT_SCRATCH/here\"; until test -e \"$LIFEBOAT_SCRATCH/go\"; do sleep 0.02; done"] }]"#,
+        r#"check_timeout = "20s"
+checks = [{ command = ["sh", "-c", "cd $LIFEBOAT_UPLOADS_DIR; touch here; until test -e go; do sleep 0.02; done"] }]"#,
     );
     change(&world, "lifeboat.toml", |bytes| {
         let text = String::from_utf8(bytes.clone()).unwrap();
@@ -266,13 +268,8 @@ fn interrupted() -> Said {
         .spawn()
         .unwrap();
     let here = || {
-        let drills = fs::read_dir(world.scratch()).into_iter().flatten();
-        let mut folders =
-            drills.flat_map(|drill| fs::read_dir(drill.unwrap().path()).into_iter().flatten().chain(None));
-        folders.find_map(|entry| {
-            let path = entry.unwrap().path();
-            if path.ends_with("here") { Some(path) } else { Some(path.join("here")).filter(|path| path.exists()) }
-        })
+        let mut drills = fs::read_dir(world.scratch()).into_iter().flatten();
+        drills.find_map(|drill| Some(drill.unwrap().path().join("uploads/here")).filter(|path| path.exists()))
     };
     let here = loop {
         if let Some(here) = here() {

@@ -40,7 +40,9 @@ pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Ex
 pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Exit> {
     let session = session.configured()?;
     let now = session.host.clock.now();
-    let since = parse_duration(&args.since).map_err(|cause| Error::new(Code::Usage, format!("--since: {cause}")))?;
+    let since = parse_duration(&args.since).map_err(|cause| {
+        Error::new(Code::Usage, format!("--since: {cause}")).with_hint("`--since 30d` is the last month")
+    })?;
     let window = Window::before(now, since);
     let facts = facts(&session, &args.jobs, Some(window))?;
     let report = reporting::report(&facts, window, now, TOOL);
