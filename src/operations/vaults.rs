@@ -1,12 +1,13 @@
 //! Opening a vault: whom to believe, where it lies, what is in it.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use crate::config::{VaultSettings, VaultUrl};
-use crate::domain::ids::{JobName, ManifestHash, VaultId};
+use crate::domain::ids::{BackupId, JobName, ManifestHash, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
@@ -113,15 +114,22 @@ fn nobody_vouches(url: &VaultUrl) -> Error {
 }
 
 impl OpenVault {
-    /// Reads and verifies the manifests of one job, or of all.
+    /// Reads and verifies the manifests of one job, or of all, and tells the catalog, where there is one, of those
+    /// that it does not know.
     ///
     /// # Errors
     /// When the store cannot be read. A manifest that is not to be believed is a problem in the survey.
     pub fn survey(&self, host: &Host, job: Option<&JobName>) -> Result<Survey> {
         let survey = host.runtime.block_on(survey::survey(&*self.storage, &self.trust, job))?;
         if let Some(home) = host.home_if_any() {
-            for manifest in &survey.manifests {
-                let manifest = &manifest.manifest;
+            // A run that was killed right after its commit could not tell the catalog; another host's never does.
+            let rows = host.runtime.block_on(home.catalog.backups(&self.id, job))?;
+            let known: HashSet<&BackupId> = rows.iter().map(|row| &row.id).collect();
+            for verified in &survey.manifests {
+                let manifest = &verified.manifest;
+                if !known.contains(&manifest.id) {
+                    host.runtime.block_on(home.catalog.record_backup(manifest, verified.hash))?;
+                }
                 host.runtime.block_on(home.catalog.saw(&self.id, &manifest.job, manifest.sequence))?;
             }
         }
