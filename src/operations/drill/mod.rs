@@ -342,7 +342,13 @@ impl DrillRun<'_> {
             deadline: self.request.settings.check_timeout,
         };
         let checks: Vec<UserCheck> = self.request.settings.checks.iter().map(user_check).collect();
-        let results = self.host.runtime.block_on(run_checks(&checks, &around));
+        // A check may take its whole deadline; whoever asks us to end need not wait for it. Its process is killed.
+        let results = self.host.runtime.block_on(async {
+            tokio::select! {
+                results = run_checks(&checks, &around) => Ok(results),
+                () = self.host.interrupt.raised() => self.host.check_interrupted().map(|()| Vec::new()),
+            }
+        })?;
         for check in &results {
             if !check.passed {
                 self.errors.push(format!("{}: expected {}, got {}", check.name, check.expected, check.actual));
