@@ -251,15 +251,15 @@ pub enum ReportFormat {
 /// `key ...`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Make a new identity and write it to a file
+    /// Make a new identity
     New {
-        /// The file; it must not exist
-        file: PathBuf,
+        /// Where to write it; must not exist [default: stdout]
+        file: Option<PathBuf>,
     },
-    /// Print the public key of an identity file
+    /// Print the public keys of an identity file
     Show {
-        /// The file
-        file: PathBuf,
+        /// The file [default: that of --identity]
+        file: Option<PathBuf>,
     },
 }
 

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod commands;
+mod demo;
 mod output;
 mod progress;
 mod session;

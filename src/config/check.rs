@@ -1,6 +1,6 @@
 //! Settings held against each other ([`check`], pure) and against this host ([`check_host`]).
 //!
-//! The arithmetic of objectives is MEASURES.md's: a schedule whose largest gap reaches the RPO cannot keep it, whatever
+//! The arithmetic of objectives is docs/MEASURES.md's: a schedule whose largest gap reaches the RPO cannot keep it, whatever
 //! the machine. `backup` never refuses to run because of what is found here.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Is the job safe now, and if not, what to type. The result serialises to the `status` document of CLI.md.
+//! Is the job safe now, and if not, what to type. The result serialises to the `status` document.
 
 use std::time::Duration;
 

@@ -121,19 +121,34 @@ impl OpenVault {
     /// When the store cannot be read. A manifest that is not to be believed is a problem in the survey.
     pub fn survey(&self, host: &Host, job: Option<&JobName>) -> Result<Survey> {
         let survey = host.runtime.block_on(survey::survey(&*self.storage, &self.trust, job))?;
-        if let Some(home) = host.home_if_any() {
-            // A run that was killed right after its commit could not tell the catalog; another host's never does.
-            let rows = host.runtime.block_on(home.catalog.backups(&self.id, job))?;
-            let known: HashSet<&BackupId> = rows.iter().map(|row| &row.id).collect();
-            for verified in &survey.manifests {
-                let manifest = &verified.manifest;
-                if !known.contains(&manifest.id) {
-                    host.runtime.block_on(home.catalog.record_backup(manifest, verified.hash))?;
-                }
-                host.runtime.block_on(home.catalog.saw(&self.id, &manifest.job, manifest.sequence))?;
-            }
-        }
+        self.remember_all(host, &survey)?;
         Ok(survey)
+    }
+
+    /// Tells the catalog of backups that it has not heard of: another host's, or those of a run that was killed
+    /// between its commit and its last word.
+    fn remember_all(&self, host: &Host, survey: &Survey) -> Result<()> {
+        let Some(home) = host.home_if_any() else { return Ok(()) };
+        let rows = host.runtime.block_on(home.catalog.backups(&self.id, None))?;
+        let known: HashSet<&BackupId> = rows.iter().map(|row| &row.id).collect();
+        for verified in survey.manifests.iter().filter(|verified| !known.contains(&verified.manifest.id)) {
+            self.remember_one(host, &verified.manifest, verified.hash)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the catalog of one backup, and that this host saw it.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub fn remember_one(&self, host: &Host, manifest: &Manifest, hash: ManifestHash) -> Result<()> {
+        let catalog = &host.home()?.catalog;
+        host.runtime.block_on(async {
+            // In this order: whoever is killed in between has not told it of the backup, and does both again.
+            catalog.saw(&self.id, &manifest.job, manifest.sequence).await?;
+            catalog.record_backup(manifest, hash).await
+        })?;
+        Ok(())
     }
 
     /// Fails where this host's key may not sign the job's manifests now.

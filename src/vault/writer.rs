@@ -1,6 +1,6 @@
 //! Putting segments into the vault: seal what is new, name again what is there, and know what was added.
 //!
-//! The order of VAULT.md's commit is kept by the caller: segments, then contents, then lists, then `settle` and a
+//! The order of docs/VAULT-FORMAT.md's commit is kept by the caller: segments, then contents, then lists, then `settle` and a
 //! sync, then the signature, then the manifest.
 
 use std::collections::{HashMap, HashSet};

@@ -539,7 +539,7 @@ fn without_now(value: &mut Value) {
             // The window that is reported on ends now, and what is said of all moments in it moves with it.
             let now =
                 ["generated", "now_seconds", "proven_now_seconds", "start", "end", "median_seconds", "p95_seconds"];
-            let now = [&now[..], &["share_above_target"]].concat();
+            let now = [&now[..], &["share_above_target", "worst_seconds", "proven_worst_seconds"]].concat();
             fields.retain(|name, _| !now.contains(&name.as_str()));
             fields.values_mut().for_each(without_now);
         }

@@ -6,6 +6,7 @@ mod bad_input;
 mod by_hand;
 mod cli;
 mod damage;
+mod demo;
 mod documents;
 mod journeys;
 mod kill;

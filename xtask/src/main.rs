@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod bench;
 mod errors;
 mod test;
 mod text;
@@ -14,6 +15,7 @@ mod walls;
 
 const USAGE: &str = "\
 cargo xtask test [--no-lint] [FILTER]   install what tests need, lint, and run them; skips nothing
+cargo xtask bench files [--rounds N] [--files N]   time lifeboat beside its peers
 cargo xtask tidy                        check the walls between rooms and the house rules
 cargo xtask errors                      write docs/ERRORS.md from src/error.rs";
 
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let root = root();
     let done = match args.as_slice() {
         ["test", rest @ ..] => test::Options::parse(rest).and_then(|options| test::run(&root, &options)),
+        ["bench", rest @ ..] => bench::Options::parse(rest).and_then(|options| bench::run(&root, &options)),
         ["tidy"] => tidy::run(&root),
         ["errors"] => errors::write(&root),
         _ => Err(format!("usage:\n{USAGE}")),

@@ -54,7 +54,7 @@ impl Options {
 pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     let started = Instant::now();
     demand_root()?;
-    install_missing()?;
+    install(TOOLS)?;
     let mut steps = Vec::new();
     if options.lint {
         steps.push(step("fmt", || cargo(root, &["fmt", "--all", "--check"])));
@@ -115,18 +115,19 @@ fn demand_root() -> Result<(), String> {
         .to_owned())
 }
 
-fn missing() -> Vec<&'static str> {
+fn missing(tools: &[(&str, &'static str)]) -> Vec<&'static str> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     let mut packages: Vec<_> =
-        TOOLS.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
+        tools.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
     packages.sort_unstable();
     packages.dedup();
     packages
 }
 
-fn install_missing() -> Result<(), String> {
-    let packages = missing();
+/// Installs the packages of programs that are not on PATH.
+pub(crate) fn install(tools: &[(&str, &'static str)]) -> Result<(), String> {
+    let packages = missing(tools);
     if packages.is_empty() {
         println!("== tools: all there");
         return Ok(());
@@ -138,7 +139,7 @@ fn install_missing() -> Result<(), String> {
     args.extend(&packages);
     apt_get(&args)
         .map_err(|why| format!("cannot install {list}: {why}\nhint: install them by hand, then try again"))?;
-    match missing().as_slice() {
+    match missing(tools).as_slice() {
         [] => Ok(()),
         still => Err(format!("apt-get said that it installed {}, and their programs are not on PATH", still.join(" "))),
     }

@@ -1,11 +1,12 @@
 //! `demo`.
 
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 
-use super::super::Exit;
 use super::super::args::DemoArgs;
 use super::super::session::Session;
+use super::super::{Exit, demo};
 
-pub(in super::super) fn demo(_session: &Session, _args: &DemoArgs) -> Result<Exit> {
-    Err(Error::new(Code::Usage, "the demo is being merged"))
+pub(in super::super) fn demo(session: &Session, args: &DemoArgs) -> Result<Exit> {
+    demo::run(&session.host, &session.global, args)?;
+    Ok(Exit::DONE)
 }

@@ -13,12 +13,18 @@ use crate::vault::identity::read_comments;
 use super::super::Exit;
 use super::super::args::KeyCommand;
 use super::super::output::{print, print_json, say};
-use super::super::session::Session;
+use super::super::session::{IdentitySource, Session};
 
 pub(in super::super) fn key(session: &Session, command: &KeyCommand) -> Result<Exit> {
     match command {
         KeyCommand::New { file } => {
             let identity = NewIdentity::generate();
+            let Some(file) = file else {
+                // Like every command's data, it goes to stdout: whoever redirects it sets the umask.
+                print(&identity.text(""));
+                say(&format!("public key: {}", identity.recipient));
+                return Ok(Exit::DONE);
+            };
             write_identity(file, &identity.text(""))?;
             if session.global.json {
                 print_json(&json!({ "schema_version": 1, "recipient": identity.recipient, "file": file }));
@@ -28,6 +34,11 @@ pub(in super::super) fn key(session: &Session, command: &KeyCommand) -> Result<E
             }
         }
         KeyCommand::Show { file } => {
+            let given = IdentitySource::of(&session.global).files;
+            let Some(file) = file.as_ref().or(given.first()) else {
+                return Err(Error::new(Code::Usage, "no identity file was named")
+                    .with_hint("lifeboat key show FILE, or --identity FILE"));
+            };
             let text = std::fs::read_to_string(file).map_err(|cause| {
                 Error::new(Code::KeyMissing, format!("cannot read the identity {}: {cause}", file.display()))
             })?;

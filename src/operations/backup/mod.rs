@@ -7,7 +7,7 @@
 mod pipeline;
 mod source;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -69,6 +69,8 @@ struct Run<'a> {
     recipient_set: String,
     /// The job's backups, oldest first.
     earlier: Vec<Manifest>,
+    /// Those that a drill found bad.
+    refuted: HashSet<BackupId>,
 }
 
 impl Run<'_> {
@@ -76,13 +78,15 @@ impl Run<'_> {
         Ok(Sealer::new(&self.vault.settings.recipients, self.vault.settings.compression_level)?)
     }
 
-    /// The newest complete backup that has this source and was sealed to the same recipients.
+    /// The newest complete backup that has this source and was sealed to the same recipients. None once a drill found
+    /// that one bad: which of its objects spoil it is not known, so none is named again, nor an older backup's.
     fn base(&self, source: &SourceName) -> Option<&Manifest> {
-        self.earlier.iter().rev().find(|manifest| {
+        let newest = self.earlier.iter().rev().find(|manifest| {
             manifest.completeness == Completeness::Complete
                 && manifest.recipient_set == self.recipient_set
                 && manifest.sources.iter().any(|entry| entry.name == *source)
-        })
+        });
+        newest.filter(|manifest| !self.refuted.contains(&manifest.id))
     }
 }
 
@@ -201,6 +205,7 @@ fn run(
         progress,
         recipient_set: recipient_set(&vault.settings.recipients),
         earlier: manifests(survey),
+        refuted: host.refuted(&vault.id, Some(&job.settings.name))?,
     };
     let secret = host.home()?.state.host_secret()?;
     let mut stored = Vec::new();
@@ -269,7 +274,7 @@ fn run(
             progress.warn(&format!("the next run will read every file again: {error}"));
         }
     }
-    if let Err(error) = host.runtime.block_on(host.home()?.catalog.record_backup(&manifest, signed.hash)) {
+    if let Err(error) = vault.remember_one(host, &manifest, signed.hash) {
         progress.warn(&format!(
             "the catalog does not know of this backup yet: {error}; `lifeboat catalog rebuild` mends it"
         ));

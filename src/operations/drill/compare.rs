@@ -37,7 +37,8 @@ pub(super) fn source(
 ) -> Result<Compared> {
     progress.begin(&format!("comparing {}", source.name), Some(source.logical_bytes));
     let mut members = Members { plan: reader.plan(source)?, piece: Vec::new().into_iter(), failure: None, progress };
-    let comparison = compare(dir, &mut members, CompareOptions { owners });
+    // Fused: whoever compares may ask again after the last member.
+    let comparison = compare(dir, &mut members.by_ref().fuse(), CompareOptions { owners });
     progress.end();
     if let Some(failure) = members.failure {
         return Err(failure);

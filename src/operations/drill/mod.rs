@@ -250,9 +250,11 @@ impl DrillRun<'_> {
                 .push(format!("{}: {}; `lifeboat check {}` says more", problem.key, problem.fault, self.job.name));
         }
         let manifests = manifests(survey);
+        let refuted = self.host.refuted(&self.vault.id, Some(&self.job.name))?;
         self.rpo = manifests
             .iter()
             .filter(|m| m.completeness == Completeness::Complete && m.committed <= self.started)
+            .filter(|m| !refuted.contains(&m.id))
             .map(|m| m.recovery_point)
             .max()
             .map(|newest| (self.started - newest).as_seconds_f64());

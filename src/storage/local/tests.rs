@@ -232,8 +232,8 @@ async fn a_full_disk_says_what_to_do() {
 
 /// Run by the test below in a process of its own.
 #[tokio::test]
-#[ignore = "kills its own process"]
 async fn child_that_is_killed() {
+    // Nothing to test by itself: the test below runs it as a process of its own, which it kills.
     let Some(path) = std::env::var_os(CHILD_FOLDER) else { return };
     let store = open(Path::new(&path));
     store.put("synced/a", bytes("a")).await.unwrap();
@@ -251,7 +251,7 @@ async fn a_killed_process_leaves_what_it_synced_and_nothing_else() {
     use std::os::unix::process::ExitStatusExt;
     let folder = tempfile::tempdir().unwrap();
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "storage::local::tests::child_that_is_killed", "--ignored"])
+        .args(["--exact", "storage::local::tests::child_that_is_killed"])
         .env(CHILD_FOLDER, folder.path())
         .stdout(std::process::Stdio::null())
         .status()
@@ -267,36 +267,6 @@ async fn a_killed_process_leaves_what_it_synced_and_nothing_else() {
     assert_eq!(files(&staging).len(), 2, "its own object and lock");
     store.sync().await.unwrap();
     assert_eq!(&store.get("lost/a", 10).await.unwrap()[..], b"again");
-}
-
-/// Measures; asserts nothing. `cargo test --lib throughput -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "its output is what it is run for")]
-async fn throughput() {
-    let folder = tempfile::tempdir().unwrap();
-    for store in [open(folder.path()), Local::open_flushing_each_file(folder.path(), clock()).unwrap()] {
-        let (store, start) = (Arc::new(store), std::time::Instant::now());
-        let mode = format!("{:?}", store.shared.flush);
-        let body = Bytes::from(vec![7u8; 100_000]);
-        let tasks: Vec<_> = (0..8u32)
-            .map(|task| {
-                let (store, body, mode) = (Arc::clone(&store), body.clone(), mode.clone());
-                tokio::spawn(async move {
-                    for n in 0..500u32 {
-                        let key = format!("{mode}/{:02x}/{task}-{n}", (n * 8 + task) % 256);
-                        store.put(&key, body.clone()).await.unwrap();
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        let put = start.elapsed();
-        store.sync().await.unwrap();
-        println!("{mode}: 4000 objects of 100 kB put in {put:?}, synced after {:?}", start.elapsed());
-    }
 }
 
 /// A small file system in memory; needs root.
