@@ -539,17 +539,16 @@ fn without_now(value: &mut Value) {
             // The window that is reported on ends now, and what is said of all moments in it moves with it.
             let now =
                 ["generated", "now_seconds", "proven_now_seconds", "start", "end", "median_seconds", "p95_seconds"];
-            let now = [&now[..], &["share_above_target", "worst_seconds", "proven_worst_seconds"]].concat();
+            let now = [&now[..], &["share_above_target", "worst_seconds", "worst_reached_at", "proven_worst_seconds"]]
+                .concat();
             fields.retain(|name, _| !now.contains(&name.as_str()));
             fields.values_mut().for_each(without_now);
         }
         Value::Array(values) => values.iter_mut().for_each(without_now),
         // `... failed 39 ms ago: run ...`
         Value::String(text) => {
-            if let Some((before, after)) = text.split_once(" ago")
-                && let Some(what) = before.rsplitn(3, ' ').nth(2)
-            {
-                *text = format!("{what} ... ago{after}");
+            if let (Some(ago), Some(number)) = (text.find(" ago"), text.find(|c: char| c.is_ascii_digit())) {
+                text.replace_range(number..ago, "...");
             }
         }
         _ => {}
