@@ -208,15 +208,17 @@ impl<'a> Stopwatch<'a> {
     /// The whole time, and each phase's; a phase that came twice is added up.
     fn read(&self) -> (f64, Vec<Phase>) {
         let end = self.host.clock.monotonic();
-        let mut phases: Vec<Phase> = Vec::new();
+        // Added up before they become fractions: a sum of those does not come back from its JSON bit for bit.
+        let mut sums: Vec<(&'static str, std::time::Duration)> = Vec::new();
         for (index, (name, begun)) in self.phases.iter().enumerate() {
-            let until = self.phases.get(index + 1).map_or(end, |(_, next)| *next);
-            let seconds = (until - *begun).as_secs_f64();
-            match phases.iter_mut().find(|phase| phase.name == *name) {
-                Some(phase) => phase.seconds += seconds,
-                None => phases.push(Phase { name: (*name).to_owned(), seconds }),
+            let took = self.phases.get(index + 1).map_or(end, |(_, next)| *next) - *begun;
+            match sums.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += took,
+                None => sums.push((name, took)),
             }
         }
+        let phases = sums.into_iter().map(|(name, sum)| Phase { name: name.to_owned(), seconds: sum.as_secs_f64() });
+        let phases = phases.collect();
         ((end - self.started).as_secs_f64(), phases)
     }
 }
