@@ -106,7 +106,7 @@ codes! {
     ObjectMissing, "object-missing", Damage, "An object that a backup names is not in the vault.";
     DataUnsafe, "data-unsafe", Damage, "A backup holds something that must not be unpacked: a path that leads out of the target, or more data than declared.";
     HostUnauthorised, "host-unauthorised", Failed, "This host's key is not among those that vault.json lets write this job.";
-    KeyMissing, "key-missing", Failed, "A key file is missing or cannot be read.";
+    KeyMissing, "key-missing", Failed, "A key file is missing, is none, or cannot be read or written.";
     Locked, "locked", Locked, "Another lifeboat process of this host works on the job.";
     NoIdentity, "no-identity", NoIdentity, "None of the identities given opens this backup.";
     SourceUnavailable, "source-unavailable", Failed, "A source cannot be read at all.";

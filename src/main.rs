@@ -11,11 +11,20 @@ fn main() -> ExitCode {
     let parsed = match Cli::try_parse() {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Nobody is left to be told that the terminal is closed.
-            let _ = error.print();
             return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(2),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                    // Nobody is left to be told that the terminal is closed.
+                    let _ = error.print();
+                    ExitCode::SUCCESS
+                }
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                    let _ = error.print();
+                    ExitCode::from(2)
+                }
+                _ => {
+                    cli::print_usage_error(&error.to_string());
+                    ExitCode::from(2)
+                }
             };
         }
     };

@@ -60,6 +60,14 @@ pub fn set_up_tracing(verbose: u8) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 
+/// Prints what clap says of a command line, with our code behind its first line.
+pub fn print_usage_error(text: &str) {
+    let text = text.trim_end();
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    let code = Code::Usage.name();
+    say(&if rest.is_empty() { format!("{first} [{code}]") } else { format!("{first} [{code}]\n{rest}") });
+}
+
 /// Runs a command and gives the process's exit code.
 #[must_use]
 pub fn run(cli: Cli) -> u8 {
@@ -132,7 +140,7 @@ fn dispatch(cli: Cli, host: Host) -> Result<Exit> {
         Command::Key(command) => commands::key::key(&session, &command),
         Command::Catalog(command) => commands::catalog::catalog(session, &command),
         Command::Completions { shell } => commands::manual::completions(shell),
-        Command::Man { dir } => commands::manual::man(&dir),
+        Command::Man { dir } => commands::manual::man(&dir, session.global.quiet),
         Command::ConfinedSql => commands::confined_sql(&session),
     }
 }

@@ -28,10 +28,23 @@ pub(super) fn print_json(document: &impl Serialize) {
 
 /// An error with its code and its hint.
 pub(super) fn print_error(error: &Error) {
-    say(&format!("error: {error} [{}]", error.code().name()));
+    let message = error.to_string();
+    // Behind the first line: what follows it quotes a file.
+    let (first, rest) = message.split_once('\n').map_or((message.as_str(), None), |(first, rest)| (first, Some(rest)));
+    say(&format!("error: {first} [{}]", error.code().name()));
+    if let Some(rest) = rest {
+        say(rest);
+    }
     if let Some(hint) = error.hint() {
         say(&format!(" hint: {hint}"));
     }
+}
+
+/// `1 backup`, `2 backups`.
+#[must_use]
+pub(super) fn counted(number: u64, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{ending}")
 }
 
 /// Aligns rows in columns, two spaces between, nothing at the ends; the first row is the head.

@@ -10,12 +10,16 @@ use age::secrecy::ExposeSecret;
 
 use crate::config::{JobSettings, Secret, Settings, VaultSettings, VaultUrl};
 use crate::domain::ids::{JobName, VaultId};
+use crate::domain::manifest::Manifest;
 use crate::error::{Code, Error, Result};
 use crate::operations::host::Host;
-use crate::operations::vaults::{self, OpenVault, Trusted};
+use crate::operations::selection::{SHORTEST_ID, choose};
+use crate::operations::vaults::{self, OpenVault, Trusted, manifests};
 use crate::seal::{Identities, Opener};
 use crate::vault::identity::read_comments;
+use crate::vault::layout::Key;
 use crate::vault::reader::Reader;
+use crate::vault::survey::Problem;
 
 use super::args::Global;
 use super::progress::Terminal;
@@ -61,8 +65,12 @@ impl Session {
     /// Opens the vault that is meant: the one given, or the only one of the config.
     pub(super) fn reading(self) -> Result<Reading> {
         let identities = IdentitySource::of(&self.global);
-        let by_url = self.global.vault.as_deref().filter(|text| text.contains('/'));
-        let settings = match (Settings::load(self.global.config.as_deref()), by_url) {
+        let loaded = Settings::load(self.global.config.as_deref());
+        // A name of the config comes first; a folder that has none may be said without a slash.
+        let is_name = |text: &str| loaded.as_ref().is_ok_and(|settings| settings.vaults.contains_key(text));
+        let is_url = |text: &&str| text.contains('/') || (!is_name(text) && Path::new(text).is_dir());
+        let by_url = self.global.vault.as_deref().filter(is_url);
+        let settings = match (loaded, by_url) {
             (Ok(settings), _) => Some(settings),
             // A bare host has no config and needs none; a config that was named must be readable all the same.
             (Err(_), Some(_)) if self.global.config.is_none() => None,
@@ -161,9 +169,63 @@ impl Reading {
         Ok(Reader::new(self.host.runtime.clone(), Arc::clone(&self.vault.storage), Arc::new(opener)))
     }
 
+    /// The backup that is meant. What is wrong around it is said too: a manifest that is gone or not believed may be
+    /// the reason why this one is the newest.
+    pub(super) fn choose(&self, text: &str) -> Result<Chosen> {
+        let survey = self.vault.survey(&self.host, None)?;
+        let problems = survey.problems.clone();
+        let known: Vec<JobName> = self.settings.iter().flat_map(|s| s.jobs.keys().cloned()).collect();
+        let hidden = self.vault.hidden_newest(&self.host, &survey, &known)?;
+        let refuted = self.host.refuted(&self.vault.id, None)?;
+        let all = manifests(survey);
+        let chosen =
+            choose(text, &all, &refuted, self.zone()).map_err(|error| not_believed(text, &problems, error)).map_err(
+                |error| match (text.split('@').next().and_then(|job| job.parse::<JobName>().ok()), error.code()) {
+                    (Some(job), Code::NotFound) if known.contains(&job) && !all.iter().any(|m| m.job == job) => {
+                        Error::new(Code::NotFound, format!("job {job} has no backup in this vault"))
+                            .with_hint(format!("make one: `lifeboat backup {job}`"))
+                    }
+                    _ => error,
+                },
+            )?;
+        let job = &chosen.manifest.job;
+        let of_job = problems.iter().filter(|problem| problem.job == *job);
+        let mut warnings: Vec<String> =
+            of_job.map(|p| format!("{}: {}; `lifeboat check {job}` says more", p.key, p.fault)).collect();
+        warnings.extend(hidden.iter().filter(|(hidden, ..)| hidden == job).map(|(_, there, seen)| {
+            format!("this host saw backup number {seen} of {job} once, and the newest in the vault is number {there}")
+        }));
+        warnings.extend(chosen.warning);
+        Ok(Chosen { manifest: chosen.manifest.clone(), warnings })
+    }
+
     /// The zone that times without one are read in.
     pub(super) fn zone(&self) -> Tz {
         self.settings.as_ref().map_or(Tz::UTC, |settings| settings.timezone)
+    }
+}
+
+/// A backup that was found, and what to know before it is used.
+pub(super) struct Chosen {
+    pub(super) manifest: Manifest,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Nothing fits because what would is not believed: that is the better answer.
+fn not_believed(text: &str, problems: &[Problem], error: Error) -> Error {
+    let (job, _) = text.split_once('@').unwrap_or((text, ""));
+    let meant = |problem: &&Problem| match Key::parse(&problem.key) {
+        Key::Manifest(name) => {
+            text.len() >= SHORTEST_ID && name.id.as_str().starts_with(text) || name.job.as_str() == job
+        }
+        _ => false,
+    };
+    match problems.iter().find(meant) {
+        Some(problem) if error.code() == Code::NotFound => {
+            Error::new(problem.fault.code(), format!("{}: {}", problem.key, problem.fault))
+                .with_hint("run `lifeboat check` for the whole damage, and `lifeboat list` for the other backups")
+        }
+        _ => error,
     }
 }
 

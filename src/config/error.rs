@@ -205,7 +205,7 @@ fn secret_value(line: &str) -> Option<usize> {
 /// A line as it may be shown.
 fn excerpt(line: &str) -> Option<String> {
     let lower = line.to_ascii_lowercase();
-    if line.is_empty() || lower.contains(AGE_SECRET) {
+    if line.is_empty() || lower.contains(AGE_SECRET) || looks_like_a_key(line) {
         return None;
     }
     let mut shown = line.to_owned();
@@ -222,6 +222,13 @@ fn excerpt(line: &str) -> Option<String> {
         shown = shown.chars().take(MAX_EXCERPT_CHARS).chain(['…']).collect();
     }
     Some(shown)
+}
+
+/// As long as nothing that people write: a key in hex or base64, in a file that was taken for a config.
+const SHORTEST_KEY_CHARS: usize = 32;
+
+fn looks_like_a_key(line: &str) -> bool {
+    line.split(|c: char| !c.is_ascii_alphanumeric() && c != '+').any(|run| run.len() >= SHORTEST_KEY_CHARS)
 }
 
 const AGE_SECRET: &str = "age-secret-key-";
@@ -263,9 +270,11 @@ mod tests {
             ("é=1,\u{a0}tokn = \"hunter2\"", Some("é=1,\u{a0}tokn = …")),
             ("url = \"postgres://u:hunter2@db/x\"", Some("url = \"postgres://…@db/x\"")),
             ("x = \"AGE-SECRET-KEY-1HUNTER2\"", None),
+            ("f4503870f4503870f4503870f4503870f4503870f4503870f4503870f4503870", None),
+            ("x = \"RWQAAEIyAAAAAAAAAAAAAAAAAAAAAAAAAAA/AAA+\"", None),
         ] {
             assert_eq!(excerpt(line).as_deref(), shown);
         }
-        assert_eq!(excerpt(&"x".repeat(300)).unwrap().chars().count(), MAX_EXCERPT_CHARS + 1);
+        assert_eq!(excerpt(&"x y ".repeat(75)).unwrap().chars().count(), MAX_EXCERPT_CHARS + 1);
     }
 }

@@ -325,8 +325,8 @@ fn judge_backups(
             findings.add(
                 State::Warning,
                 format!(
-                    "the schedule has been silent: the last run ended {ago}, runs are at most {} apart: run \
-                     `lifeboat schedule list`",
+                    "the schedule has been silent: the last run ended {ago}, runs are at most {} apart: see \
+                     whether the timer or crontab still starts `lifeboat backup {job}`",
                     exact_duration(gap)
                 ),
             );
@@ -573,7 +573,7 @@ mod tests {
                 |f| f.promise.backup_gap = Some(minutes(80)),
                 State::Warning,
                 "the schedule has been silent",
-                "`lifeboat schedule list`",
+                "`lifeboat backup shop`",
             ),
             (
                 "not erased",

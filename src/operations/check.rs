@@ -1,8 +1,9 @@
 //! `check`: everything in the vault against its name and its signature; with an identity also what is inside.
 //!
 //! Without a key: every manifest's signature, scope and place; the chain of each job's manifests; every list and
-//! every object that a backup names, byte for byte against its name. What no backup names (left over from a run that
-//! died) is counted, and told if it is damaged, and spoils nothing.
+//! every object that a backup names, byte for byte against its name; every record's signature, scope and place, and its
+//! sealed details against their hash. What no backup names (left over from a run that died) is counted, and told if it
+//! is damaged, and spoils nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -15,15 +16,17 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::ids::{BackupId, JobName, ObjectId};
 use crate::domain::manifest::Manifest;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Diagnostic, Error, Result};
 use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
 use crate::vault::layout::{Key, LISTS, OBJECTS};
 use crate::vault::lists::read_list;
 use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
+use crate::vault::records::{read_details, survey_records};
 use crate::vault::survey::{Fault, Problem};
 
 use super::host::Host;
+use super::restore::plan;
 use super::vaults::{OpenVault, manifests};
 
 /// Something wrong.
@@ -31,6 +34,8 @@ use super::vaults::{OpenVault, manifests};
 pub struct Damage {
     /// The key in the vault.
     pub object: String,
+    /// The stable code of what is wrong with it, as in docs/ERRORS.md.
+    pub code: &'static str,
     /// What is wrong with it.
     pub reason: String,
     /// The backups that it spoils, whole or in part.
@@ -42,6 +47,8 @@ pub struct Damage {
 pub struct CheckReport {
     /// Backups looked at.
     pub backups: u64,
+    /// Records looked at.
+    pub records: u64,
     /// Objects and lists that they name.
     pub objects: u64,
     /// Their bytes.
@@ -98,10 +105,21 @@ pub fn check(
         _ => None,
     };
     let survey = vault.survey(host, only)?;
+    // A misspelt job is sound in every way: nothing of it is damaged.
+    let there = |job: &JobName| {
+        known.contains(job)
+            || survey.manifests.iter().any(|verified| verified.manifest.job == *job)
+            || survey.problems.iter().any(|problem| problem.job == *job)
+    };
+    if let Some(job) = jobs.iter().find(|job| !there(job)) {
+        return Err(Error::new(Code::NotFound, format!("neither the vault nor the config knows a job {job}"))
+            .with_hint("`lifeboat list` shows every job in the vault"));
+    }
     let mut report = CheckReport::default();
     for problem in &survey.problems {
         report.damaged.push(Damage {
             object: problem.key.clone(),
+            code: problem.fault.code().name(),
             reason: problem.fault.to_string(),
             backups: spoilt(problem),
         });
@@ -111,7 +129,8 @@ pub fn check(
         let object = format!("backups/{job}/");
         let reason =
             format!("this host saw backup number {seen} of the job once, and the newest there is number {there}");
-        report.damaged.push(Damage { object, reason, backups: Vec::new() });
+        let code = Code::ManifestMissing.name();
+        report.damaged.push(Damage { object, code, reason, backups: Vec::new() });
     }
     let manifests: Vec<Manifest> =
         manifests(survey).into_iter().filter(|m| jobs.is_empty() || jobs.contains(&m.job)).collect();
@@ -143,6 +162,7 @@ pub fn check(
             }
             Err(error) => report.damaged.push(Damage {
                 object: Key::List(*list).to_string(),
+                code: error.code().name(),
                 reason: plain_reason(&error),
                 backups: ids(by),
             }),
@@ -164,9 +184,12 @@ pub fn check(
                         Some(said) if said != size => format!("has {size} bytes where the list says {said}"),
                         _ => "its bytes are not those that its name says".to_owned(),
                     };
-                    push(&findings, (*object, reason));
+                    push(&findings, (*object, Code::ObjectDamaged.name(), reason));
                 } else if named.stored_bytes.is_some_and(|said| said != size) {
-                    push(&findings, (*object, "the list says another size than it has".to_owned()));
+                    push(
+                        &findings,
+                        (*object, Code::ObjectDamaged.name(), "the list says another size than it has".to_owned()),
+                    );
                 }
                 Ok(())
             }
@@ -176,7 +199,7 @@ pub fn check(
                     StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }
                 ) =>
             {
-                push(&findings, (*object, plain_reason(&error)));
+                push(&findings, (*object, error.code().name(), plain_reason(&error)));
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -187,13 +210,15 @@ pub fn check(
     report.bytes = bytes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
     findings.sort();
-    for (object, reason) in findings {
+    for (object, code, reason) in findings {
         let by = &objects[&object].by;
-        report.damaged.push(Damage { object: Key::Object(object).to_string(), reason, backups: ids(by) });
+        report.damaged.push(Damage { object: Key::Object(object).to_string(), code, reason, backups: ids(by) });
     }
 
     if jobs.is_empty() {
         find_strays(host, storage, &objects, &lists, &mut report)?;
+        // A record that is not believed says nothing of its job either: they are looked at all together.
+        check_records(host, vault, &mut report)?;
     }
     if let Some((reader, percent)) = depth.read_data {
         read_data(host, reader, &manifests, percent, progress, &mut report)?;
@@ -247,6 +272,32 @@ fn find_strays(
     Ok(())
 }
 
+/// Records spoil no backup, but without them the past cannot be told. One that is gone whole cannot be missed: nothing
+/// names it, and what it leaves beside it is what a run leaves that died while it wrote.
+fn check_records(host: &Host, vault: &OpenVault, report: &mut CheckReport) -> Result<()> {
+    let storage = &*vault.storage;
+    let records = host.runtime.block_on(survey_records(storage, &vault.trust))?;
+    report.records = (records.records.len() + records.problems.len()) as u64;
+    report.strays += records.strays.len() as u64;
+    for problem in records.problems {
+        let reason = format!("it is not to be trusted: {}", problem.reason);
+        let code = Code::ManifestUntrusted.name();
+        report.damaged.push(Damage { object: problem.key, code, reason, backups: Vec::new() });
+    }
+    for verified in &records.records {
+        match host.runtime.block_on(read_details(storage, verified)) {
+            Ok(_) => {}
+            Err(error) if matches!(error.code(), Code::ObjectDamaged | Code::ObjectMissing) => {
+                let object = Key::RecordDetails(verified.name.clone()).to_string();
+                let (code, reason) = (error.code().name(), plain_reason(&error));
+                report.damaged.push(Damage { object, code, reason, backups: Vec::new() });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 fn hash_object(host: &Host, storage: &dyn Storage, key: &str) -> std::result::Result<([u8; 32], u64), StorageError> {
     let bytes = host.runtime.block_on(storage.get(key, MAX_OBJECT_BYTES))?;
     Ok((Sha256::digest(&bytes).into(), bytes.len() as u64))
@@ -268,7 +319,7 @@ fn read_data(
             progress.begin(&format!("opening {} of {}", source.name, manifest.id), Some(source.logical_bytes));
             let mut segments = Vec::new();
             let walked = (|| -> Result<[u8; 32]> {
-                let mut plan = reader.plan(source)?;
+                let mut plan = plan(reader, manifest, source)?;
                 while let Some(piece) = plan.next_piece()? {
                     segments.extend(piece.segments);
                 }
@@ -279,7 +330,7 @@ fn read_data(
                 Err(error) if error.code() == Code::NoIdentity => return Err(error),
                 Err(error) => {
                     let key = format!("contents of source {} in {}", source.name, manifest.id);
-                    add_damage(report, key, error.to_string(), &manifest.id);
+                    add_damage(report, key, error.code(), error.to_string(), &manifest.id);
                     progress.end();
                     continue;
                 }
@@ -293,14 +344,14 @@ fn read_data(
                 let segment = &segments[index];
                 match reader.segment(segment, &id_key) {
                     Ok(plain) => progress.advance(plain.len() as u64),
-                    Err(error) => push(&findings, (segment.object, error.to_string())),
+                    Err(error) => push(&findings, (segment.object, error.code(), error.to_string())),
                 }
                 Ok(())
             })?;
             progress.end();
             report.opened += segments.len() as u64;
-            for (object, reason) in findings.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                add_damage(report, Key::Object(object).to_string(), reason, &manifest.id);
+            for (object, code, reason) in findings.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                add_damage(report, Key::Object(object).to_string(), code, reason, &manifest.id);
             }
         }
     }
@@ -308,11 +359,11 @@ fn read_data(
 }
 
 /// Adds a finding, unless the same object was found damaged already.
-fn add_damage(report: &mut CheckReport, object: String, reason: String, backup: &BackupId) {
+fn add_damage(report: &mut CheckReport, object: String, code: Code, reason: String, backup: &BackupId) {
     match report.damaged.iter_mut().find(|damage| damage.object == object) {
         Some(damage) if damage.backups.contains(backup) => {}
         Some(damage) => damage.backups.push(backup.clone()),
-        None => report.damaged.push(Damage { object, reason, backups: vec![backup.clone()] }),
+        None => report.damaged.push(Damage { object, code: code.name(), reason, backups: vec![backup.clone()] }),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::config::JobSettings;
 use crate::domain::manifest::Completeness;
 use crate::domain::quantity::{human_bytes, human_duration};
 use crate::error::{Error, Result};
-use crate::scratch::confine::{Confinement, Trust};
+use crate::scratch::confine::{Confinement, Network, Trust};
 use crate::scratch::folder::free_bytes;
 
 use super::host::Host;
@@ -67,7 +67,7 @@ impl Finding {
 #[must_use]
 pub fn host(host: &Host) -> Vec<Finding> {
     let key = match host.key() {
-        Ok(key) => Finding::ok("host key", format!("there, {}", key.public())),
+        Ok(key) => Finding::ok("host key", format!("there, its public half is {}", key.public())),
         Err(error) => Finding::of("host key", &error),
     };
     vec![key]
@@ -83,7 +83,10 @@ pub fn vault(host: &Host, name: &str, vault: &Result<OpenVault>) -> Vec<Finding>
     };
     let mut findings = vec![Finding::ok(
         &about,
-        format!("{} is vault {}, number {} of its vault.json", vault.settings.url, vault.id, vault.trust.serial),
+        format!(
+            "{} is vault {}, and signed by whom this host trusts (vault.json number {})",
+            vault.settings.url, vault.id, vault.trust.serial
+        ),
     )];
     match host.runtime.block_on(vault.storage.available_bytes()) {
         Ok(Some(free)) if free < LITTLE_ROOM_BYTES => findings.push(Finding::warning(
@@ -138,13 +141,22 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<F
         if !drill.checks.is_empty() {
             let trust = if drill.trust_source { Trust::Source } else { Trust::Hostile };
             match host.runtime.block_on(Confinement::decide(trust)) {
-                Ok(confinement) => findings
-                    .push(Finding::ok(&about, format!("its checks will run confined: {}", confinement.describe()))),
+                Ok(confinement) => {
+                    findings.push(Finding::ok(&about, format!("its checks will run {}", in_words(&confinement))))
+                }
                 Err(error) => findings.push(Finding::of(&about, &error.into())),
             }
         }
     }
     findings
+}
+
+fn in_words(confinement: &Confinement) -> &'static str {
+    match (confinement, confinement.network()) {
+        (Confinement::TrustedSource, _) => "with this user's own rights, as `trust_source` allows",
+        (Confinement::OwnUid(_), Network::None) => "under a uid of their own, without a network",
+        (Confinement::OwnUid(_), Network::Shared) => "under a uid of their own",
+    }
 }
 
 fn scratch(about: &str, folder: &std::path::Path, needed: u64) -> Option<Finding> {

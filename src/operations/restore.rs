@@ -74,7 +74,7 @@ pub fn restore(
         must_be_empty(request.target)?;
     }
     // Opening every plan first proves that an identity fits, before anything is written.
-    let plans = sources.iter().map(|source| Ok(reader.plan(source)?)).collect::<Result<Vec<Plan>>>()?;
+    let plans = sources.iter().map(|source| plan(reader, manifest, source)).collect::<Result<Vec<Plan>>>()?;
     let mut restored = Vec::new();
     for (source, plan) in sources.iter().zip(plans) {
         let selection = selection.with_link_targets(reader, source)?;
@@ -122,7 +122,7 @@ pub fn cat(
     let written = |cause| Error::new(Code::RestoreFailed, format!("cannot write the tar stream: {cause}"));
     for entry in sources {
         progress.begin(&format!("reading {source}"), Some(entry.logical_bytes));
-        let mut plan = reader.plan(entry)?;
+        let mut plan = plan(reader, manifest, entry)?;
         let id_key = plan.id_key();
         let mut pending = VecDeque::new();
         std::thread::scope(|scope| -> Result<()> {
@@ -152,6 +152,21 @@ pub fn cat(
     out.flush().map_err(written)
 }
 
+/// Opens the plan of a source; where no identity fits, says which would.
+///
+/// # Errors
+/// As [`Reader::plan`].
+pub fn plan(reader: &Reader, manifest: &Manifest, source: &SourceEntry) -> Result<Plan> {
+    reader.plan(source).map_err(|error| match Error::from(error) {
+        error if error.code() == Code::NoIdentity => {
+            let recipients = manifest.recipients.join(", ");
+            Error::new(Code::NoIdentity, format!("none of the identities given opens backup {}", manifest.id))
+                .with_hint(format!("it is sealed to {recipients}: give the identity file of one, --identity FILE"))
+        }
+        error => error,
+    })
+}
+
 fn chosen_sources<'a>(manifest: &'a Manifest, name: Option<&SourceName>) -> Result<Vec<&'a SourceEntry>> {
     let sources: Vec<&SourceEntry> =
         manifest.sources.iter().filter(|source| name.is_none_or(|name| *name == source.name)).collect();
@@ -173,7 +188,8 @@ fn must_be_empty(target: &Path) -> Result<()> {
             return Err(Error::new(
                 Code::RestoreFailed,
                 format!("cannot use {} to restore into: {cause}", target.display()),
-            ));
+            )
+            .with_hint("name a folder that is new, or empty"));
         }
     };
     if entries {

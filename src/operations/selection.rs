@@ -10,7 +10,7 @@ use crate::domain::manifest::{Completeness, Manifest};
 use crate::error::{Code, Error, Result};
 
 /// The shortest beginning of an id that is taken for one.
-const SHORTEST_ID: usize = 4;
+pub const SHORTEST_ID: usize = 4;
 
 /// What was chosen, and what a person should know of it.
 #[derive(Debug)]

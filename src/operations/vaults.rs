@@ -12,9 +12,10 @@ use crate::domain::manifest::Manifest;
 use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
 use crate::storage::local::Local;
+use crate::vault::VaultError;
 use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::survey::{self, Survey};
-use crate::vault::trust::{TrustDocument, read_trust};
+use crate::vault::trust::{TrustDocument, exists, read_trust};
 
 use super::host::Host;
 
@@ -56,7 +57,10 @@ pub fn open(host: &Host, settings: &VaultSettings, flag: Option<&str>, trusted: 
         (None, Some(text)) => read_comments(&text)?.ok_or_else(|| nobody_vouches(&settings.url))?,
         // Without a vault there, that is what a person must hear first.
         (None, None) => {
-            storage(host, &settings.url)?;
+            let storage = storage(host, &settings.url)?;
+            if !host.runtime.block_on(exists(&*storage)).map_err(VaultError::from)? {
+                return Err(VaultError::NoVault { place: storage.describe() }.into());
+            }
             return Err(nobody_vouches(&settings.url));
         }
     };

@@ -301,8 +301,12 @@ impl Confinement {
 impl OwnUid {
     /// What stands before the foreign program's argv.
     fn launcher(&self, walls: Walls) -> Vec<OsString> {
+        // Where this process is killed, what it started ends with it. Without walls the signal is lost on the way to
+        // the other uid; then the next drill under that uid ends the rest. (The kernel means the thread that started it:
+        // a verb keeps its own until it ends.)
         let mut argv: Vec<OsString> =
-            vec!["prlimit".into(), format!("--nproc={MAX_PROCESSES}").into(), "--core=0".into()];
+            ["setpriv", "--pdeathsig=KILL", "--", "prlimit", "--core=0"].map(OsString::from).into();
+        argv.push(format!("--nproc={MAX_PROCESSES}").into());
         argv.extend(walls.unshare().iter().map(OsString::from));
         if walls != Walls::None {
             // `exit $?` keeps the shell from replacing itself with the program.

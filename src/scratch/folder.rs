@@ -7,7 +7,7 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, Uid};
@@ -27,6 +27,8 @@ pub const MARKER: &str = ".lifeboat-drill";
 const REMOVAL_PASSES: usize = 4;
 /// How often a folder is made again because a neighbour took it for a leftover before it was locked.
 const CREATION_TRIES: usize = 8;
+
+const OWN_FOLDER: &str = "name a folder that is this user's alone: `scratch = \"...\"` under [job.<name>.drill]";
 
 /// A scratch folder. Dropped, it is removed with everything in it.
 #[derive(Debug)]
@@ -64,6 +66,12 @@ pub enum ScratchError {
         #[source]
         cause: io::Error,
     },
+    /// Others could move the scratch folder away while it is restored into, and put a link in its place.
+    #[error("{base} can be changed by other users")]
+    Exposed {
+        /// Where scratch folders are made.
+        base: String,
+    },
     /// A file system is mounted inside the scratch folder, and what lies on it may not be ours.
     #[error("{path} has a file system mounted in it, at {inside}")]
     Mounted {
@@ -83,6 +91,8 @@ impl Diagnostic for ScratchError {
         match self {
             Self::NoRoom { base, .. } => Some(format!("df -h {base}; make room there, or name another scratch folder")),
             Self::Mounted { path, .. } => Some(format!("findmnt | grep {path}; umount it, then rm -r {path}")),
+            Self::Exposed { .. } => Some(OWN_FOLDER.to_owned()),
+            Self::Io { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => Some(OWN_FOLDER.to_owned()),
             Self::Io { .. } => None,
         }
     }
@@ -93,12 +103,13 @@ impl Scratch {
     /// alone, after checking that `needed_bytes` fit.
     ///
     /// # Errors
-    /// When there is too little room or the system refuses.
+    /// When there is too little room, others could reach in, or the system refuses.
     pub fn create(base: &Path, job: &JobName, id: &RecordId, needed_bytes: u64) -> Result<Self, ScratchError> {
         match DirBuilder::new().mode(0o711).create(base) {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(io_error("make", base, cause)),
             _ => {}
         }
+        must_be_safe(base)?;
         let free_bytes = free_bytes(base)?;
         if free_bytes < needed_bytes {
             return Err(ScratchError::NoRoom { base: base.display().to_string(), needed_bytes, free_bytes });
@@ -313,6 +324,20 @@ fn removal_error(path: &Path, error: TreeError) -> ScratchError {
     ScratchError::Io { verb: error.verb, path: format!("{} ({})", path.display(), error.path), cause: error.cause }
 }
 
+/// The folder, and a link that leads to it, belong to us or to root; whoever else may write there cannot rename what
+/// is not his. A folder of everybody's, such as /var/tmp/lifeboat-scratch, may have been made by anybody.
+fn must_be_safe(base: &Path) -> Result<(), ScratchError> {
+    let look = |cause| io_error("look at", base, cause);
+    let (link, folder) = (std::fs::symlink_metadata(base).map_err(look)?, std::fs::metadata(base).map_err(look)?);
+    let us = rustix::process::geteuid().as_raw();
+    let ours = |metadata: &std::fs::Metadata| metadata.uid() == us || metadata.uid() == 0;
+    let others_write = folder.mode() & 0o022 != 0 && folder.mode() & 0o1000 == 0;
+    if ours(&link) && ours(&folder) && !others_write {
+        return Ok(());
+    }
+    Err(ScratchError::Exposed { base: base.display().to_string() })
+}
+
 fn io_error(verb: &'static str, path: &Path, cause: io::Error) -> ScratchError {
     ScratchError::Io { verb, path: path.display().to_string(), cause }
 }
@@ -323,7 +348,7 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
     use super::*;
 
@@ -350,6 +375,31 @@ mod tests {
         std::fs::write(path.join("db").join(MARKER), "a file that only looks like the marker").unwrap();
         drop(scratch);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_base_that_others_could_change_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let mode = |mode| std::fs::set_permissions(base.path(), PermissionsExt::from_mode(mode)).unwrap();
+        let refused = |base: &Path| match Scratch::create(base, &job(), &id(1), 1) {
+            Ok(scratch) => {
+                drop(scratch);
+                false
+            }
+            Err(error) => matches!(error, ScratchError::Exposed { .. }),
+        };
+        for (bits, expected) in [(0o711, false), (0o777, true), (0o720, true), (0o1777, false)] {
+            mode(bits);
+            assert_eq!(refused(base.path()), expected, "{bits:o}");
+        }
+        mode(0o711);
+        let link = base.path().join("link");
+        symlink(base.path(), &link).unwrap();
+        assert!(!refused(&link));
+        lchown(&link, Some(65_534), None).unwrap();
+        assert!(refused(&link), "somebody else's link");
+        chown(base.path(), Some(65_534), None).unwrap();
+        assert!(refused(base.path()), "somebody else's folder");
     }
 
     #[test]

@@ -237,9 +237,9 @@ impl Diagnostic for StorageError {
                 "check the vault's url in the config and that its disk is mounted; `lifeboat init` makes a new vault"
                     .into(),
             ),
-            Self::Full { place, .. } => Some(format!(
-                "make room (`df -h {place}` shows it; `lifeboat prune` removes what has expired), then run it again"
-            )),
+            Self::Full { place, .. } => {
+                Some(format!("make room (`df -h {place}` shows how much there is), then run it again"))
+            }
             Self::Conflict { .. } | Self::OutcomeUnknown { .. } => Some("run it again".into()),
             Self::Failed { source, .. } => Some(match source.kind() {
                 io::ErrorKind::PermissionDenied => {

@@ -277,9 +277,11 @@ impl Diagnostic for VaultError {
             Self::NewerVersion { .. } | Self::NewerContents { .. } => {
                 Some("install the newer lifeboat that wrote it".into())
             }
-            Self::HostUnauthorised { .. } => {
-                Some("run `lifeboat host add` with the vault's offline key, then `lifeboat host list`".into())
-            }
+            Self::HostUnauthorised { .. } => Some(
+                "only the host that made a vault can write into it in this version: run it there, or make a vault of \
+                 this host's own with `lifeboat init`"
+                    .into(),
+            ),
             Self::ManifestUntrusted { reason: Distrust::NewerVersion { .. }, .. }
             | Self::RecordUntrusted { reason: Distrust::NewerVersion { .. } | Distrust::UnknownKind { .. }, .. } => {
                 Some("install the newer lifeboat that wrote it".into())

@@ -196,7 +196,9 @@ impl Plan {
             if line.id != plain.id {
                 return Err(self.broken("their segments are not those of the lists"));
             }
-            self.counted.tar_bytes += plain.bytes;
+            // Offsets in large files are parts of this sum, so that none of them is beyond counting either.
+            let sum = self.counted.tar_bytes.checked_add(plain.bytes);
+            self.counted.tar_bytes = sum.ok_or_else(|| self.broken("their sizes are beyond counting"))?;
             segments.push(Located { object: line.object, stored_bytes: line.stored_bytes, plain });
         }
         let mut members = Vec::new();

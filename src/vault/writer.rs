@@ -40,6 +40,7 @@ pub struct SegmentStore {
     failure: Arc<Mutex<Option<StorageError>>>,
     new_segments: AtomicU64,
     new_bytes: Arc<AtomicU64>,
+    repaired: Arc<Mutex<Vec<String>>>,
 }
 
 /// What storing a segment came to.
@@ -80,6 +81,7 @@ impl SegmentStore {
             failure: Arc::new(Mutex::new(None)),
             new_segments: AtomicU64::new(0),
             new_bytes: Arc::new(AtomicU64::new(0)),
+            repaired: Arc::new(Mutex::new(Vec::new())),
         }
     }
 
@@ -106,7 +108,7 @@ impl SegmentStore {
         }
         let sealed = sealer.seal(plain)?;
         let stored_bytes = sealed.bytes.len() as u64;
-        self.upload(Key::Object(sealed.object).to_string(), sealed.bytes)?;
+        self.upload(Key::Object(sealed.object).to_string(), sealed.bytes, Existing::Believed)?;
         self.new_segments.fetch_add(1, Ordering::Relaxed);
         let segment = SegmentRef { object: sealed.object, stored_bytes, id, plain_bytes };
         let known = Known { object: sealed.object, stored_bytes };
@@ -114,30 +116,33 @@ impl SegmentStore {
         Ok(Stored::New(segment))
     }
 
-    /// Stores a list of segments under its hash.
+    /// Stores a list of segments under its hash. One that is there already is held against it: what lies there damaged
+    /// is put right, because these are the bytes that its name says.
     ///
     /// # Errors
     /// When an upload failed.
     fn store_list(&self, lines: &[SegmentRef]) -> Result<ObjectId, VaultError> {
         let lines: Vec<ListedSegment> = lines.iter().map(ListedSegment::from).collect();
         let (list, bytes) = lists::encode(&lines);
-        self.upload(Key::List(list).to_string(), bytes)?;
+        self.upload(Key::List(list).to_string(), bytes, Existing::Compared)?;
         Ok(list)
     }
 
-    fn upload(&self, key: String, bytes: Bytes) -> Result<(), VaultError> {
+    fn upload(&self, key: String, bytes: Bytes, existing: Existing) -> Result<(), VaultError> {
         let slots = Arc::clone(&self.slots);
         let permit = self.runtime.block_on(slots.acquire_owned()).map_err(|_| VaultError::WriterClosed)?;
         self.check_failure()?;
         let (storage, failure, added) =
             (Arc::clone(&self.storage), Arc::clone(&self.failure), Arc::clone(&self.new_bytes));
+        let repaired = Arc::clone(&self.repaired);
         self.runtime.spawn(async move {
             let size = bytes.len() as u64;
-            match storage.put(&key, bytes).await {
-                Ok(Put::Created) => {
+            match upload(&*storage, &key, bytes, existing).await {
+                Ok(Uploaded::Created) => {
                     added.fetch_add(size, Ordering::Relaxed);
                 }
-                Ok(Put::Existed) => {}
+                Ok(Uploaded::Existed) => {}
+                Ok(Uploaded::Repaired) => repaired.lock().unwrap_or_else(PoisonError::into_inner).push(key),
                 Err(error) => {
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
@@ -165,11 +170,49 @@ impl SegmentStore {
         self.check_failure()
     }
 
+    /// The lists that lay damaged in the store and were put right, by key; final after [`SegmentStore::settle`].
+    #[must_use]
+    pub fn repaired(&self) -> Vec<String> {
+        self.repaired.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Segments and bytes that this run added so far, lists included in the bytes; final after [`SegmentStore::settle`].
     #[must_use]
     pub fn added(&self) -> (u64, u64) {
         (self.new_segments.load(Ordering::Relaxed), self.new_bytes.load(Ordering::Relaxed))
     }
+}
+
+/// What to think of bytes that lie under a key already.
+#[derive(Debug, Clone, Copy)]
+enum Existing {
+    /// An object's name is new each time: sealing is randomised.
+    Believed,
+    /// A list's name is that of yesterday's where nothing changed, and yesterday's may have been damaged since.
+    Compared,
+}
+
+enum Uploaded {
+    Created,
+    Existed,
+    Repaired,
+}
+
+async fn upload(storage: &dyn Storage, key: &str, bytes: Bytes, existing: Existing) -> Result<Uploaded, StorageError> {
+    match (storage.put(key, bytes.clone()).await?, existing) {
+        (Put::Created, _) => return Ok(Uploaded::Created),
+        (Put::Existed, Existing::Believed) => return Ok(Uploaded::Existed),
+        (Put::Existed, Existing::Compared) => {}
+    }
+    match storage.get(key, bytes.len() as u64).await {
+        Ok(there) if there == bytes => return Ok(Uploaded::Existed),
+        // Put by this run already and not visible before the sync: bytes of ours.
+        Err(error) if error.is_not_found() => return Ok(Uploaded::Existed),
+        Ok(_) | Err(StorageError::TooLarge { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    storage.replace(key, bytes).await?;
+    Ok(Uploaded::Repaired)
 }
 
 impl std::fmt::Debug for SegmentStore {

@@ -5,9 +5,11 @@
 mod bad_input;
 mod by_hand;
 mod cli;
+mod codes;
 mod damage;
 mod demo;
 mod documents;
+mod forge;
 mod journeys;
 mod kill;
 mod sabotage;

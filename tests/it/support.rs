@@ -146,7 +146,8 @@ scratch = "{}"
         let mut keys = Vec::new();
         let mut folders = vec![self.path("vault").join(below)];
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
+            // Folders are made when there is something to put into them.
+            for entry in fs::read_dir(folder).into_iter().flatten() {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
@@ -164,6 +165,26 @@ impl Drop for World {
     fn drop(&mut self) {
         // A drill makes the folder; a test without one has none.
         let _ = fs::remove_dir_all(self.scratch());
+    }
+}
+
+/// A small file system, until it is dropped. Mounting needs root.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts a tmpfs of this size on a folder.
+    pub(crate) fn tmpfs(at: &Path, size: &str) -> Self {
+        let options = format!("size={size},mode=700");
+        let out = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output().unwrap();
+        assert!(out.status.success(), "mounting needs root: {}", String::from_utf8_lossy(&out.stderr));
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Detached at once, whoever still looks into it: the folder below must be removable.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 

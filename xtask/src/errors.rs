@@ -54,6 +54,10 @@ fn render(source: &str) -> Result<String, String> {
         // Writing into a string cannot fail.
         let _ = writeln!(page, "| {exit} | `{}` | {} |", row.name.value(), row.meaning.value().replace('|', "\\|"));
     }
+    page.push_str(
+        "\nA drill that fails exits with 21 whatever made it fail: the code in brackets says what. Of several jobs the worst exit code\n\
+         counts.\n",
+    );
     page.push_str("\n`status --nagios` speaks 0, 1, 2 and 3 in Nagios' sense instead.\n");
     Ok(page)
 }

@@ -11,9 +11,12 @@ use crate::error::{Error, Kind, Result};
 use crate::operations::backup::{self, RunReport};
 
 use super::super::Exit;
-use super::super::args::JobsArgs;
-use super::super::output::{print_json, say};
+use super::super::args::{Global, JobsArgs};
+use super::super::output::{print_error, print_json, say};
 use super::super::session::Session;
+
+/// With the name of `Code::SourcePartial`, for who looks it up.
+const PARTIAL: &str = "partial: something could not be read [source-partial]";
 
 #[derive(Serialize)]
 struct Document {
@@ -96,6 +99,12 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
     let mut exit = Exit::DONE;
     let mut runs = Vec::new();
     for job in jobs {
+        // What a signal kept from being tried was not done.
+        if let Err(error) = session.host.check_interrupted() {
+            print_error(&error.context(format!("{} was not begun", job.name)));
+            exit = exit.worse(Exit::of(Kind::Interrupted));
+            break;
+        }
         let config = session.settings.without_secrets(&job.name);
         let report = match &vaults[&job.vault] {
             Ok(vault) => backup::backup(&session.host, vault, job, config, &progress),
@@ -103,7 +112,7 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         };
         let report = report.unwrap_or_else(backup::not_started);
         exit = exit.worse(exit_of(&report));
-        tell(&job.name, &report, session.global.quiet);
+        tell(&job.name, &report, &session.global);
         runs.push(Run {
             job: job.name.clone(),
             outcome: report.outcome,
@@ -111,9 +120,6 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
             errors: report.errors,
             duration_seconds: report.duration_seconds,
         });
-        if session.host.check_interrupted().is_err() {
-            break;
-        }
     }
     if session.global.json {
         print_json(&Document { schema_version: 1, runs });
@@ -129,18 +135,18 @@ fn exit_of(report: &RunReport) -> Exit {
     }
 }
 
-/// Silent in cron unless something is wrong; a line or two on a terminal.
-fn tell(job: &JobName, report: &RunReport, quiet: bool) {
+/// Silent in cron unless something is wrong; a line or two on a terminal, or where `-v` asks for it.
+fn tell(job: &JobName, report: &RunReport, global: &Global) {
     use std::io::IsTerminal;
     let wrong = report.outcome != RunOutcome::Success || !report.errors.is_empty();
-    if !wrong && (quiet || !std::io::stderr().is_terminal()) {
+    let talk = global.verbose > 0 || std::io::stderr().is_terminal();
+    if !wrong && (global.quiet || !talk) {
         return;
     }
     let took = human_seconds(report.duration_seconds);
     match (&report.manifest, report.outcome) {
         (Some(manifest), outcome) => {
-            let verdict =
-                if outcome == RunOutcome::Partial { "partial: something could not be read" } else { "complete" };
+            let verdict = if outcome == RunOutcome::Partial { PARTIAL } else { "complete" };
             say(&format!(
                 "{job}: backup {} in {took}, {verdict}; {} of data, {} new in the vault",
                 manifest.id,
@@ -150,14 +156,17 @@ fn tell(job: &JobName, report: &RunReport, quiet: bool) {
         }
         (None, _) => say(&format!("{job}: FAILED after {took}; nothing was committed, earlier backups are untouched")),
     }
-    for error in &report.errors {
+    if let Some(failure) = &report.failure {
+        print_error(failure);
+    }
+    let message = report.failure.as_ref().map(ToString::to_string);
+    for error in report.errors.iter().filter(|error| message.as_ref() != Some(error)) {
         say(&format!("  {error}"));
     }
-    if let Some(failure) = &report.failure {
-        say(&format!("  [{}]", failure.code().name()));
-        if let Some(hint) = failure.hint() {
-            say(&format!("  hint: {hint}"));
-        }
+    if report.outcome == RunOutcome::Partial {
+        say(&format!(
+            " hint: `lifeboat show {job}` counts what is missing; see that lifeboat may read it, and run it again"
+        ));
     }
     for class in [NoteClass::Changed, NoteClass::Vanished, NoteClass::Skipped] {
         let notes: Vec<_> = report.remarks.iter().filter(|note| note.class == class).collect();

@@ -7,7 +7,7 @@ use crate::operations::rebuild::rebuild;
 
 use super::super::Exit;
 use super::super::args::CatalogCommand;
-use super::super::output::{print_json, say};
+use super::super::output::{counted, print_json, say};
 use super::super::session::{Session, open_all};
 
 pub(in super::super) fn catalog(session: Session, command: &CatalogCommand) -> Result<Exit> {
@@ -19,10 +19,14 @@ pub(in super::super) fn catalog(session: Session, command: &CatalogCommand) -> R
         for problem in &rebuilt.problems {
             say(&format!("warning: {problem}"));
         }
-        say(&format!(
-            "catalog of vault {} rebuilt: {} backups, {} records",
-            vault.settings.name, rebuilt.backups, rebuilt.records
-        ));
+        if !session.global.quiet && !session.global.json {
+            say(&format!(
+                "catalog of vault {} rebuilt: {}, {}",
+                vault.settings.name,
+                counted(rebuilt.backups as u64, "backup"),
+                counted(rebuilt.records as u64, "record")
+            ));
+        }
         vaults.push(json!({
             "vault": vault.settings.name,
             "id": vault.id,

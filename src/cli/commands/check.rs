@@ -1,5 +1,7 @@
 //! `check`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::domain::ids::JobName;
@@ -9,7 +11,7 @@ use crate::operations::check::{self, Damage, Depth};
 
 use super::super::Exit;
 use super::super::args::CheckArgs;
-use super::super::output::{print, print_json, say};
+use super::super::output::{counted, print, print_json, say};
 use super::super::session::Session;
 
 #[derive(Serialize)]
@@ -17,6 +19,7 @@ struct Document {
     schema_version: u32,
     outcome: &'static str,
     backups: u64,
+    records: u64,
     objects: u64,
     checked_bytes: u64,
     opened_segments: u64,
@@ -46,6 +49,7 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
             schema_version: 1,
             outcome: if sound { "passed" } else { "failed" },
             backups: report.backups,
+            records: report.records,
             objects: report.objects,
             checked_bytes: report.bytes,
             opened_segments: report.opened,
@@ -55,10 +59,14 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
         });
     } else {
         for damage in &report.damaged {
-            print(&format!("DAMAGED {}: {}", damage.object, damage.reason));
+            print(&format!("DAMAGED {}: {} [{}]", damage.object, damage.reason, damage.code));
             if !damage.backups.is_empty() {
                 let ids: Vec<&str> = damage.backups.iter().map(crate::domain::ids::BackupId::as_str).collect();
-                print(&format!("        spoils backup {}", ids.join(", ")));
+                print(&format!(
+                    "        spoils {} {}",
+                    if ids.len() == 1 { "backup" } else { "backups" },
+                    ids.join(", ")
+                ));
             }
         }
         for key in &report.damaged_strays {
@@ -67,20 +75,31 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
         if !quiet || !sound {
             let opened = match report.opened {
                 0 => String::new(),
-                n => format!(", {n} segments opened"),
+                n => format!(", {} opened and read", counted(n, "segment")),
             };
-            say(&format!(
-                "{}: {} backups, {} objects, {} compared with their names{opened}; {} damaged, {} that no backup names",
-                if sound { "sound" } else { "DAMAGED" },
-                report.backups,
-                report.objects,
+            let looked_at = format!(
+                "{}, {} with {} compared with their names{opened}",
+                counted(report.backups, "backup"),
+                counted(report.objects, "object"),
                 human_bytes(report.bytes),
-                report.damaged.len(),
-                report.strays,
-            ));
+            );
+            let strays = match report.strays {
+                0 => String::new(),
+                n => format!("; {} that no backup names (harmless)", counted(n, "object")),
+            };
+            say(&if sound {
+                format!("sound: {looked_at}{strays}")
+            } else {
+                let codes: BTreeSet<&str> = report.damaged.iter().map(|damage| damage.code).collect();
+                let codes = codes.into_iter().map(|code| format!("[{code}]")).collect::<Vec<_>>().join(" ");
+                format!("error: DAMAGED: {} named above; looked at {looked_at}{strays} {codes}", report.damaged.len())
+            });
         }
         if !sound {
-            say(" hint: restore from a backup that is not named above; the next backup stores anew what is missing");
+            say(
+                " hint: restore from a backup that is not named above; the next backup stores anew what is missing, and after a \
+                 `lifeboat drill` that failed on it also what is damaged",
+            );
         }
     }
     Ok(if sound { Exit::DONE } else { Exit::of(Kind::Damage) })

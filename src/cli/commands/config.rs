@@ -14,7 +14,7 @@ use crate::error::Result;
 
 use super::super::Exit;
 use super::super::args::ConfigCommand;
-use super::super::output::{columns, print, print_json, say};
+use super::super::output::{columns, counted, print, print_json, say};
 use super::super::session::Session;
 
 pub(in super::super) fn config(session: &Session, command: &ConfigCommand) -> Result<Exit> {
@@ -45,6 +45,7 @@ fn check_config(session: &Session) -> Result<Exit> {
     let settings = Settings::load(session.global.config.as_deref())?;
     let mut findings = check(&settings, session.host.clock.now(), &longest_runs(session, &settings)?);
     findings.extend(check_host(&settings));
+    findings.sort_by_key(|finding| finding.severity);
     let worst = findings.iter().filter(|f| f.severity == Severity::Error).map(|f| f.code).next();
     if session.global.json {
         let listed: Vec<_> = findings
@@ -64,7 +65,8 @@ fn check_config(session: &Session) -> Result<Exit> {
     } else {
         findings.iter().for_each(tell);
         if worst.is_none() {
-            say(&format!("{}: {} jobs, no mistakes", settings.file.display(), settings.jobs.len()));
+            let jobs = counted(settings.jobs.len() as u64, "job");
+            say(&format!("{}: {jobs}, no mistakes", settings.file.display()));
         }
     }
     Ok(worst.map_or(Exit::DONE, |code| Exit::of(code.kind())))
@@ -90,7 +92,12 @@ fn schema_row(key: &schema::Key) -> Vec<String> {
 
 /// Prints a finding.
 pub(super) fn tell(finding: &Finding) {
-    say(&format!("{}: {}: {}", severity(finding), finding.key, finding.message));
+    let code = match finding.severity {
+        Severity::Error => format!(" [{}]", finding.code.name()),
+        Severity::Warning | Severity::Note => String::new(),
+    };
+    let key = if finding.key.is_empty() { String::new() } else { format!("{}: ", finding.key) };
+    say(&format!("{}: {key}{}{code}", severity(finding), finding.message));
     if let Some(hint) = &finding.hint {
         say(&format!(" hint: {hint}"));
     }

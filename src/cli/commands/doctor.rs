@@ -82,7 +82,10 @@ fn identity(session: &Configured, job: &JobSettings) -> Vec<Finding> {
     let secret = job.drill.as_ref().and_then(|drill| drill.identity.as_ref());
     let opener = match (secret, given.files.is_empty()) {
         (None, true) => {
-            return vec![Finding::ok(about, "none on this host, as it should be where backups are made".to_owned())];
+            return vec![Finding::ok(
+                about,
+                "the config names none, as it should be where backups are made".to_owned(),
+            )];
         }
         (Some(secret), true) => session.opener_of(secret),
         (_, false) => given.opener(),

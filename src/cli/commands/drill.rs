@@ -2,22 +2,23 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::config::{DrillSettings, JobSettings};
 use crate::domain::check::Check;
 use crate::domain::ids::{BackupId, JobName, RecordId};
-use crate::domain::quantity::human_seconds;
+use crate::domain::quantity::{exact_duration, human_seconds};
 use crate::domain::record::{DrillOutcome, Phase};
-use crate::error::{Kind, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::operations::drill::{self, DrillReport, DrillRequest, Which};
 use crate::operations::vaults::OpenVault;
 use crate::vault::reader::Reader;
 
 use super::super::Exit;
 use super::super::args::DrillArgs;
-use super::super::output::{print, print_error, print_json, say};
+use super::super::output::{counted, print, print_error, print_json, say};
 use super::super::session::{Configured, IdentitySource, Session};
 
 #[derive(Serialize)]
@@ -52,6 +53,12 @@ pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit
     let mut exit = Exit::DONE;
     let mut drills = Vec::new();
     for job in jobs {
+        // What a signal kept from being tried was not done.
+        if let Err(error) = session.host.check_interrupted() {
+            print_error(&error.context(format!("{} was not begun", job.name)));
+            exit = exit.worse(Exit::of(Kind::Interrupted));
+            break;
+        }
         let vault = match &vaults[&job.vault] {
             Ok(vault) => vault,
             Err(error) => {
@@ -65,8 +72,9 @@ pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit
                 exit = exit.worse(exit_of(&report));
                 if !session.global.json && !session.global.quiet {
                     tell(job, &report);
-                } else if report.record.outcome == DrillOutcome::Failed {
-                    report.errors.iter().for_each(|error| say(&format!("{}: {error}", job.name)));
+                }
+                if let Some(error) = verdict(job, &report) {
+                    print_error(&error);
                 }
                 drills.push(document(job, report));
             }
@@ -74,9 +82,6 @@ pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit
                 print_error(&error);
                 exit = exit.worse(Exit::of(error.kind()));
             }
-        }
-        if session.host.check_interrupted().is_err() {
-            break;
         }
     }
     if session.global.json {
@@ -141,6 +146,36 @@ fn document(job: &JobSettings, report: DrillReport) -> Drill {
     }
 }
 
+/// An objective as the config says it.
+fn promised(seconds: f64) -> String {
+    Duration::try_from_secs_f64(seconds).map_or_else(|_| human_seconds(seconds), exact_duration)
+}
+
+/// What a drill that is not good is called, and what to do about it.
+fn verdict(job: &JobSettings, report: &DrillReport) -> Option<Error> {
+    let name = &job.name;
+    if let Some(failure) = &report.failure {
+        return Some(failure.clone().context(format!("the drill of {name} failed")));
+    }
+    let failed = report.record.checks_failed;
+    match (report.record.outcome, report.record.rto_met) {
+        (DrillOutcome::Failed, _) => Some(
+            Error::new(
+                Code::DrillFailed,
+                format!("the drill of {name} failed: {failed} of {} did not pass", counted(report.checks.len() as u64, "check")),
+            )
+            .with_hint(format!(
+                "`lifeboat drill {name} --backup oldest` tells whether older backups are good, and --keep leaves what was restored"
+            )),
+        ),
+        (DrillOutcome::Passed, false) => Some(
+            Error::new(Code::ObjectiveMissed, format!("the drill of {name} passed, but took longer than promised"))
+                .with_hint("the line of phases shows where the time went; a faster disk, or a larger `rto`, keeps the promise"),
+        ),
+        (DrillOutcome::Passed, true) => None,
+    }
+}
+
 fn tell(job: &JobSettings, report: &DrillReport) {
     let record = &report.record;
     let backup = record.backup.as_ref().map_or("no backup".to_owned(), |id| format!("backup {id}"));
@@ -150,28 +185,40 @@ fn tell(job: &JobSettings, report: &DrillReport) {
     });
     for check in &report.checks {
         let mark = if check.passed { "ok  " } else { "FAIL" };
-        print(&format!("  {mark} {}: {}", check.name, check.actual));
+        print(&match check.passed {
+            true => format!("  {mark} {}: {}", check.name, check.actual),
+            false => format!("  {mark} {}: expected {}, got {}", check.name, check.expected, check.actual),
+        });
     }
     let phases: Vec<String> =
         record.phases.iter().map(|phase| format!("{} {}", phase.name, human_seconds(phase.seconds))).collect();
     print(&format!("  phases: {}", phases.join(", ")));
     let objective = match (record.rto_objective_seconds, record.rto_met) {
         (None, _) => "no objective is set".to_owned(),
-        (Some(objective), true) => format!("objective {}, met", human_seconds(objective)),
-        (Some(objective), false) => format!("objective {}, NOT MET", human_seconds(objective)),
+        (Some(objective), true) => format!("objective {}, met", promised(objective)),
+        (Some(objective), false) => format!("objective {}, NOT MET", promised(objective)),
     };
-    print(&format!("  RTO measured: {} ({objective})", human_seconds(record.rto_seconds)));
+    print(&match record.outcome {
+        DrillOutcome::Passed => format!("  RTO measured: {} ({objective})", human_seconds(record.rto_seconds)),
+        DrillOutcome::Failed => "  RTO measured: none, the drill failed".to_owned(),
+    });
     if let Some(rpo) = record.rpo_seconds {
         let objective = match job.objectives.rpo {
             Some(objective) if rpo <= objective.as_secs_f64() => {
-                format!(" (objective {})", human_seconds(objective.as_secs_f64()))
+                format!(" (objective {})", exact_duration(objective))
             }
-            Some(objective) => format!(" (objective {}, EXCEEDED)", human_seconds(objective.as_secs_f64())),
+            Some(objective) => format!(" (objective {}, EXCEEDED)", exact_duration(objective)),
             None => String::new(),
         };
         print(&format!("  RPO at that moment: {}{objective}", human_seconds(rpo)));
     }
-    for error in &report.errors {
+    let failure = report.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+    // The failure and the checks that did not pass are told already.
+    let told = |error: &str| {
+        (!failure.is_empty() && error.starts_with(&failure))
+            || report.checks.iter().any(|check| !check.passed && error.starts_with(&check.name))
+    };
+    for error in report.errors.iter().filter(|error| !told(error)) {
         print(&format!("  error: {error}"));
     }
     for remark in &report.remarks {

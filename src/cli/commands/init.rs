@@ -73,11 +73,9 @@ fn with_config(session: Session, args: &InitArgs, file: &Path) -> Result<Exit> {
     }
     made.iter().for_each(tell);
     if identities.files.is_empty() {
-        say(
-            "no identity was given, so nothing proved that somebody can open what will be sealed: run it again with --identity FILE",
-        );
+        say("not tried: whether somebody can open what is sealed here; `lifeboat init --identity FILE` tries it");
     } else {
-        say("a canary was sealed to the vault's recipients, stored, and opened with the identity");
+        say("tried: a little text was sealed, stored in the vault, fetched, and opened with the identity");
     }
     for (name, vault) in &vaults {
         if vault.made.iter().any(|made| made.what == "vault key" && made.new) {
@@ -99,11 +97,17 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
         (None, Some(dir)) => dir.join(CONFIG),
         (None, None) => PathBuf::from(CONFIG),
     };
+    // Whole paths: at the end they are in a message that is read somewhere else, and late.
+    let file =
+        std::path::absolute(&file).map_err(|cause| Error::new(Code::Usage, format!("no current folder: {cause}")))?;
     let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     std::fs::create_dir_all(&folder)
         .map_err(|cause| Error::new(Code::StateFailed, format!("cannot make {}: {cause}", folder.display())))?;
     let identity_file = folder.join(IDENTITY);
-    let key_file = args.vault_key.clone().unwrap_or_else(|| folder.join("vault.key"));
+    let key_file = match &args.vault_key {
+        Some(file) => std::path::absolute(file).unwrap_or_else(|_| file.clone()),
+        None => folder.join("vault.key"),
+    };
     if identity_file.exists() {
         return Err(Error::new(
             Code::KeyMissing,
@@ -150,15 +154,18 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
         return Ok(Exit::DONE);
     }
     made.iter().for_each(tell);
-    say(
-        "a canary was sealed to the identity, stored in the vault, and opened again: what is backed up here can be read",
-    );
+    say("tried: a little text was sealed, stored in the vault, fetched, and opened with the identity");
     say("");
     say("Before you rely on it, move two files off this host, into two safe places each:");
-    say(&format!("  {}  opens every backup. Without it nobody can, with it anybody can.", identity_file.display()));
-    say(&format!("  {}  says which hosts may write. It is needed to add or revoke one.", key_file.display()));
-    say(&format!("Then name what is to be backed up in {}, and type:", file.display()));
-    say("  lifeboat config check && lifeboat backup && lifeboat drill --identity IDENTITY-FILE");
+    say(&format!("  {}", identity_file.display()));
+    say("      opens every backup: without it nobody can, with it anybody can");
+    say(&format!("  {}", key_file.display()));
+    say("      says which hosts may write into the vault");
+    say("");
+    say("Then say in the config what is to be backed up (its comments show how), and type:");
+    say("  lifeboat config check");
+    say("  lifeboat backup");
+    say(&format!("  lifeboat drill --identity {}", identity_file.display()));
     Ok(Exit::DONE)
 }
 

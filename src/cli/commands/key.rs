@@ -41,6 +41,7 @@ pub(in super::super) fn key(session: &Session, command: &KeyCommand) -> Result<E
             };
             let text = std::fs::read_to_string(file).map_err(|cause| {
                 Error::new(Code::KeyMissing, format!("cannot read the identity {}: {cause}", file.display()))
+                    .with_hint("name the identity file: `lifeboat init` or `lifeboat key new` wrote it")
             })?;
             let recipients = Identities::parse(&text, &file.display().to_string())?.recipients();
             let pin = read_comments(&text)?;
@@ -61,7 +62,11 @@ pub(in super::super) fn key(session: &Session, command: &KeyCommand) -> Result<E
 /// Writes an identity file that nobody else can read; never over another.
 pub(super) fn write_identity(file: &std::path::Path, text: &str) -> Result<()> {
     let failed = |cause: std::io::Error| {
-        Error::new(Code::KeyMissing, format!("cannot write the identity {}: {cause}", file.display()))
+        let what = match cause.kind() {
+            std::io::ErrorKind::AlreadyExists => format!("{} exists", file.display()),
+            _ => format!("cannot write the identity {}: {cause}", file.display()),
+        };
+        Error::new(Code::KeyMissing, what)
             .with_hint("name a file that does not exist yet: an identity is never overwritten")
     };
     let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;

@@ -9,12 +9,12 @@ use crate::domain::ids::{BackupId, JobName};
 use crate::domain::manifest::{Completeness, Manifest};
 use crate::domain::quantity::human_bytes;
 use crate::error::{Code, Error, Result};
-use crate::operations::selection::choose;
+use crate::operations::restore::plan;
 use crate::operations::vaults::manifests;
 
 use super::super::Exit;
 use super::super::args::{ListArgs, ShowArgs};
-use super::super::output::{columns, print, print_json, say};
+use super::super::output::{columns, counted, print, print_json, say};
 use super::super::session::{Reading, Session};
 
 #[derive(Serialize)]
@@ -72,7 +72,7 @@ pub(in super::super) fn list(session: Session, args: &ListArgs) -> Result<Exit> 
             (_, Verdict::Refuted) => "REFUTED",
             (Completeness::Partial, _) => "partial",
             (_, Verdict::Proven) => "proven",
-            (_, Verdict::Unproven) => "not drilled",
+            (_, Verdict::Unproven) => "unproven",
         };
         let local = |moment: DateTime<Utc>| moment.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
         rows.push(vec![
@@ -131,16 +131,14 @@ struct Contents {
 pub(in super::super) fn show(session: Session, args: &ShowArgs) -> Result<Exit> {
     let json = session.global.json;
     let reading = session.reading()?;
-    let all = manifests(reading.vault.survey(&reading.host, None)?);
-    let refuted = reading.host.refuted(&reading.vault.id, None)?;
-    let chosen = choose(&args.backup, &all, &refuted, reading.zone())?;
-    let manifest = chosen.manifest;
+    let chosen = reading.choose(&args.backup)?;
+    let manifest = &chosen.manifest;
     let with_contents = args.files || !reading.identities.files.is_empty();
     let mut contents = Vec::new();
     if with_contents {
         let reader = reading.reader()?;
         for source in &manifest.sources {
-            let mut plan = reader.plan(source)?;
+            let mut plan = plan(&reader, manifest, source)?;
             let mut members = Vec::new();
             while let Some(piece) = plan.next_piece()? {
                 if args.files {
@@ -157,7 +155,7 @@ pub(in super::super) fn show(session: Session, args: &ShowArgs) -> Result<Exit> 
         return Ok(Exit::DONE);
     }
     print(&head(manifest, &reading));
-    if let Some(warning) = chosen.warning {
+    for warning in &chosen.warnings {
         say(&format!("warning: {warning}"));
     }
     for source in contents {
@@ -166,10 +164,16 @@ pub(in super::super) fn show(session: Session, args: &ShowArgs) -> Result<Exit> 
         }
         if let Some(crate::domain::contents::Facts::Sqlite(facts)) = &source.facts {
             let rows: u64 = facts.tables.iter().map(|table| table.rows).sum();
-            print(&format!("  {} tables, {rows} rows, user_version {}", facts.tables.len(), facts.user_version));
+            print(&format!(
+                "  {}, {}, user_version {}",
+                counted(facts.tables.len() as u64, "table"),
+                counted(rows, "row"),
+                facts.user_version
+            ));
         }
         for note in &source.notes {
-            print(&format!("  {:?}: {} ({})", note.class, note.path.display(), note.detail).to_lowercase());
+            let class = format!("{:?}", note.class).to_lowercase();
+            print(&format!("  {class}: {} ({})", note.path.display(), note.detail));
         }
         for member in &source.members {
             print(&format!("  {}", member_line(member)));

@@ -9,12 +9,10 @@ use crate::domain::ids::{BackupId, JobName, SourceName};
 use crate::domain::quantity::{human_bytes, human_seconds};
 use crate::error::{Code, Error, Result};
 use crate::operations::restore::{self, Request, RestoredSource};
-use crate::operations::selection::choose;
-use crate::operations::vaults::manifests;
 
 use super::super::Exit;
 use super::super::args::{CatArgs, RestoreArgs};
-use super::super::output::{print_json, say};
+use super::super::output::{counted, print_json, say};
 use super::super::session::Session;
 
 #[derive(Serialize)]
@@ -33,16 +31,14 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
     let (json, quiet) = (session.global.json, session.global.quiet);
     let stopwatch = session.host.clock.monotonic();
     let reading = session.reading()?;
-    let all = manifests(reading.vault.survey(&reading.host, None)?);
-    let refuted = reading.host.refuted(&reading.vault.id, None)?;
-    let chosen = choose(&args.backup, &all, &refuted, reading.zone())?;
-    if let Some(warning) = &chosen.warning {
+    let chosen = reading.choose(&args.backup)?;
+    for warning in &chosen.warnings {
         say(&format!("warning: {warning}"));
     }
     let source = args.source.as_deref().map(source_name).transpose()?;
     let reader = reading.reader()?;
     let request = Request { target: &args.to, source: source.as_ref(), paths: &args.path, overwrite: args.overwrite };
-    let sources = restore::restore(&reading.host, &reader, chosen.manifest, &request, &progress)?;
+    let sources = restore::restore(&reading.host, &reader, &chosen.manifest, &request, &progress)?;
     let duration_seconds = (reading.host.clock.monotonic() - stopwatch).as_secs_f64();
     if json {
         print_json(&Document {
@@ -58,12 +54,12 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
         let recovery_point = chosen.manifest.recovery_point.with_timezone(&reading.zone());
         for source in &sources {
             say(&format!(
-                "restored {} of backup {} ({}) to {}: {} members, {}",
+                "restored {} of backup {} ({}) to {}: {}, {}",
                 source.name,
                 chosen.manifest.id,
                 recovery_point.format("%Y-%m-%d %H:%M:%S %Z"),
                 args.to.join(source.name.as_str()).display(),
-                source.members,
+                counted(source.members, "member"),
                 human_bytes(source.bytes),
             ));
             for (count, what) in [
@@ -84,16 +80,14 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
 pub(in super::super) fn cat(session: Session, args: &CatArgs) -> Result<Exit> {
     let progress = session.progress();
     let reading = session.reading()?;
-    let all = manifests(reading.vault.survey(&reading.host, None)?);
-    let refuted = reading.host.refuted(&reading.vault.id, None)?;
-    let chosen = choose(&args.backup, &all, &refuted, reading.zone())?;
-    if let Some(warning) = &chosen.warning {
+    let chosen = reading.choose(&args.backup)?;
+    for warning in &chosen.warnings {
         say(&format!("warning: {warning}"));
     }
     let source = source_name(&args.source)?;
     let reader = reading.reader()?;
     let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-    restore::cat(&reading.host, &reader, chosen.manifest, &source, &mut out, &progress)?;
+    restore::cat(&reading.host, &reader, &chosen.manifest, &source, &mut out, &progress)?;
     out.flush().map_err(|cause| Error::new(Code::RestoreFailed, format!("cannot write to stdout: {cause}")))?;
     Ok(Exit::DONE)
 }

@@ -40,7 +40,7 @@ pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Ex
 pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Exit> {
     let session = session.configured()?;
     let now = session.host.clock.now();
-    let since = parse_duration(&args.since).map_err(Error::from)?;
+    let since = parse_duration(&args.since).map_err(|cause| Error::new(Code::Usage, format!("--since: {cause}")))?;
     let window = Window::before(now, since);
     let facts = facts(&session, &args.jobs, Some(window))?;
     let report = reporting::report(&facts, window, now, TOOL);

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn ones_own_data_may_have_odd_names() {
-        let odd = PathBuf::from("/home/ä \"quoted\" \\ and 'more'");
+        let odd = PathBuf::from("/srv/ä \"quoted\" \\ and 'more'");
         let data = Data::Own { files: Some(odd.clone()), sqlite: Some(odd.join("a.db")) };
         let settings = parsed(&data, &Drill { trust_source: true, scratch: "/tmp".into() });
         let job = settings.jobs.values().next().unwrap();

@@ -1,6 +1,6 @@
 //! One source of a run: from its snapshot to its entry in the manifest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -77,6 +77,9 @@ pub(super) fn store(
     let finished = snapshot.finish()?;
     collected.notes.extend(finished.notes);
     let mut stored = collected.finish(finished.facts, recovery_point, source.kind(), settings)?;
+    for key in store.repaired() {
+        run.progress.warn(&format!("{key} lay damaged in the vault and was put right"));
+    }
     stored.id_key_hash = *blake3::hash(&keys.id_key).as_bytes();
     Ok(stored)
 }
@@ -99,10 +102,34 @@ fn may_be_named(
     }
     // Parts of the contents are in no list: only this host's memory has their ids.
     known.extend(memory.iter().flat_map(|m| &m.head().contents).map(|s| (s.id, s.object, s.stored_bytes)));
+    let doubtful = named_by_refuted(run, settings);
+    known.retain(|(_, object, _)| !doubtful.contains(object));
     let wanted = known.iter().map(|(_, object, size)| (*object, *size)).collect();
     let absent = run.host.runtime.block_on(absent(&*run.vault.storage, wanted))?;
     known.retain(|(_, object, _)| !absent.contains_key(object));
     Ok(known)
+}
+
+/// What refuted backups name of this source: one of these objects is damaged or was wrong from the start, and only
+/// who can open them knows which. None is named again, so that the next backup is whole, at the price of a full one.
+fn named_by_refuted(run: &Run<'_>, settings: &crate::config::SourceSettings) -> HashSet<ObjectId> {
+    let mut named = HashSet::new();
+    for entry in run
+        .earlier
+        .iter()
+        .filter(|manifest| run.refuted.contains(&manifest.id))
+        .flat_map(|manifest| &manifest.sources)
+        .filter(|entry| entry.name == settings.name)
+    {
+        named.extend(&entry.contents);
+        for list in &entry.lists {
+            // A list that cannot be read names nothing that could be reused through it.
+            if let Ok(lines) = run.host.runtime.block_on(read_list(&*run.vault.storage, *list)) {
+                named.extend(lines.iter().map(|line| line.object));
+            }
+        }
+    }
+    named
 }
 
 /// Gathers the pieces of a source in the order of the plan.

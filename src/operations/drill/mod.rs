@@ -31,7 +31,7 @@ use crate::vault::reader::Reader;
 
 use super::host::Host;
 use super::records;
-use super::restore::{Selection, unpack_source};
+use super::restore::{Selection, plan, unpack_source};
 use super::vaults::{OpenVault, manifests};
 
 /// Room that scratch must have beyond the backup's own bytes: folders, links, file systems' rounding.
@@ -74,6 +74,8 @@ pub struct DrillReport {
     pub record: DrillRecord,
     /// Every check, in order.
     pub checks: Vec<Check>,
+    /// Why it ended early, if it did.
+    pub failure: Option<Error>,
     /// What went wrong, in sentences.
     pub errors: Vec<String>,
     /// What to know beside the verdict: no error.
@@ -167,6 +169,7 @@ pub fn drill(
     let mut report = DrillReport {
         record,
         checks: run.checks,
+        failure: outcome.err(),
         errors: run.errors,
         remarks: run.remarks,
         kept: run.kept,
@@ -245,7 +248,13 @@ struct DrillRun<'a> {
 impl DrillRun<'_> {
     fn rehearse(&mut self, reader: &Result<Reader>, stopwatch: &mut Stopwatch<'_>) -> Result<()> {
         stopwatch.phase("locate");
-        let reader = reader.as_ref().map_err(|e| Error::new(e.code(), e.to_string()))?;
+        let reader = reader.as_ref().map_err(|e| {
+            let again = Error::new(e.code(), e.to_string());
+            match e.hint() {
+                Some(hint) => again.with_hint(hint),
+                None => again,
+            }
+        })?;
         let survey = self.vault.survey(self.host, Some(&self.job.name))?;
         for problem in &survey.problems {
             self.remarks
@@ -264,7 +273,7 @@ impl DrillRun<'_> {
         self.chosen = Some(manifest.clone());
 
         stopwatch.phase("provision");
-        let needed = manifest.total(|s| s.logical_bytes) + SCRATCH_HEADROOM;
+        let needed = manifest.total(|s| s.logical_bytes).saturating_add(SCRATCH_HEADROOM);
         let confinement = self.confinement()?;
         let scratch = Scratch::create(&self.request.settings.scratch, &self.job.name, self.id, needed)?;
 
@@ -288,7 +297,7 @@ impl DrillRun<'_> {
     ) -> Result<()> {
         stopwatch.phase("load");
         let owners = rustix::process::geteuid().is_root();
-        let plans = manifest.sources.iter().map(|source| Ok(reader.plan(source)?)).collect::<Result<Vec<_>>>()?;
+        let plans = manifest.sources.iter().map(|source| plan(reader, manifest, source)).collect::<Result<Vec<_>>>()?;
         for (source, plan) in manifest.sources.iter().zip(plans) {
             let target = scratch.path().join(source.name.as_str());
             let context = |e: Error| e.context(format!("source {}", source.name));
@@ -374,6 +383,10 @@ impl DrillRun<'_> {
         secrets.push(self.request.config_file.to_owned());
         secrets.push(self.host.home()?.state.root().to_owned());
         secrets.extend(self.vault.folder());
+        // The question is asked in another folder than this process's: a relative path would be nothing there.
+        let secrets = secrets.iter().map(std::path::absolute).collect::<std::io::Result<Vec<PathBuf>>>();
+        let secrets = secrets
+            .map_err(|cause| Error::new(Code::Unconfined, format!("no current folder to start from: {cause}")))?;
         self.host.runtime.block_on(confinement.verify_unreadable(&secrets))?;
         Ok(Some(confinement))
     }
