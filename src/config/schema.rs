@@ -163,9 +163,14 @@ pub const KEYS: &[Key] = &[
     key("job.*.objectives.rpo", Takes::Duration, Optional, "How much recent data may be lost."),
     key("job.*.source", Takes::Named, Required, "One database or file tree each, by name.").also(&["sources"]),
     key("job.*.source.*.kind", Takes::Text, Required, "\"files\" or \"sqlite\".").also(&["type"]),
-    key("job.*.source.*.paths", Takes::Paths, Required, "Files and folders to back up.")
-        .only("files")
-        .also(&["folders"]),
+    key(
+        "job.*.source.*.paths",
+        Takes::Paths,
+        Required,
+        "Files and folders to back up; the job's own SQLite databases, the vault and the state folder are left out.",
+    )
+    .only("files")
+    .also(&["folders"]),
     key("job.*.source.*.exclude", Takes::Texts, Default("[]"), "What to leave out: gitignore globs, below each path.")
         .only("files")
         .also(&["excludes", "ignore"]),

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
+
+/// How long after a signal somebody who waits hears of it, at most.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Raised once, by a signal.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +17,13 @@ impl Interrupt {
     /// Asks the running verb to end.
     pub fn raise(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it is raised.
+    pub async fn raised(&self) {
+        while self.check().is_ok() {
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Fails once it was raised.

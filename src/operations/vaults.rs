@@ -118,7 +118,8 @@ fn nobody_vouches(url: &VaultUrl) -> Error {
 }
 
 impl OpenVault {
-    /// Reads and verifies the manifests of one job, or of all.
+    /// Reads and verifies the manifests of one job, or of all, and tells the catalog, where there is one, of those
+    /// that it does not know.
     ///
     /// # Errors
     /// When the store cannot be read. A manifest that is not to be believed is a problem in the survey.
@@ -147,8 +148,9 @@ impl OpenVault {
     pub fn remember_one(&self, host: &Host, manifest: &Manifest, hash: ManifestHash) -> Result<()> {
         let catalog = &host.home()?.catalog;
         host.runtime.block_on(async {
-            catalog.record_backup(manifest, hash).await?;
-            catalog.saw(&self.id, &manifest.job, manifest.sequence).await
+            // In this order: whoever is killed in between has not told it of the backup, and does both again.
+            catalog.saw(&self.id, &manifest.job, manifest.sequence).await?;
+            catalog.record_backup(manifest, hash).await
         })?;
         Ok(())
     }

@@ -156,6 +156,14 @@ pub enum SourceError {
         /// `a symbolic link to /srv/data`, ...
         what: String,
     },
+    /// A configured root is, or lies in, what must not be stored as files.
+    #[error("{path} cannot be backed up as files: {why}")]
+    RootLeftOut {
+        /// The path in the config.
+        path: String,
+        /// `backed up by source db`, ...
+        why: String,
+    },
     /// The system refused.
     #[error("cannot {verb} {path}")]
     Io {
@@ -211,9 +219,11 @@ impl Diagnostic for SourceError {
             Self::Unsafe { .. } => Code::DataUnsafe,
             Self::Pattern { .. } => Code::ConfigInvalid,
             Self::Sink(_) => Code::StorageFailed,
-            Self::Io { .. } | Self::RootMissing { .. } | Self::RootUnusable { .. } | Self::Database { .. } => {
-                Code::SourceUnavailable
-            }
+            Self::Io { .. }
+            | Self::RootMissing { .. }
+            | Self::RootUnusable { .. }
+            | Self::RootLeftOut { .. }
+            | Self::Database { .. } => Code::SourceUnavailable,
         }
     }
 
@@ -221,6 +231,7 @@ impl Diagnostic for SourceError {
         match self {
             Self::RootMissing { path } => Some(format!("create or mount {path}, or take it out of the config")),
             Self::Database { hint, .. } => hint.clone(),
+            Self::RootLeftOut { path, .. } => Some(format!("take {path} out of this source's paths")),
             Self::RootUnusable { .. } => Some("name the real folder or file in the config".to_owned()),
             _ => None,
         }

@@ -43,9 +43,21 @@ pub struct FilesOptions {
     pub one_file_system: bool,
     /// Keep folders that hold a `CACHEDIR.TAG`, but nothing in them.
     pub exclude_caches: bool,
+    /// What is not stored, with everything below it, wherever a root leads to it; noted where it is met. It need not
+    /// exist.
+    pub leave_out: Vec<LeftOut>,
     /// The key of the hash that chooses where bundles end. A secret of the host: sizes of bundles are visible in the
     /// vault, and under a known hash they would be a fingerprint of known trees.
     pub name_key: [u8; 32],
+}
+
+/// Something that a walk must not touch: it is neither looked at nor opened.
+#[derive(Debug, Clone)]
+pub struct LeftOut {
+    /// The file or folder; links above it are followed, and so is one that it is itself.
+    pub path: PathBuf,
+    /// Why, as the note says it.
+    pub why: String,
 }
 
 /// A source of kind `files`.

@@ -724,6 +724,49 @@ fn what_is_left_out_is_what_was_asked_for() {
 }
 
 #[test]
+fn what_must_not_be_touched_is_left_out_however_it_is_spelt() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("r");
+    std::fs::create_dir_all(root.join("vault/objects")).unwrap();
+    for path in ["vault/objects/1", "shop.db", "shop.db-wal", "shop.dbx", "kept"] {
+        std::fs::write(root.join(path), path).unwrap();
+    }
+    symlink(&root, folder.path().join("link")).unwrap();
+    symlink("shop.db", root.join("alias")).unwrap();
+    let out = |path: PathBuf| LeftOut { path, why: "because".to_owned() };
+    let through_link = folder.path().join("link");
+    // Spelt through a link above it, through one of its own, straight; one that is not there yet; one elsewhere.
+    let leave_out = vec![
+        out(through_link.join("vault")),
+        out(root.join("alias")),
+        out(root.join("shop.db-wal")),
+        out(root.join("shop.db-journal")),
+        out(folder.path().join("other/kept")),
+    ];
+    let run = Run::of(&FilesOptions { leave_out: leave_out.clone(), ..options(&root) }, later(), None);
+    let prefix = format!("{}/", root.display()).split_off(1);
+    let below = |path: &str| path.strip_prefix(&prefix).unwrap().to_owned();
+    let paths: Vec<String> = run.paths()[1..].iter().map(|path| below(path)).collect();
+    assert_eq!(paths, ["alias", "kept", "shop.dbx"]);
+    let noted: Vec<String> = run.notes.iter().map(|note| below(&note.path.display())).collect();
+    assert_eq!(noted, ["shop.db", "shop.db-wal", "vault"]);
+    assert!(run.notes.iter().all(|note| note.class == NoteClass::Skipped && note.detail == "because"));
+
+    // The walk of a root behind a link meets the same things under other names.
+    let root_behind_link = through_link.join("vault");
+    let objects = out(root.join("vault/objects"));
+    let run = Run::of(&FilesOptions { leave_out: vec![objects], ..options(&root_behind_link) }, later(), None);
+    assert_eq!(run.paths().len(), 1, "{:?}", run.paths());
+    assert_eq!(run.notes.len(), 1);
+
+    for inside in ["vault", "vault/objects", "shop.db"] {
+        let options = FilesOptions { leave_out: leave_out.clone(), ..options(&root.join(inside)) };
+        let refused = FilesSource::new(options, later()).open(None).err();
+        assert!(matches!(refused, Some(SourceError::RootLeftOut { .. })), "{inside}: {refused:?}");
+    }
+}
+
+#[test]
 fn other_file_systems_stay_out() {
     let options = FilesOptions {
         one_file_system: true,

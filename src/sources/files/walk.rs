@@ -4,7 +4,7 @@
 //! It lists and stats, and opens nothing but folders. It holds the names of the folders that it stands in, and no
 //! more of the tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -18,10 +18,10 @@ use rustix::io::Errno;
 use crate::domain::contents::{MemberKind, Note, NoteClass, RawText};
 use crate::sources::SourceError;
 
-use super::FilesOptions;
 use super::folder::{Folder, Pool};
 use super::names::Names;
 use super::status::Status;
+use super::{FilesOptions, LeftOut};
 
 /// A path must fit into the head of a segment, and be handled once a member.
 pub(super) const MAX_PATH_BYTES: usize = 64 * 1024;
@@ -48,6 +48,8 @@ pub(super) struct Walk {
     exclude: Gitignore,
     one_file_system: bool,
     exclude_caches: bool,
+    /// By their paths in the tar: why they are left out.
+    leave_out: HashMap<Vec<u8>, String>,
     pool: Arc<Pool>,
     stack: Vec<Frame>,
     notes: Vec<Note>,
@@ -87,9 +89,11 @@ impl Walk {
     /// When a root is missing or no file or folder, or a pattern is none.
     pub(super) fn begin(options: &FilesOptions) -> Result<Self, SourceError> {
         let mut roots = BTreeMap::new();
+        let mut leave_out = HashMap::new();
         for path in &options.paths {
             let root = plain(path)?;
             check_root(&root)?;
+            left_out_below(&root, &options.leave_out, &mut leave_out)?;
             let path = root.as_os_str().as_bytes()[1..].to_vec();
             roots.insert(ByComponent(path), root);
         }
@@ -98,6 +102,7 @@ impl Walk {
             exclude: patterns(&options.exclude)?,
             one_file_system: options.one_file_system,
             exclude_caches: options.exclude_caches,
+            leave_out,
             pool: Arc::default(),
             stack: Vec::new(),
             notes: Vec::new(),
@@ -188,6 +193,13 @@ impl Walk {
             self.note(NoteClass::Unreadable, &path[..255], format!("a path of more than {MAX_PATH_BYTES} bytes"));
             return None;
         }
+        if let Some(why) = self.leave_out.get(&path) {
+            let why = why.clone();
+            if !self.excluded(&path[frame.root_bytes..], false) {
+                self.note(NoteClass::Skipped, &path, why);
+            }
+            return None;
+        }
         let status = match frame.folder.open().and_then(|fd| status_of(&fd, &name)) {
             Ok(status) => status,
             Err(errno) => {
@@ -266,6 +278,34 @@ fn plain(path: &Path) -> Result<PathBuf, SourceError> {
         }
     }
     Ok(plain)
+}
+
+/// What must be left out, as the walk from this root will meet it. The walk follows no link, so behind the root a path
+/// without links is the only one that leads anywhere.
+fn left_out_below(root: &Path, leave_out: &[LeftOut], paths: &mut HashMap<Vec<u8>, String>) -> Result<(), SourceError> {
+    let real_root = without_links(root);
+    for LeftOut { path, why } in leave_out {
+        let real = without_links(path);
+        if real_root.starts_with(&real) {
+            return Err(SourceError::RootLeftOut { path: shown(root), why: why.clone() });
+        }
+        if let Ok(below) = real.strip_prefix(&real_root) {
+            let met = root.join(below);
+            paths.insert(met.as_os_str().as_bytes()[1..].to_vec(), why.clone());
+        }
+    }
+    Ok(())
+}
+
+/// The path with its links followed, as far as it exists.
+fn without_links(path: &Path) -> PathBuf {
+    if let Ok(real) = path.canonicalize() {
+        return real;
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => without_links(parent).join(name),
+        _ => path.to_owned(),
+    }
 }
 
 fn check_root(root: &Path) -> Result<(), SourceError> {

@@ -89,6 +89,9 @@ impl Diagnostic for UnpackError {
         match self {
             Self::Tar(error) => error.hint(),
             Self::NotEmpty { .. } => Some("name an empty or new folder, or add --overwrite".to_owned()),
+            Self::System { verb: "replace", path, cause } if cause.kind() == io::ErrorKind::IsADirectory => {
+                Some(format!("a folder is never replaced: move {path} away, below the folder that is restored into"))
+            }
             Self::System { .. } => None,
         }
     }
