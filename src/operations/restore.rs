@@ -231,6 +231,10 @@ impl Selection {
         Ok(Self { globs: Some(globs), link_targets: HashSet::new() })
     }
 
+    fn is_everything(&self) -> bool {
+        self.globs.is_none()
+    }
+
     /// Whether a member is wanted.
     #[must_use]
     pub fn wants(&self, path: &[u8]) -> bool {
@@ -341,7 +345,9 @@ fn feed(
         if lock(failure).is_some() {
             break;
         }
-        if !piece.members.iter().any(|member| selection.wants(&member.path.0)) {
+        // A piece without members is tar's end: who restores everything reads it too, so that its damage is noticed.
+        let wanted = piece.members.iter().any(|member| selection.wants(&member.path.0));
+        if !wanted && !selection.is_everything() {
             continue;
         }
         let mut segments = piece.segments.into_iter();

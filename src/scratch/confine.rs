@@ -34,6 +34,8 @@ const MAX_PROCESSES: u32 = 1024;
 /// How long a drill waits for one of them, and how often it looks.
 const UID_WAIT: Duration = Duration::from_secs(60);
 const UID_LOOK: Duration = Duration::from_millis(100);
+/// What every launch goes through; `unshare` is one more where the kernel lets us.
+const LAUNCHERS: [&str; 3] = ["setpriv", "prlimit", "setsid"];
 /// How long our own small commands in the confinement may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -186,6 +188,12 @@ impl Confinement {
         }
         if !us.is_root() {
             return Err(ConfineError::NotRoot);
+        }
+        // One of them starts the next, so that a missing one would look like a confinement that does not work.
+        for program in LAUNCHERS {
+            if !std::env::split_paths(TOOL_PATH).any(|folder| folder.join(program).is_file()) {
+                return Err(ConfineError::Tool(ToolError::Missing { program: program.to_owned() }));
+            }
         }
         let waiting_since = tokio::time::Instant::now();
         let (uid, lock) = loop {

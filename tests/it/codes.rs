@@ -162,7 +162,7 @@ const CASES: &[Case] = &[
         fs::set_permissions(world.path("gone"), fs::Permissions::from_mode(0o755)).unwrap();
         in_a_mount_namespace(
             &world,
-            "mount --bind gone \"$(command -v prlimit)\"",
+            "mount --bind gone \"$(command -v setpriv)\"",
             &["drill", "--identity", "identity.txt"],
         )
     }),

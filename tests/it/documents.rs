@@ -1,1 +1,201 @@
-//! Being written.
+//! Documents that cannot rot: the README's and the runbooks' commands are run, the example configs are checked, cron
+//! lines and systemd units are read by what will read them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Parser;
+use lifeboat::cli::args::Cli;
+use lifeboat::domain::schedule::Schedule;
+
+use crate::support::{PROGRAM, World, said};
+
+/// A fenced block of shell commands, and the exit code that the document promises.
+struct Block {
+    script: String,
+    exits_with: i32,
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap()
+}
+
+/// The ```sh blocks of a document; with `only_marked`, those that `<!-- run -->` stands above.
+fn blocks(document: &str, only_marked: bool) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let (mut marked, mut exits_with) = (false, 0);
+    let mut lines = document.lines();
+    while let Some(line) = lines.next() {
+        match line {
+            "<!-- run -->" => marked = true,
+            "```sh" => {
+                let script: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+                if marked || !only_marked {
+                    blocks.push(Block { script: script.join("\n"), exits_with });
+                }
+                (marked, exits_with) = (false, 0);
+            }
+            _ => {
+                let code = line.strip_prefix("<!-- exits with ").and_then(|rest| rest.strip_suffix(" -->"));
+                if let Some(code) = code {
+                    exits_with = code.parse().unwrap();
+                }
+            }
+        }
+    }
+    blocks
+}
+
+/// Runs blocks in one bash session, as somebody who types them one after the other. Gives what they printed.
+#[track_caller]
+fn run(world: &World, blocks: &[Block], places: &[(&str, PathBuf)]) -> String {
+    assert!(!blocks.is_empty(), "the document has no block to run");
+    let mut script = String::from("set -euo pipefail\n");
+    for block in blocks {
+        match block.exits_with {
+            0 => script.push_str(&block.script),
+            code => script.push_str(&format!("code=0; ( {} ) || code=$?; [ \"$code\" -eq {code} ]", block.script)),
+        }
+        script.push('\n');
+    }
+    for (written, real) in places {
+        assert!(script.contains(written), "{written} is not in the document");
+        script = script.replace(written, real.to_str().unwrap());
+    }
+    let bin = Path::new(PROGRAM).parent().unwrap().display();
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &script])
+        .current_dir(world.path(""))
+        .env_remove("LIFEBOAT_IDENTITY")
+        .env_remove("LIFEBOAT_CONFIG");
+    bash.env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()));
+    let said = said(&mut bash);
+    assert_eq!(said.code, Some(0), "{script}\n--- said\n{}{}", said.stdout, said.stderr);
+    said.stdout
+}
+
+/// Flips a byte of the largest object: one of the large file's, so that every backup here names it.
+fn damage(world: &World) {
+    let objects = world.keys("objects");
+    let key = objects.iter().max_by_key(|key| fs::metadata(world.path("vault").join(key)).unwrap().len()).unwrap();
+    let path = world.path("vault").join(key);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+const VAULT: &str = "/mnt/backups/shop";
+const IDENTITY: &str = "/mnt/usb/identity.txt";
+
+#[test]
+fn the_readme_can_be_typed() {
+    let world = World::empty();
+    let said = run(&world, &blocks(&read("README.md"), true), &[]);
+    assert!(said.contains("PASSED"), "the README's drill passes\n{said}");
+}
+
+#[test]
+fn everything_is_restored_by_its_runbook() {
+    let world = World::new();
+    world.backup();
+    let places =
+        [(VAULT, world.path("vault")), (IDENTITY, world.path("identity.txt")), ("/srv/restored", world.path("back"))];
+    run(&world, &blocks(&read("runbooks/restore-everything.md"), false), &places);
+    for below in ["back/db/shop.db", "back-db/db/shop.db"] {
+        assert!(world.path(below).is_file(), "{below}");
+    }
+    assert!(world.path("back-file/uploads").is_dir());
+}
+
+#[test]
+fn a_damaged_vault_is_met_by_its_runbook() {
+    let world = World::new();
+    world.backup();
+    damage(&world);
+    let places = [(VAULT, world.path("vault")), (IDENTITY, world.path("identity.txt"))];
+    let said = run(&world, &blocks(&read("runbooks/vault-damaged.md"), false), &places);
+    assert!(said.contains("DAMAGED"), "{said}");
+}
+
+#[test]
+fn a_failed_drill_is_met_by_its_runbook() {
+    let world = World::new();
+    world.backup();
+    world.backup();
+    damage(&world);
+    let places = [(IDENTITY, world.path("identity.txt"))];
+    run(&world, &blocks(&read("runbooks/drill-failed.md"), false), &places);
+}
+
+#[test]
+fn the_other_runbooks_can_be_typed() {
+    let world = World::new();
+    world.backup();
+    run(&world, &blocks(&read("runbooks/restore-by-hand.md"), false), &[(VAULT, world.path("vault"))]);
+    let places = [(IDENTITY, world.path("identity.txt")), ("/mnt/usb/new-identity.txt", world.path("new.txt"))];
+    run(&world, &blocks(&read("runbooks/keys-lost-or-leaked.md"), false), &places);
+    assert!(world.path("new.txt").is_file());
+}
+
+#[test]
+fn the_example_configs_have_no_mistakes() {
+    let examples = files("schedules", "toml");
+    assert!(examples.len() >= 3, "{examples:?}");
+    for example in examples {
+        let world = World::empty();
+        world.expect(0, &["config", "check", "--config", example.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn cron_lines_are_schedules_and_commands() {
+    let mut lines = 0;
+    for line in read("schedules/crontab").lines() {
+        if line.starts_with('#') || line.contains("=/") || line.starts_with("MAILTO=") || line.is_empty() {
+            continue;
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Schedule::parse(&words[..5].join(" ")).unwrap();
+        assert_eq!(words[5], "root");
+        Cli::try_parse_from(&words[6..]).unwrap_or_else(|error| panic!("{line}: {error}"));
+        lines += 1;
+    }
+    assert!(lines >= 2);
+}
+
+#[test]
+fn systemd_accepts_the_units() {
+    let world = World::empty();
+    let mut units = files("schedules", "service");
+    units.extend(files("schedules", "timer"));
+    assert!(units.len() >= 4, "{units:?}");
+    let mut copies = Vec::new();
+    for unit in &units {
+        let text = fs::read_to_string(unit).unwrap();
+        for line in text.lines().filter_map(|line| line.strip_prefix("ExecStart=")) {
+            Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        // The program of this machine stands where the installed one will.
+        let copy = world.path(unit.file_name().unwrap());
+        fs::write(&copy, text.replace("/usr/local/bin/lifeboat", PROGRAM)).unwrap();
+        copies.push(copy);
+    }
+    let said = said(Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&copies));
+    assert_eq!((said.code, said.stderr.trim()), (Some(0), ""), "{}", said.stdout);
+}
+
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(repository().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect();
+    files.sort();
+    files
+}

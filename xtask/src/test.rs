@@ -22,6 +22,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("prlimit", "util-linux"),
     ("setsid", "util-linux"),
     ("mount", "mount"),
+    ("systemd-analyze", "systemd"),
     ("sha256sum", "coreutils"),
     ("bash", "bash"),
     // To build the bundled SQLite and zstd.
