@@ -22,6 +22,6 @@ mod tests;
 pub use error::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    CheckSettings, DrillSettings, FilesSettings, JobSettings, Objectives, Settings, SourceKind, SourceSettings,
-    SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
+    DrillSettings, FilesSettings, JobSettings, Objectives, Settings, SourceKind, SourceSettings, SqliteSettings,
+    VaultSettings, VaultUrl, VaultUrlError,
 };

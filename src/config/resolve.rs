@@ -13,11 +13,11 @@ use super::error::{ConfigError, Problems};
 use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
 use super::secret::Secret;
 use super::settings::{
-    CheckSettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings,
-    FilesSettings, JobSettings, Objectives, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings,
-    VaultUrl,
+    DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings, FilesSettings,
+    JobSettings, Objectives, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
 };
 use super::strict;
+use crate::domain::check::UserCheck;
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::{exact_duration, parse_duration};
 use crate::domain::retention::Retention;
@@ -340,14 +340,14 @@ impl Resolver<'_, '_> {
         env.map(Secret::Env).or(credential.map(Secret::Credential))
     }
 
-    fn check(&mut self, check: Spanned<CheckFile>, sources: &[SourceSettings]) -> Option<CheckSettings> {
+    fn check(&mut self, check: Spanned<CheckFile>, sources: &[SourceSettings]) -> Option<UserCheck> {
         const SHAPES: &str = "a check is { source, sql }, { source, freshness, within } or { command }";
         let at = check.span();
         match check.into_inner() {
             CheckFile { source: Some(source), sql: Some(sql), freshness: None, within: None, command: None } => {
                 let source = self.check_source(&source, sources)?;
                 self.not_blank("sql", &sql);
-                Some(CheckSettings::Sql { source, sql: sql.into_inner() })
+                Some(UserCheck::Sql { source, sql: sql.into_inner() })
             }
             CheckFile {
                 source: Some(source),
@@ -359,7 +359,7 @@ impl Resolver<'_, '_> {
                 let source = self.check_source(&source, sources)?;
                 self.not_blank("freshness", &sql);
                 let within = self.positive_duration("within", &within);
-                Some(CheckSettings::Freshness { source, sql: sql.into_inner(), within })
+                Some(UserCheck::Freshness { source, sql: sql.into_inner(), within })
             }
             CheckFile { source: None, sql: None, freshness: None, within: None, command: Some(command) } => {
                 let at = command.span();
@@ -376,7 +376,7 @@ impl Resolver<'_, '_> {
                     }
                     _ => self.problems.at(at, "`command` names no program"),
                 }
-                Some(CheckSettings::Command { command })
+                Some(UserCheck::Command { command })
             }
             CheckFile { source: None, sql, freshness, command: None, .. } if sql.is_some() != freshness.is_some() => {
                 self.problems.at(at, "this check has no `source`: which database is asked?");

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::error::ConfigError;
 use super::secret::Secret;
 use super::{locate, resolve};
+use crate::domain::check::UserCheck;
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::exact_duration;
 use crate::domain::retention::Retention;
@@ -194,35 +195,9 @@ pub struct DrillSettings {
     /// Where to restore to; absolute.
     pub scratch: PathBuf,
     /// The user's own checks.
-    pub checks: Vec<CheckSettings>,
+    pub checks: Vec<UserCheck>,
     /// How long one of them may take.
     pub check_timeout: Duration,
-}
-
-/// A check of the restored data.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CheckSettings {
-    /// A query for one row and one column, true or non-zero.
-    Sql {
-        /// A database of the job.
-        source: SourceName,
-        /// The query.
-        sql: String,
-    },
-    /// A query for the time of the newest entry.
-    Freshness {
-        /// A database of the job.
-        source: SourceName,
-        /// The query.
-        sql: String,
-        /// How old that may be when the drill starts.
-        within: Duration,
-    },
-    /// A program that must exit with 0.
-    Command {
-        /// The program and its arguments; at least one. A program with a slash in it is absolute.
-        command: Vec<String>,
-    },
 }
 
 impl Settings {
@@ -368,19 +343,18 @@ impl DrillSettings {
             "trust_source": self.trust_source,
             "scratch": self.scratch.to_string_lossy(),
             "check_timeout": exact_duration(self.check_timeout),
-            "checks": self.checks.iter().map(CheckSettings::to_json).collect::<Vec<_>>(),
+            "checks": self.checks.iter().map(check_json).collect::<Vec<_>>(),
         })
     }
 }
 
-impl CheckSettings {
-    fn to_json(&self) -> Value {
-        match self {
-            Self::Sql { source, sql } => json!({ "source": source, "sql": sql }),
-            Self::Freshness { source, sql, within } => {
-                json!({ "source": source, "freshness": sql, "within": exact_duration(*within) })
-            }
-            Self::Command { command } => json!({ "command": command }),
+/// A check as it can be read again.
+fn check_json(check: &UserCheck) -> Value {
+    match check {
+        UserCheck::Sql { source, sql } => json!({ "source": source, "sql": sql }),
+        UserCheck::Freshness { source, sql, within } => {
+            json!({ "source": source, "freshness": sql, "within": exact_duration(*within) })
         }
+        UserCheck::Command { command } => json!({ "command": command }),
     }
 }

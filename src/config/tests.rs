@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::check::{Finding, Severity, check, check_host};
 use super::*;
+use crate::domain::check::UserCheck;
 use crate::error::{Code, Diagnostic};
 
 const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
@@ -101,7 +102,7 @@ fn a_whole_config() {
     assert_eq!(drill.checks.len(), 3);
     assert_eq!(
         drill.checks[2],
-        CheckSettings::Command { command: vec!["/srv/config/here/smoke-test.sh".into(), "./as-it-is".into()] }
+        UserCheck::Command { command: vec!["/srv/config/here/smoke-test.sh".into(), "./as-it-is".into()] }
     );
 
     let sealed = settings.without_secrets(&job.name);

@@ -14,7 +14,7 @@ use chrono::{DateTime, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
 use super::confine::{ConfineError, Confinement};
 use super::folder::Scratch;
 use super::sql::{self, Answer, Request, Value};
-use crate::domain::check::Check;
+use crate::domain::check::{Check, UserCheck};
 use crate::domain::ids::SourceName;
 use crate::process::{Output, Tool, ToolError};
 
@@ -32,32 +32,6 @@ const ANSWER_GRACE: Duration = Duration::from_secs(10);
 const BIN: &str = ".bin";
 /// The folder in scratch that foreign code may write to: its HOME and TMPDIR, where it has a uid of its own.
 const TMP: &str = ".tmp";
-
-/// A check as the config states it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UserCheck {
-    /// One row, one column; true or a number other than zero passes.
-    Sql {
-        /// Asked of this source.
-        source: SourceName,
-        /// The statement.
-        sql: String,
-    },
-    /// A moment that must not lie further back than this before the drill's start.
-    Freshness {
-        /// Asked of this source.
-        source: SourceName,
-        /// A statement that gives the moment: Unix seconds, RFC 3339, or `2026-11-22 02:00:00` in UTC.
-        sql: String,
-        /// How far back it may lie.
-        within: Duration,
-    },
-    /// A program; exit status 0 passes.
-    Command {
-        /// The program and its arguments. A relative path with a slash in it is taken from [`Around::base_dir`].
-        argv: Vec<String>,
-    },
-}
 
 /// Where a source was restored to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,12 +110,12 @@ async fn run_check(check: &UserCheck, around: &Around<'_>) -> Check {
             };
             Check { name, passed, expected, actual }
         }
-        UserCheck::Command { argv } => {
-            let (passed, actual) = match run_command(argv, around).await {
+        UserCheck::Command { command } => {
+            let (passed, actual) = match run_command(command, around).await {
                 Ok(output) => (output.status.success(), ended(&output)),
                 Err(why) => (false, why),
             };
-            let name = format!("command {}", shortened(&argv.join(" ")));
+            let name = format!("command {}", shortened(&command.join(" ")));
             Check { name, passed, expected: "exit status 0".to_owned(), actual }
         }
     }
@@ -389,7 +363,7 @@ mod tests {
     }
 
     fn command(script: &str) -> UserCheck {
-        UserCheck::Command { argv: vec!["sh".into(), "-c".into(), script.into()] }
+        UserCheck::Command { command: vec!["sh".into(), "-c".into(), script.into()] }
     }
 
     #[tokio::test]
@@ -437,10 +411,10 @@ mod tests {
                 command("echo one >&2; echo two >&2; exit 7"),
                 command("test -z \"$CARGO_MANIFEST_DIR\""),
                 command("touch \"$LIFEBOAT_SCRATCH/planted\""),
-                UserCheck::Command { argv: vec!["./smoke.sh".into(), "x".into()] },
-                UserCheck::Command { argv: vec!["lifeboat-no-such-program".into()] },
-                UserCheck::Command { argv: vec!["./none.sh".into()] },
-                UserCheck::Command { argv: vec![] },
+                UserCheck::Command { command: vec!["./smoke.sh".into(), "x".into()] },
+                UserCheck::Command { command: vec!["lifeboat-no-such-program".into()] },
+                UserCheck::Command { command: vec!["./none.sh".into()] },
+                UserCheck::Command { command: vec![] },
             ])
             .await;
         let passed: Vec<_> = results.iter().map(|check| check.passed).collect();

@@ -141,7 +141,8 @@ fn quoted(path: &Path) -> Result<String> {
 mod tests {
     use super::super::shop::Scale;
     use super::*;
-    use crate::config::{CheckSettings, Settings, SourceKind};
+    use crate::config::{Settings, SourceKind};
+    use crate::domain::check::UserCheck;
 
     const KEYS: Keys<'static> = Keys {
         identity: "identity.txt",
@@ -173,7 +174,7 @@ mod tests {
         let drill = job.drill.as_ref().unwrap();
         assert!(!drill.trust_source);
         assert_eq!(drill.scratch, Path::new("/srv/demo/scratch"));
-        let [CheckSettings::Sql { sql, .. }, CheckSettings::Freshness { .. }, CheckSettings::Command { command }] =
+        let [UserCheck::Sql { sql, .. }, UserCheck::Freshness { .. }, UserCheck::Command { command }] =
             &drill.checks[..]
         else {
             panic!("{:?}", drill.checks)

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::RngExt;
 
-use crate::config::{CheckSettings, DrillSettings, JobSettings};
+use crate::config::{DrillSettings, JobSettings};
 use crate::domain::check::Check;
 use crate::domain::ids::{RecordId, SourceName};
 use crate::domain::manifest::{Completeness, Manifest};
 use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, Phase, RecordBody};
 use crate::error::{Code, Error, Kind, Result};
 use crate::observe::Progress;
-use crate::scratch::checks::{Around, RestoredSource, UserCheck, prepare, run_checks};
+use crate::scratch::checks::{Around, RestoredSource, prepare, run_checks};
 use crate::scratch::confine::{Confinement, Trust, hand_over};
 use crate::scratch::folder::{Scratch, remove_leftovers};
 use crate::sources::unpack::{UnpackOptions, Unpacker};
@@ -354,11 +354,10 @@ impl DrillRun<'_> {
             started: self.started,
             deadline: self.request.settings.check_timeout,
         };
-        let checks: Vec<UserCheck> = self.request.settings.checks.iter().map(user_check).collect();
         // A check may take its whole deadline; whoever asks us to end need not wait for it. Its process is killed.
         let results = self.host.runtime.block_on(async {
             tokio::select! {
-                results = run_checks(&checks, &around) => Ok(results),
+                results = run_checks(&self.request.settings.checks, &around) => Ok(results),
                 () = self.host.interrupt.raised() => self.host.check_interrupted().map(|()| Vec::new()),
             }
         })?;
@@ -389,16 +388,6 @@ impl DrillRun<'_> {
             .map_err(|cause| Error::new(Code::Unconfined, format!("no current folder to start from: {cause}")))?;
         self.host.runtime.block_on(confinement.verify_unreadable(&secrets))?;
         Ok(Some(confinement))
-    }
-}
-
-fn user_check(settings: &CheckSettings) -> UserCheck {
-    match settings {
-        CheckSettings::Sql { source, sql } => UserCheck::Sql { source: source.clone(), sql: sql.clone() },
-        CheckSettings::Freshness { source, sql, within } => {
-            UserCheck::Freshness { source: source.clone(), sql: sql.clone(), within: *within }
-        }
-        CheckSettings::Command { command } => UserCheck::Command { argv: command.clone() },
     }
 }
 
