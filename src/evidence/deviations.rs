@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::facts::{JobFacts, OwnIdentity};
+use super::facts::{JobFacts, OwnIdentity, Witness};
 use super::report::{Measured, Met};
 use crate::catalog::{BackupRow, DrillRow};
 use crate::domain::manifest::Completeness;
@@ -48,6 +48,8 @@ pub enum DeviationKind {
     RtoExceeded,
     /// A backup was there after its time.
     NotErased,
+    /// A backup that this host knows of is gone from the vault, or not believed there.
+    LostBackup,
 }
 
 /// What did not go as promised in the window, in the order of time.
@@ -85,6 +87,12 @@ pub(super) fn deviations(facts: &JobFacts, measured: &Measured, window: Window) 
         if after.sequence > before.sequence.saturating_add(1) && window.covers(after.committed) {
             let what = format!("between number {} and number {} backups are missing", before.sequence, after.sequence);
             add(after.committed, DeviationKind::SequenceGap, Some(after.id.to_string()), what);
+        }
+    }
+    if let Witness::Lacks(gone) = &facts.witness {
+        for backup in gone {
+            let what = format!("the vault no longer has backup {backup}, or its signature is wrong");
+            add(window.end, DeviationKind::LostBackup, Some(backup.to_string()), what);
         }
     }
     if let (Met::NotMet, Some(objective)) = (measured.rpo.met, facts.promise.objectives.rpo) {
@@ -191,6 +199,10 @@ pub(super) fn not_claimed(facts: &JobFacts, measured: &Measured, drills: &[&Dril
         facts.promise.schedule.is_none(),
         "There is no schedule, so backups that should have been taken cannot be named.",
     );
+    say(
+        matches!(facts.witness, Witness::Silent(_)),
+        "The vault could not be read when this was made: nothing here says that the backups are still there.",
+    );
     say(facts.promise.objectives.rpo.is_none(), "There is no RPO objective: the exposure is measured, not judged.");
     say(
         facts.promise.objectives.rto.is_none(),
@@ -221,8 +233,8 @@ pub(super) fn not_claimed(facts: &JobFacts, measured: &Measured, drills: &[&Dril
     );
     say(
         true,
-        "The figures were read from this host's catalog; `lifeboat catalog rebuild` makes it anew from the vault's signed \
-         documents, and `lifeboat check` verifies those.",
+        "The figures were read from this host's catalog and held against the vault's signed manifests; `lifeboat check` \
+         verifies what these name.",
     );
     if measured.rpo.window.start > window.start {
         list.insert(

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use crate::catalog::{BackupRow, DrillRow, RunRow, Verdict, verdict};
-use crate::domain::ids::{JobName, VaultId};
+use crate::domain::ids::{BackupId, JobName, VaultId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{Attempt, Objectives, Point, Restore, Standing, json_seconds};
 use crate::domain::record::DrillOutcome;
@@ -26,6 +26,8 @@ pub struct JobFacts {
     pub next_drill: Option<DateTime<Utc>>,
     /// Whether this host could open its own backups.
     pub identity: OwnIdentity,
+    /// What the vault itself says of the backups that the catalog knows.
+    pub witness: Witness,
     /// When backups should have begun in the report's window, in order, none after its end; status does without.
     pub scheduled_backups: Vec<DateTime<Utc>>,
     /// When drills should have begun in the report's window, in order, none after its end; status does without.
@@ -36,6 +38,17 @@ pub struct JobFacts {
     pub runs: Vec<RunRow>,
     /// The job's drills, newest last.
     pub drills: Vec<DrillRow>,
+}
+
+/// What the vault was found to say, so that nobody is told of backups that are no longer there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Witness {
+    /// It has every backup that the catalog knows, and signatures vouch for them.
+    Agrees,
+    /// It was read, and these are gone or not to be believed.
+    Lacks(Vec<BackupId>),
+    /// It could not be read: why.
+    Silent(String),
 }
 
 /// A vault by its name in the config and by its own id.

@@ -1,20 +1,26 @@
 //! Gathers what is promised of a job (the config) and what is known of it (the catalog) into facts.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
-use super::facts::{DrillPlan, JobFacts, OwnIdentity, Promise, VaultRef};
+use super::facts::{DrillPlan, JobFacts, OwnIdentity, Promise, VaultRef, Witness};
+use crate::catalog::BackupRow;
 use crate::config::{JobSettings, Settings};
-use crate::domain::ids::VaultId;
+use crate::domain::ids::{BackupId, VaultId};
 use crate::domain::objectives::{Objectives, Window};
 use crate::domain::schedule::Schedule;
 use crate::error::Result;
 use crate::operations::host::Host;
+use crate::operations::vaults::OpenVault;
+use crate::vault::survey::Survey;
 
 /// Scheduled moments that a report lists; a schedule of every minute over years is cut here.
 const MAX_SCHEDULED: usize = 100_000;
 
-/// The facts of a job. `window` bounds the scheduled moments that are listed; none without it.
+/// The facts of a job. `vault` is asked what it still has; `id` is its id as this host knows it, for when it cannot be
+/// asked. `window` bounds the scheduled moments that are listed; none without it.
 ///
 /// # Errors
 /// When the catalog cannot be read.
@@ -22,7 +28,8 @@ pub fn job_facts(
     host: &Host,
     settings: &Settings,
     job: &JobSettings,
-    vault: &VaultId,
+    id: &VaultId,
+    vault: &Result<OpenVault>,
     window: Option<Window>,
     now: DateTime<Utc>,
 ) -> Result<JobFacts> {
@@ -39,10 +46,20 @@ pub fn job_facts(
         Some(_) => OwnIdentity::Present,
         None => OwnIdentity::Absent,
     };
+    // Asked first: it tells the catalog of backups that it has not heard of.
+    let survey = match vault {
+        Ok(vault) => vault.survey(host, Some(&job.name)),
+        Err(error) => Err(error.clone()),
+    };
+    let mut backups = host.runtime.block_on(catalog.backups(id, Some(&job.name)))?;
+    let witness = match survey {
+        Ok(survey) => hold_against(&mut backups, &survey, now),
+        Err(error) => Witness::Silent(error.to_string()),
+    };
     let recipients = settings.vault_of(job).map(|vault| vault.recipients.clone()).unwrap_or_default();
     Ok(JobFacts {
         job: job.name.clone(),
-        vault: VaultRef { name: job.vault.clone(), id: vault.clone() },
+        vault: VaultRef { name: job.vault.clone(), id: id.clone() },
         promise: Promise {
             timezone: zone.name().to_owned(),
             schedule: Some(job.schedule.to_string()),
@@ -56,12 +73,24 @@ pub fn job_facts(
         next_backup: job.schedule.next_after(now, zone),
         next_drill: drill_schedule.and_then(|schedule| schedule.next_after(now, zone)),
         identity,
+        witness,
         scheduled_backups: scheduled(&job.schedule, window, zone),
         scheduled_drills: drill_schedule.map(|schedule| scheduled(schedule, window, zone)).unwrap_or_default(),
-        backups: host.runtime.block_on(catalog.backups(vault, Some(&job.name)))?,
-        runs: host.runtime.block_on(catalog.runs(vault, Some(&job.name)))?,
-        drills: host.runtime.block_on(catalog.drills(vault, Some(&job.name)))?,
+        backups,
+        runs: host.runtime.block_on(catalog.runs(id, Some(&job.name)))?,
+        drills: host.runtime.block_on(catalog.drills(id, Some(&job.name)))?,
     })
+}
+
+/// What the catalog knows and the vault has not counts as gone from now on.
+fn hold_against(backups: &mut [BackupRow], survey: &Survey, now: DateTime<Utc>) -> Witness {
+    let there: HashSet<&BackupId> = survey.manifests.iter().map(|verified| &verified.manifest.id).collect();
+    let mut lacking = Vec::new();
+    for row in backups.iter_mut().filter(|row| row.retained_until.is_none() && !there.contains(&row.id)) {
+        row.retained_until = Some(now);
+        lacking.push(row.id.clone());
+    }
+    if lacking.is_empty() { Witness::Agrees } else { Witness::Lacks(lacking) }
 }
 
 fn scheduled(schedule: &Schedule, window: Option<Window>, zone: Tz) -> Vec<DateTime<Utc>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::facts::{DrillPlan, JobFacts, OwnIdentity, Promise, VaultRef};
+use super::facts::{DrillPlan, JobFacts, OwnIdentity, Promise, VaultRef, Witness};
 use crate::catalog::{BackupRow, DrillRow, RunRow, SourceRow};
 use crate::domain::ids::{BackupId, ManifestHash, RecordId, VaultId};
 use crate::domain::manifest::Completeness;
@@ -181,6 +181,7 @@ pub(crate) fn healthy() -> JobFacts {
         next_backup: Some(now() + TimeDelta::hours(3)),
         next_drill: Some(now() + TimeDelta::hours(14)),
         identity: OwnIdentity::Absent,
+        witness: Witness::Agrees,
         scheduled_backups: Vec::new(),
         scheduled_drills: Vec::new(),
         backups,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::facts::{DrillPlan, JobFacts, OwnIdentity, attempt, promised_seconds, restore_or_unmeasured};
+use super::facts::{DrillPlan, JobFacts, OwnIdentity, Witness, attempt, promised_seconds, restore_or_unmeasured};
 use crate::catalog::{BackupRow, DrillRow};
 use crate::catalog::{Verdict, verdict};
 use crate::domain::ids::{BackupId, JobName, RecordId};
@@ -197,6 +197,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
             ),
         );
     }
+    judge_witness(&mut findings, facts);
     let (state, reasons) = findings.judged();
 
     JobStatus {
@@ -241,6 +242,27 @@ impl Findings {
         self.list.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
         let state = self.list.first().map_or(State::Ok, |(state, _)| *state);
         (state, self.list.into_iter().map(|(_, reason)| reason).collect())
+    }
+}
+
+fn judge_witness(findings: &mut Findings, facts: &JobFacts) {
+    let job = &facts.job;
+    match &facts.witness {
+        Witness::Agrees => {}
+        Witness::Lacks(gone) => findings.add(
+            State::Critical,
+            format!(
+                "the vault no longer has {}, or its signature is wrong: run `lifeboat check {job}`",
+                match &gone[..] {
+                    [one] => format!("backup {one}"),
+                    several => format!("{} backups that this host knows of", several.len()),
+                }
+            ),
+        ),
+        Witness::Silent(why) => findings.add(
+            State::Unknown,
+            format!("the vault cannot be read, and what stands here is what this host remembers of it: {why}"),
+        ),
     }
 }
 

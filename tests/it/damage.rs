@@ -424,3 +424,27 @@ fn an_object_of_the_right_size_and_wrong_bytes_is_told_of_both_backups() {
     assert_eq!(check["damaged"].as_array().unwrap().iter().map(found).collect::<Vec<_>>(), [expected]);
     refuses(&world, &second, 20);
 }
+
+/// `status` and `report` look into the vault: what is gone from it is no recovery point, whatever the catalog says.
+#[test]
+fn status_does_not_count_what_the_vault_no_longer_has() {
+    let world = World::new();
+    let first = world.json(0, &["backup"]);
+    let second = world.backup();
+    for key in world.keys("backups").into_iter().filter(|key| key.contains(&second)) {
+        fs::remove_file(world.path("vault").join(key)).unwrap();
+    }
+    let status = world.json(0, &["status"]);
+    let job = &status["jobs"][0];
+    assert_eq!(job["state"], "critical", "{status}");
+    assert_eq!(job["recovery_point"], first["runs"][0]["backup"]["recovery_point"], "{status}");
+    assert!(job["reasons"][0].as_str().unwrap().contains(&second), "{status}");
+    let report = world.json(0, &["report"]);
+    assert!(report["jobs"][0]["deviations"].to_string().contains("lost_backup"), "{report}");
+
+    fs::rename(world.path("vault"), world.path("elsewhere")).unwrap();
+    let status = world.json(0, &["status"]);
+    assert_eq!(status["jobs"][0]["state"], "unknown", "{status}");
+    assert!(status["jobs"][0]["reasons"].to_string().contains("cannot be read"), "{status}");
+    assert_eq!(world.run(&["status", "--nagios"]).code, Some(3));
+}

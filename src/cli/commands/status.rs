@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
+use chrono::{DateTime, Utc};
+
 use crate::domain::objectives::Window;
 use crate::domain::quantity::parse_duration;
 use crate::error::{Code, Error, Result};
@@ -18,7 +20,7 @@ use super::super::session::{Configured, Session};
 pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Exit> {
     let session = session.configured()?;
     let now = session.host.clock.now();
-    let facts = facts(&session, &args.jobs, None)?;
+    let facts = facts(&session, &args.jobs, None, now)?;
     let status = standing::status(&facts, now);
     if args.nagios {
         let answer = text::nagios(&status);
@@ -44,7 +46,7 @@ pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Ex
         Error::new(Code::Usage, format!("--since: {cause}")).with_hint("`--since 30d` is the last month")
     })?;
     let window = Window::before(now, since);
-    let facts = facts(&session, &args.jobs, Some(window))?;
+    let facts = facts(&session, &args.jobs, Some(window), now)?;
     let report = reporting::report(&facts, window, now, TOOL);
     let format = if session.global.json { ReportFormat::Json } else { args.format };
     let rendered = match format {
@@ -68,13 +70,12 @@ pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Ex
     Ok(Exit::DONE)
 }
 
-fn facts(session: &Configured, jobs: &[String], window: Option<Window>) -> Result<Vec<JobFacts>> {
-    let now = session.host.clock.now();
+fn facts(session: &Configured, jobs: &[String], window: Option<Window>, now: DateTime<Utc>) -> Result<Vec<JobFacts>> {
     let jobs = session.jobs(jobs)?;
     jobs.into_iter()
         .map(|job| {
-            let vault = session.vault_id(job)?;
-            job_facts(&session.host, &session.settings, job, &vault, window, now)
+            let id = session.vault_id(job)?;
+            job_facts(&session.host, &session.settings, job, &id, &session.vault(job), window, now)
         })
         .collect()
 }
