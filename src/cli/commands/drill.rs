@@ -98,7 +98,9 @@ fn one(session: &Configured, vault: &OpenVault, job: &JobSettings, args: &DrillA
             identities.files.extend(secret.path());
             session.opener_of(secret)
         }
-        _ => identities.opener(),
+        // Nobody said what should open the backup: that is a mistake in the command, and no verdict on anything.
+        (None, true) => return Err(no_identity(job)),
+        (_, false) => identities.opener(),
     }
     .map(|opener| Reader::new(session.host.runtime.clone(), Arc::clone(&vault.storage), Arc::new(opener)));
     let which = match args.backup.as_str() {
@@ -115,6 +117,11 @@ fn one(session: &Configured, vault: &OpenVault, job: &JobSettings, args: &DrillA
         settings: &settings,
     };
     drill::drill(&session.host, vault, job, &reader, &request, &session.progress())
+}
+
+fn no_identity(job: &JobSettings) -> Error {
+    Error::new(Code::NoIdentity, format!("a drill of {} opens a backup, and no identity was given", job.name))
+        .with_hint(format!("add --identity FILE, or `identity` to [job.{}.drill] on the host that drills", job.name))
 }
 
 fn exit_of(report: &DrillReport) -> Exit {
