@@ -121,7 +121,7 @@ pub(super) fn deviations(facts: &JobFacts, measured: &Measured, window: Window) 
         match (drill.outcome, drill.rto_objective_seconds) {
             (DrillOutcome::Failed, _) => {
                 let what = format!(
-                    "the drill failed{}; checks that did not pass: {}",
+                    "the drill failed{}; {} of its checks did not pass",
                     code(&drill.error_code),
                     drill.checks_failed
                 );

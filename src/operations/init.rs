@@ -17,12 +17,14 @@ use crate::storage::Storage;
 use crate::storage::local::Local;
 use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::keys::SigningKey;
-use crate::vault::layout::Key;
+use crate::vault::layout::{BACKUPS, Key, OBJECTS};
 use crate::vault::readme::write_readme;
 use crate::vault::trust::{HostEntry, JobPattern, TrustDocument, exists, read_trust, write_trust};
 
 use super::host::Host;
 
+/// The lock that `init` takes among those of jobs.
+const INIT_LOCK: &str = "vault";
 /// What sealing and opening is tried on.
 const CANARY: &[u8] = b"lifeboat canary: if you can read this, the identity opens the vault\n";
 
@@ -97,6 +99,8 @@ pub fn host_key(host: &Host) -> Result<Made> {
 /// When the place cannot be used, or what is there is not to be trusted.
 pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<VaultMade> {
     let state = &host.home()?.state;
+    // Two at once would each make a vault, and one of them would be the other's.
+    let _lock = state.lock(&INIT_LOCK.parse().map_err(|_| internal())?, "init", host.clock.now())?;
     let VaultUrl::Folder(path) = &settings.url;
     let storage: Arc<dyn Storage> = Arc::new(Local::create(path, Arc::clone(&host.clock))?);
     let pinned = state.pinned_trust(&settings.name)?;
@@ -111,10 +115,16 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
         return Ok(VaultMade { id: trust.vault, trust: pin.key.to_string(), made });
     }
 
+    must_be_new(host, settings, &*storage, pinned.as_deref())?;
+
     let mut made = Vec::new();
     let key = if key_file.exists() {
         made.push(Made { what: "vault key", path: key_file.to_owned(), new: false });
         SigningKey::read(key_file)?
+    } else if settings.trust.is_some() {
+        // A new key could not be the one that the config trusts.
+        return Err(Error::new(Code::KeyMissing, format!("the vault key {} is not there", key_file.display()))
+            .with_hint("name the file of the key that `trust` stands for with --vault-key FILE, or take `trust` out of the config"));
     } else {
         let key = SigningKey::generate();
         key.write_new(key_file, "lifeboat vault key: signs vault.json; keep it offline, beside the identity")?;
@@ -151,6 +161,37 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
     })?;
     made.push(Made { what: "vault", path: path.clone(), new: true });
     Ok(VaultMade { id, trust: key.public().to_string(), made })
+}
+
+/// Fails where a vault was lost rather than never made: backups without their vault.json, or a vault that this host
+/// made and has backups in. A new one would orphan them.
+fn must_be_new(host: &Host, settings: &VaultSettings, storage: &dyn Storage, pinned: Option<&str>) -> Result<()> {
+    let mut leftovers = 0_u64;
+    for prefix in [BACKUPS, OBJECTS] {
+        host.runtime.block_on(storage.list(prefix, &mut |_| leftovers += 1))?;
+    }
+    if leftovers > 0 {
+        return Err(Error::new(
+            Code::VaultUntrusted,
+            format!("{} holds backups and no vault.json: no new vault is made over them", settings.url),
+        )
+        .with_hint("put vault.json and vault.json.minisig back from a copy, or name an empty folder"));
+    }
+    let known = pinned.map(read_comments).transpose()?.flatten().and_then(|pin| pin.vault);
+    if let Some(known) = known
+        && !host.runtime.block_on(host.home()?.catalog.backups(&known, None))?.is_empty()
+    {
+        return Err(Error::new(
+            Code::VaultMissing,
+            format!("this host has backups in vault {known}, and it is not in {}", settings.url),
+        )
+        .with_hint("mount its disk; for a new vault beside it add another [vault.NAME]"));
+    }
+    Ok(())
+}
+
+fn internal() -> Error {
+    Error::new(Code::Internal, "the lock's name is not one")
 }
 
 /// Seals a canary to the vault's recipients, stores it, and opens what the store gives back.

@@ -17,7 +17,7 @@ use crate::domain::ids::SourceName;
 use crate::domain::manifest::{Manifest, SourceEntry};
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
-use crate::sources::unpack::{Large, UnpackOptions, Unpacked, Unpacker};
+use crate::sources::unpack::{Large, Summary, UnpackOptions, Unpacked, Unpacker};
 use crate::vault::reader::{Located, Plan, Reader};
 
 use super::host::Host;
@@ -85,7 +85,7 @@ pub fn restore(
         let unpacked = unpack_source(host, reader, plan, &unpacker, &selection, progress);
         progress.end();
         let unpacked = unpacked.map_err(|e| e.context(format!("source {}", source.name)))?;
-        let summary = unpacker.finish()?;
+        let summary = finish(unpacker)?;
         restored.push(RestoredSource {
             name: source.name.clone(),
             kind: source.kind.clone(),
@@ -104,6 +104,27 @@ pub fn restore(
         .with_hint(format!("`lifeboat show {} --files` lists what is in it", manifest.id)));
     }
     Ok(restored)
+}
+
+/// Makes links and sets folders right. A hard link without its file is something left out, and no restore says nothing
+/// of that.
+///
+/// # Errors
+/// The system's; and [`Code::RestoreFailed`] where a link's file was not restored.
+pub fn finish(unpacker: Unpacker) -> Result<Summary> {
+    let summary = unpacker.finish()?;
+    match &summary.unlinked[..] {
+        [] => Ok(summary),
+        [(link, target), ..] => Err(Error::new(
+            Code::RestoreFailed,
+            format!(
+                "{} hard links could not be made, {} for one: {} was not restored",
+                summary.unlinked.len(),
+                link.display(),
+                target.display()
+            ),
+        )),
+    }
 }
 
 /// Writes the tar stream of a source.
@@ -289,24 +310,28 @@ pub fn unpack_source(
     let total = Mutex::new(Unpacked::default());
     let failure: Mutex<Option<Error>> = Mutex::new(None);
     let (sender, receiver) = sync_channel(host.workers * TASKS_PER_WORKER);
-    let receiver = Mutex::new(receiver);
+    let receiver = Arc::new(Mutex::new(receiver));
     std::thread::scope(|scope| {
         for _ in 0..host.workers {
-            scope.spawn(|| {
+            let receiver = Arc::clone(&receiver);
+            let (failure, total, id_key) = (&failure, &total, &id_key);
+            scope.spawn(move || {
                 while let Some(task) = next(&receiver) {
-                    if lock(&failure).is_some() {
+                    if lock(failure).is_some() {
                         // The channel is emptied, so that the feeder is not left waiting.
                         continue;
                     }
-                    match carry_out(task, reader, &id_key, unpacker, selection, progress) {
-                        Ok(unpacked) => add(&total, unpacked),
+                    match carry_out(task, reader, id_key, unpacker, selection, progress) {
+                        Ok(unpacked) => add(total, unpacked),
                         Err(error) => {
-                            lock(&failure).get_or_insert(error);
+                            lock(failure).get_or_insert(error);
                         }
                     }
                 }
             });
         }
+        // The workers alone hold it now: when the last has panicked, sending fails instead of waiting for ever.
+        drop(receiver);
         let fed = feed(host, reader, &mut plan, unpacker, selection, &sender, &failure);
         match fed {
             Ok(unpacked) => add(&total, unpacked),

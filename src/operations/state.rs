@@ -34,7 +34,7 @@ pub enum StateError {
         path: PathBuf,
     },
     /// Another process works on the job.
-    #[error("{doing} of job {job} is under way already: {holder}")]
+    #[error("{doing} of {job} is under way already: {holder}")]
     Locked {
         /// The verb.
         doing: String,

@@ -49,7 +49,13 @@ pub fn open(host: &Host, settings: &VaultSettings, flag: Option<&str>, trusted: 
         None => None,
     };
     let pin = match flag.or(settings.trust.as_deref()) {
-        Some(key) => Some(Pin { key: key.parse()?, vault: None }),
+        Some(key) => {
+            let key = key.parse()?;
+            // With the key that this host pinned, it must also be the vault that this host pinned: a second one that
+            // was signed with the same key is another vault.
+            let same = pinned.as_deref().map(read_comments).transpose()?.flatten().filter(|pin| pin.key == key);
+            Some(Pin { vault: same.and_then(|pin| pin.vault), key })
+        }
         None => from_identities(trusted)?,
     };
     let pin = match (pin, pinned) {
@@ -218,7 +224,15 @@ impl OpenVault {
         let Some(home) = host.home_if_any() else { return Ok(there) };
         let rows = host.runtime.block_on(home.catalog.backups(&self.id, Some(job)))?;
         let remembered = rows.iter().map(|row| (row.sequence, row.manifest_hash)).max_by_key(|(sequence, _)| *sequence);
-        Ok(there.into_iter().chain(remembered).max_by_key(|(sequence, _)| *sequence))
+        let known = there.into_iter().chain(remembered).max_by_key(|(sequence, _)| *sequence);
+        // What was seen outlives a rebuild of the catalog. Its hash may be forgotten; then the chain shows a break, as
+        // it should: something is gone.
+        let seen = host.runtime.block_on(home.catalog.highest_seen(&self.id, job))?;
+        Ok(match (known, seen) {
+            (Some((sequence, hash)), Some(seen)) if seen > sequence => Some((seen, hash)),
+            (None, Some(seen)) => Some((seen, ManifestHash([0; 32]))),
+            (known, _) => known,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, readlinkat, statat};
 use rustix::io::Errno;
@@ -80,10 +80,12 @@ pub fn compare(
     let shared = Shared { root, options, state: Mutex::default() };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let (batches, queue) = sync_channel::<Vec<Member>>(2 * threads);
-    let queue = Mutex::new(queue);
+    let queue = Arc::new(Mutex::new(queue));
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| {
+            let queue = Arc::clone(&queue);
+            let shared = &shared;
+            scope.spawn(move || {
                 let mut buffer = vec![0; READ_BYTES];
                 let mut cursor = Cursor::at(shared.root.as_fd());
                 loop {
@@ -95,6 +97,8 @@ pub fn compare(
                 }
             });
         }
+        // The threads alone hold it now: when the last has panicked, sending fails instead of waiting for ever.
+        drop(queue);
         loop {
             let batch: Vec<Member> = members.take(BATCH).collect();
             // The queue ends when every thread has panicked; the scope tells.
@@ -228,7 +232,10 @@ impl Shared {
             self.differ(path, "size", member.size_bytes, status.size_bytes);
             return Ok(());
         }
-        let Some(expected) = member.blake3 else { return Ok(()) };
+        let Some(expected) = member.blake3 else {
+            self.differ(path, "hash in the contents", "one", "none");
+            return Ok(());
+        };
         let actual = super::files::hash_of(file, status, buffer)?;
         if actual != expected {
             self.differ(path, "content", expected, actual);

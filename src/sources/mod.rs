@@ -18,7 +18,6 @@ use std::io::{self, Write};
 use chrono::{DateTime, Utc};
 
 use crate::domain::contents::{Facts, Member, Note};
-use crate::domain::segment::SegmentRef;
 use crate::error::{Code, Diagnostic};
 
 pub mod compare;
@@ -135,9 +134,6 @@ pub struct Finished {
     /// Notes that belong to no piece: folders that could not be listed, what was left out.
     pub notes: Vec<Note>,
 }
-
-/// What a remembered piece is made of; re-exported for the seam's readers.
-pub type Segments = Vec<SegmentRef>;
 
 /// Why a source cannot be read, or a tar not be put back.
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,8 @@ use super::VaultError;
 use super::layout::Key;
 use super::lists::{ListedSegment, read_list};
 
+/// A line of the contents, and what was fetched behind it: the piece line of a file of many terabytes is shorter.
+const MAX_LINE_BYTES: usize = 256 * 1024 * 1024;
 /// The version of the contents that this program reads.
 const CONTENTS_VERSION: u32 = 1;
 /// No stored object is larger than the largest segment, incompressible, with its age header.
@@ -193,6 +195,9 @@ impl Plan {
         let mut segments = Vec::with_capacity(named.len());
         for plain in named {
             let line = self.next_list_line()?;
+            if plain.bytes > MAX_PLAIN_BYTES as u64 {
+                return Err(self.broken("a segment is larger than any may be"));
+            }
             if line.id != plain.id {
                 return Err(self.broken("their segments are not those of the lists"));
             }
@@ -262,6 +267,9 @@ impl Plan {
             self.text.drain(..self.read_to);
             self.read_to = 0;
             self.text.extend_from_slice(&opened);
+            if self.text.len() > MAX_LINE_BYTES {
+                return Err(self.broken("a line is longer than any may be"));
+            }
         }
     }
 

@@ -136,6 +136,9 @@ impl SegmentStore {
             (Arc::clone(&self.storage), Arc::clone(&self.failure), Arc::clone(&self.new_bytes));
         let repaired = Arc::clone(&self.repaired);
         self.runtime.spawn(async move {
+            // Armed until the store has answered: an upload that panics must not pass for one that was done.
+            let mut guard =
+                Unanswered { failure: Arc::clone(&failure), place: storage.describe(), key: Some(key.clone()) };
             let size = bytes.len() as u64;
             match upload(&*storage, &key, bytes, existing).await {
                 Ok(Uploaded::Created) => {
@@ -147,6 +150,8 @@ impl SegmentStore {
                     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
             }
+            guard.key = None;
+            drop(guard);
             drop(permit);
         });
         Ok(())
@@ -213,6 +218,24 @@ async fn upload(storage: &dyn Storage, key: &str, bytes: Bytes, existing: Existi
     }
     storage.replace(key, bytes).await?;
     Ok(Uploaded::Repaired)
+}
+
+/// Says that an upload failed, unless it was disarmed.
+struct Unanswered {
+    failure: Arc<Mutex<Option<StorageError>>>,
+    place: String,
+    /// What is being uploaded; `None` once the store has answered.
+    key: Option<String>,
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            let doing = format!("storing {key}");
+            let error = StorageError::OutcomeUnknown { place: std::mem::take(&mut self.place), doing };
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
 }
 
 impl std::fmt::Debug for SegmentStore {

@@ -448,3 +448,58 @@ fn status_does_not_count_what_the_vault_no_longer_has() {
     assert!(status["jobs"][0]["reasons"].to_string().contains("cannot be read"), "{status}");
     assert_eq!(world.run(&["status", "--nagios"]).code, Some(3));
 }
+
+/// The catalog's rebuild forgets the rows of what is gone, and not that it was seen: the loss stays visible.
+#[test]
+fn a_rollback_outlives_a_rebuilt_catalog() {
+    let world = World::new();
+    world.backup();
+    let second = world.backup();
+    for key in world.keys("backups").into_iter().filter(|key| key.contains(&second)) {
+        fs::remove_file(world.path("vault").join(key)).unwrap();
+    }
+    let drill = world.json(21, &["drill", "--identity", "identity.txt"]);
+    assert!(drill["drills"][0]["errors"].to_string().contains("this host saw backup number 2"), "{drill}");
+    assert_eq!(drill["drills"][0]["refutes_backup"], false, "{drill}");
+    world.expect(0, &["catalog", "rebuild"]);
+    world.backup();
+    let said = world.expect(20, &["check"]);
+    assert!(said.stdout.contains("sequence number 2"), "{}", said.stdout);
+}
+
+/// No new vault is made over a lost one.
+#[test]
+fn init_makes_no_vault_over_backups() {
+    let world = World::new();
+    world.backup();
+    for name in ["vault.json", "vault.json.minisig"] {
+        fs::rename(world.path("vault").join(name), world.path(name)).unwrap();
+    }
+    let said = world.expect(20, &["init"]);
+    assert!(said.stderr.contains("no vault.json"), "{}", said.stderr);
+    fs::rename(world.path("vault"), world.path("unmounted")).unwrap();
+    let said = world.expect(10, &["init"]);
+    assert!(said.stderr.contains("mount its disk"), "{}", said.stderr);
+    for name in ["vault.json", "vault.json.minisig"] {
+        fs::rename(world.path(name), world.path("unmounted").join(name)).unwrap();
+    }
+    fs::remove_dir_all(world.path("vault")).unwrap();
+    fs::rename(world.path("unmounted"), world.path("vault")).unwrap();
+    world.expect(0, &["check"]);
+}
+
+/// A drill of a job whose config has grown says so, and is no proof of what it did not restore.
+#[test]
+fn a_source_that_is_not_in_the_backup_fails_the_drill() {
+    let world = World::new();
+    world.backup();
+    fs::create_dir(world.path("more")).unwrap();
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+    let more = config
+        .replace("[job.shop.drill]", "[job.shop.source.more]\nkind = \"files\"\npaths = [\"more\"]\n[job.shop.drill]");
+    fs::write(world.path("lifeboat.toml"), more).unwrap();
+    let drill = world.json(21, &["drill", "--identity", "identity.txt"]);
+    assert!(drill["drills"][0]["errors"].to_string().contains("source more is in the config"), "{drill}");
+    world.backup();
+    world.json(0, &["drill", "--identity", "identity.txt"]);
+}

@@ -127,6 +127,8 @@ fn no_identity(job: &JobSettings) -> Error {
 fn exit_of(report: &DrillReport) -> Exit {
     match (report.record.outcome, report.record.rto_met) {
         (DrillOutcome::Failed, _) => Exit::of(Kind::DrillFailed),
+        // A verdict that is on no record proves nothing to anybody who was not there.
+        (DrillOutcome::Passed, _) if !report.recorded => Exit::of(Kind::Failed),
         (DrillOutcome::Passed, false) => Exit::of(Kind::ObjectiveMissed),
         (DrillOutcome::Passed, true) => Exit::DONE,
     }

@@ -126,8 +126,8 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
         job: &job,
         sources: &[],
     };
-    // The vault is made first, from the same text without its key; the config is written last, so that an `init`
-    // that was broken off can simply be run again.
+    // The vault is made first, from the same text without its key; the config is written last. An `init` that was broken
+    // off before the identity was written can simply be run again; afterwards it says that one lies there.
     let settings = Settings::parse(&template.render()?, &file)?;
     let host = session.host.with_home(&settings.state_dir)?;
     let mut made = vec![init::host_key(&host)?];

@@ -25,7 +25,8 @@ use crate::sources::Source;
 use crate::sources::files::{FilesOptions, FilesSource, LeftOut};
 use crate::sources::memory::{MemoryHead, WrittenMemory};
 use crate::sources::sqlite::SqliteSource;
-use crate::vault::manifests::{commit_manifest, sign_manifest};
+use crate::vault::layout::Key;
+use crate::vault::manifests::{commit_manifest, sign_manifest, verify_manifest};
 use crate::vault::writer::absent;
 
 use super::host::Host;
@@ -231,6 +232,17 @@ fn run(
         .with_hint("run it again: what is missing is stored anew"));
     }
 
+    for list in stored.iter().flat_map(|s| &s.entry.lists) {
+        let key = Key::List(*list).to_string();
+        if host.runtime.block_on(vault.storage.size(&key))?.is_none() {
+            return Err(Error::new(
+                Code::ObjectMissing,
+                format!("{key} was stored and is not there; nothing was committed"),
+            )
+            .with_hint("run it again: what is missing is stored anew"));
+        }
+    }
+
     let partial = stored.iter().flat_map(|s| &s.notes).any(|note| note.class == NoteClass::Unreadable);
     let recovery_point = stored.iter().map(|s| s.entry.recovery_point).min().unwrap_or(started);
     let mut recipients = vault.settings.recipients.clone();
@@ -255,6 +267,14 @@ fn run(
         sources: stored.iter().map(|s| s.entry.clone()).collect(),
     };
     let signed = sign_manifest(&manifest, &host.key()?);
+    // Nobody is told of a backup that its readers would not believe: a clock that was set back meanwhile is enough.
+    verify_manifest(&vault.trust, &signed.name, &signed.document, &signed.signature).map_err(|reason| {
+        Error::new(
+            Code::HostUnauthorised,
+            format!("the backup is stored, and its manifest would not be believed: {reason}"),
+        )
+        .with_hint("look at this host's clock (`date -u`), and at what vault.json lets it sign; nothing was committed")
+    })?;
     host.runtime.block_on(commit_manifest(&*vault.storage, &signed))?;
 
     // From here on the backup exists. What follows is this host's memory of it, and may be lost.

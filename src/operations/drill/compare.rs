@@ -67,6 +67,10 @@ pub(super) fn source(
         },
     }];
     let mut sqlite = None;
+    if source.kind == "sqlite" && !matches!(members.plan.tail().facts, Some(Facts::Sqlite(_))) {
+        errors.push(format!("{}: the contents have no facts of the database", source.name));
+        checks.push(Check::equal(format!("{}: facts in the contents", source.name), "there", "missing"));
+    }
     if let Some(Facts::Sqlite(facts)) = &members.plan.tail().facts {
         let file = dir.join(file_name(&facts.file));
         for check in verify::verify(&file, facts, &host.runtime)? {

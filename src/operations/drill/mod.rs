@@ -28,10 +28,11 @@ use crate::sources::unpack::{UnpackOptions, Unpacker};
 use crate::vault::layout::Key;
 use crate::vault::lists::read_list;
 use crate::vault::reader::Reader;
+use crate::vault::survey::{Fault, Survey};
 
 use super::host::Host;
 use super::records;
-use super::restore::{Selection, plan, unpack_source};
+use super::restore::{Selection, finish, plan, unpack_source};
 use super::vaults::{OpenVault, manifests};
 
 /// Room that scratch must have beyond the backup's own bytes: folders, links, file systems' rounding.
@@ -80,6 +81,8 @@ pub struct DrillReport {
     pub errors: Vec<String>,
     /// What to know beside the verdict: no error.
     pub remarks: Vec<String>,
+    /// Whether the verdict is on record, in the vault and here.
+    pub recorded: bool,
     /// Where the scratch folder was left, if it was to be kept.
     pub kept: Option<PathBuf>,
 }
@@ -101,7 +104,7 @@ pub fn drill(
     let _lock = home.state.lock(&job.name, "drill", host.clock.now())?;
     // Before the clock: what a disaster would not have to do.
     let leftovers = remove_leftovers(&request.settings.scratch);
-    let cold_cache = forget_cached(host, vault, job, &request.which)?;
+    let cold_cache = forget_cached(host, vault, job, &request.which).unwrap_or(false);
 
     let id = RecordId::from_random(rand::rng().random());
     let mut stopwatch = Stopwatch::start(host);
@@ -172,6 +175,7 @@ pub fn drill(
         failure: outcome.err(),
         errors: run.errors,
         remarks: run.remarks,
+        recorded: true,
         kept: run.kept,
         id: id.clone(),
     };
@@ -188,6 +192,7 @@ pub fn drill(
         let what = format!("the drill could not be recorded in the vault: {error}");
         progress.warn(&what);
         report.errors.push(what);
+        report.recorded = false;
     }
     Ok(report)
 }
@@ -260,6 +265,7 @@ impl DrillRun<'_> {
             self.remarks
                 .push(format!("{}: {}; `lifeboat check {}` says more", problem.key, problem.fault, self.job.name));
         }
+        let newest_missing = self.newest_missing(&survey)?;
         let manifests = manifests(survey);
         let refuted = self.host.refuted(&self.vault.id, Some(&self.job.name))?;
         self.rpo = manifests
@@ -268,9 +274,25 @@ impl DrillRun<'_> {
             .filter(|m| !refuted.contains(&m.id))
             .map(|m| m.recovery_point)
             .max()
-            .map(|newest| (self.started - newest).as_seconds_f64());
+            .map(|newest| (self.started - newest).as_seconds_f64().max(0.0));
         let manifest = choose(&manifests, &self.request.which, self.job)?;
         self.chosen = Some(manifest.clone());
+        if let (Which::Latest, Some(what)) = (&self.request.which, newest_missing) {
+            // An older backup that restores is no proof for the one that a disaster would have to fall back on.
+            self.errors.push(what.clone());
+            self.checks.push(Check {
+                name: "newest backup".to_owned(),
+                passed: false,
+                expected: "there, and believed".to_owned(),
+                actual: what,
+            });
+        }
+        for source in self.job.sources.iter().filter(|s| manifest.sources.iter().all(|there| there.name != s.name)) {
+            let what = format!("source {} is in the config and not in backup {}", source.name, manifest.id);
+            self.errors.push(what.clone());
+            let name = format!("{}: backed up", source.name);
+            self.checks.push(Check { name, passed: false, expected: "in the backup".to_owned(), actual: what });
+        }
 
         stopwatch.phase("provision");
         let needed = manifest.total(|s| s.logical_bytes).saturating_add(SCRATCH_HEADROOM);
@@ -285,6 +307,24 @@ impl DrillRun<'_> {
             self.remarks.push(format!("the scratch folder could not be removed: {error}"));
         }
         result
+    }
+
+    /// Whether the newest backup of the job, by what this host saw or by what lies in the vault, is gone or not to be
+    /// believed.
+    fn newest_missing(&self, survey: &Survey) -> Result<Option<String>> {
+        let jobs = [self.job.name.clone()];
+        if let Some((_, there, seen)) = self.vault.hidden_newest(self.host, survey, &jobs)?.first() {
+            return Ok(Some(format!(
+                "this host saw backup number {seen}, and the newest in the vault is number {there}"
+            )));
+        }
+        // Keys begin with the time, so the newest is the last.
+        let newest = survey.manifests.iter().map(|m| Key::Manifest(m.name.clone()).to_string()).max();
+        let unbelieved = survey.problems.iter().filter(|p| matches!(p.fault, Fault::Untrusted(_)));
+        Ok(unbelieved
+            .filter(|problem| newest.as_ref().is_none_or(|newest| problem.key > *newest))
+            .map(|problem| format!("{}: {}", problem.key, problem.fault))
+            .next())
     }
 
     fn restore_and_check(
@@ -308,7 +348,7 @@ impl DrillRun<'_> {
             self.progress.end();
             unpacked.map_err(context)?;
             self.restored_bytes += source.logical_bytes;
-            unpacker.finish().map_err(|e| context(e.into()))?;
+            finish(unpacker).map_err(context)?;
         }
 
         stopwatch.phase("check");

@@ -200,14 +200,29 @@ fn small_file(
     }
     flaw = flaw.or_else(|| changed(&file, &status));
     member.size_bytes = content.len() as u64;
+    let map = extents.and_then(|extents| SparseMap::new(member.size_bytes, extents));
+    if let Some(map) = &map {
+        // A hole that was written to since it was found is a hole in the tar, and so it must be in the hash.
+        zero_holes(content, map);
+    }
     member.blake3 = Some(ContentHash(*blake3::hash(content).as_bytes()));
     writing.written.trusted &= status == found.status;
     if let Some((flaw, detail)) = flaw {
         member.flaw = Some(flaw);
         writing.note_flaw(flaw, &found.path, &detail);
     }
-    let map = extents.and_then(|extents| SparseMap::new(member.size_bytes, extents));
     writing.member(member, map.as_ref(), content)
+}
+
+/// Makes zeros of everything that the map does not count as data.
+fn zero_holes(content: &mut [u8], map: &SparseMap) {
+    let mut data_until = 0;
+    for extent in map.extents() {
+        let start = (extent.offset as usize).min(content.len());
+        content[data_until..start].fill(0);
+        data_until = ((extent.offset + extent.bytes) as usize).clamp(start, content.len());
+    }
+    content[data_until..].fill(0);
 }
 
 fn large_file(writing: &mut Writing<'_>, planned: &Planned) -> Result<(), SourceError> {

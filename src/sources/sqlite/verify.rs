@@ -119,6 +119,10 @@ fn collect(connection: &mut Connection, sql: String, findings: &mut Vec<String>)
                 .push(format!("at least {lines} values are NULL where they must not be, and hide what else there is"));
             Ok(None)
         }
+        Ok(()) if lines == 0 => {
+            findings.push("the check said nothing".to_owned());
+            Ok(None)
+        }
         Ok(()) => Ok(None),
         Err(Trouble::Sqlite(sqlx::Error::Database(error))) => {
             let said = error.message().to_owned();
