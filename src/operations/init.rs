@@ -185,7 +185,10 @@ fn must_be_new(host: &Host, settings: &VaultSettings, storage: &dyn Storage, pin
             Code::VaultMissing,
             format!("this host has backups in vault {known}, and it is not in {}", settings.url),
         )
-        .with_hint("mount its disk; for a new vault beside it add another [vault.NAME]"));
+        .with_hint(format!(
+            "mount its disk; if that vault is lost for good and a new one is to take its name, remove {} first",
+            host.home()?.state.pin_file(&settings.name).display()
+        )));
     }
     Ok(())
 }

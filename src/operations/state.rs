@@ -125,8 +125,10 @@ impl StateDir {
         write_private(&path, lines.as_bytes())
     }
 
-    /// Vault names come from the config and may hold anything: the file is named after their hash.
-    fn pin_file(&self, vault: &str) -> PathBuf {
+    /// Where a vault's pin lies. Vault names come from the config and may hold anything: the file is named after their
+    /// hash.
+    #[must_use]
+    pub fn pin_file(&self, vault: &str) -> PathBuf {
         self.root.join("vaults").join(format!("{}.trust", &blake3::hash(vault.as_bytes()).to_hex()[..16]))
     }
 

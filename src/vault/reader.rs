@@ -196,7 +196,9 @@ impl Plan {
         for plain in named {
             let line = self.next_list_line()?;
             if plain.bytes > MAX_PLAIN_BYTES as u64 {
-                return Err(self.broken("a segment is larger than any may be"));
+                let reason =
+                    format!("a segment declares {} bytes, more than the {MAX_PLAIN_BYTES} of any", plain.bytes);
+                return Err(self.broken(&reason));
             }
             if line.id != plain.id {
                 return Err(self.broken("their segments are not those of the lists"));
