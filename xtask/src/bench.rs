@@ -98,7 +98,7 @@ const PEERS: &[Tool] = &[
         incremental: true,
     },
     Tool {
-        name: "tar | zstd -3 -T0 | age",
+        name: "tar, zstd -3 -T0, age",
         prepare: "age-keygen -o key 2> /dev/null && age-keygen -y key > recipient && mkdir repo",
         backup: "tar -cf - \"$TREE\" 2> /dev/null | zstd -q -3 -T0 | age -R recipient > repo/archive",
         restore: "mkdir out && age -d -i key repo/archive | zstd -qd | tar -xf - -C out",
