@@ -40,10 +40,18 @@ pub fn choose<'a>(text: &str, manifests: &'a [Manifest], refuted: &HashSet<Backu
         let complete: Vec<&Manifest> =
             of_job.iter().copied().filter(|m| m.completeness == Completeness::Complete).collect();
         let sound = complete.iter().copied().filter(|m| !refuted.contains(&m.id)).collect();
-        return match newest(sound).or_else(|| newest(complete)).or_else(|| newest(of_job)) {
-            Some(manifest) => Ok(with_warning(manifest, refuted)),
-            None => Err(not_found(text)),
+        let newest_complete = newest(complete);
+        let Some(manifest) = newest(sound).or(newest_complete).or_else(|| newest(of_job)) else {
+            return Err(not_found(text));
         };
+        let mut chosen = with_warning(manifest, refuted);
+        if let Some(passed_over) = newest_complete.filter(|newest| newest.id != manifest.id) {
+            chosen.warning = Some(format!(
+                "backup {} is newer, and a drill found it bad: {} is taken; name the newer one by its id if you want it",
+                passed_over.id, manifest.id
+            ));
+        }
+        return Ok(chosen);
     }
     let until = parse_moment(which, zone)?;
     newest(of_job.into_iter().filter(|m| m.recovery_point <= until).collect())
@@ -69,7 +77,7 @@ fn by_id<'a>(text: &str, manifests: &'a [Manifest], refuted: &HashSet<BackupId>)
 fn with_warning<'a>(manifest: &'a Manifest, refuted: &HashSet<BackupId>) -> Chosen<'a> {
     let id = &manifest.id;
     let warning = if refuted.contains(id) {
-        Some(format!("backup {id} was found to be bad by a drill or a check; it is taken because nothing better fits"))
+        Some(format!("backup {id} was found to be bad by a drill; it is taken because nothing better fits"))
     } else if manifest.completeness == Completeness::Partial {
         Some(format!(
             "backup {id} is partial: something could not be read when it was made; `lifeboat show {id}` says what"
@@ -160,7 +168,7 @@ mod tests {
             assert_eq!((id.as_str(), warned), expected, "{text}");
         }
         let refuted = HashSet::from([all[1].id.clone()]);
-        assert_eq!(pick("shop", &refuted).unwrap().0, "11");
+        assert_eq!(pick("shop", &refuted).unwrap(), ("11".to_owned(), true), "what was passed over is told");
         let both = HashSet::from([all[0].id.clone(), all[1].id.clone()]);
         assert_eq!(pick("shop", &both).unwrap(), ("12".to_owned(), true));
         for bad in ["nothing", "shop@yesterday", "shop@2026-11-21T00:00", "abcd", "13"] {
