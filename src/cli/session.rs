@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
 use age::secrecy::ExposeSecret;
@@ -197,6 +198,11 @@ impl Reading {
         }));
         warnings.extend(chosen.warning);
         Ok(Chosen { manifest: chosen.manifest.clone(), warnings })
+    }
+
+    /// A moment on that zone's wall clock, as it is told to people.
+    pub(super) fn local(&self, moment: DateTime<Utc>) -> String {
+        moment.with_timezone(&self.zone()).format("%Y-%m-%d %H:%M:%S %Z").to_string()
     }
 
     /// The zone that times without one are read in.

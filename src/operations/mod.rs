@@ -1,6 +1,8 @@
 //! The verbs: the only place where sources, vault and catalog meet. Whoever reads one of these files from top to
 //! bottom has read the verb. Nothing here prints or reads the command line.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub mod backup;
 pub mod check;
 pub mod doctor;
@@ -17,3 +19,9 @@ pub mod vaults;
 
 /// What manifests and records say of the program that wrote them.
 pub const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
+
+/// Locks, whether or not a thread panicked while it held the lock: what the threads of a verb share is replaced whole or
+/// only added to, and the panic itself ends the verb.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

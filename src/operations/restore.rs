@@ -21,6 +21,7 @@ use crate::sources::unpack::{Large, Summary, UnpackOptions, Unpacked, Unpacker};
 use crate::vault::reader::{Located, Plan, Reader};
 
 use super::host::Host;
+use super::lock;
 
 /// Tasks that may wait, for each worker.
 const TASKS_PER_WORKER: usize = 4;
@@ -432,10 +433,6 @@ fn finish_if_last(large: Arc<Large>) -> Result<()> {
 
 fn next(receiver: &Mutex<Receiver<Task>>) -> Option<Task> {
     lock(receiver).recv().ok()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

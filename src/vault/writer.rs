@@ -63,7 +63,7 @@ impl Stored {
 }
 
 impl SegmentStore {
-    /// `base`: what may be named again, each confirmed to lie in the store (see [`confirmed`]).
+    /// `base`: what may be named again, each confirmed to lie in the store (see [`absent`]).
     #[must_use]
     pub fn new(
         runtime: Handle,

@@ -74,11 +74,10 @@ pub(in super::super) fn list(session: Session, args: &ListArgs) -> Result<Exit> 
             (_, Verdict::Proven) => "proven",
             (_, Verdict::Unproven) => "unproven",
         };
-        let local = |moment: DateTime<Utc>| moment.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
         rows.push(vec![
             entry.id.to_string(),
             entry.job.to_string(),
-            local(entry.recovery_point),
+            reading.local(entry.recovery_point),
             human_bytes(entry.logical_bytes),
             human_bytes(entry.stored_bytes),
             verdict.to_owned(),
@@ -183,8 +182,6 @@ pub(in super::super) fn show(session: Session, args: &ShowArgs) -> Result<Exit> 
 }
 
 fn head(manifest: &Manifest, reading: &Reading) -> String {
-    let zone = reading.zone();
-    let local = |moment: DateTime<Utc>| moment.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
     let completeness = match manifest.completeness {
         Completeness::Complete => "complete",
         Completeness::Partial => "partial",
@@ -198,8 +195,8 @@ fn head(manifest: &Manifest, reading: &Reading) -> String {
         manifest.id,
         manifest.job,
         manifest.sequence,
-        local(manifest.recovery_point),
-        local(manifest.committed),
+        reading.local(manifest.recovery_point),
+        reading.local(manifest.committed),
         manifest.tool,
         manifest.host,
         manifest.recipients.join(", "),

@@ -51,13 +51,13 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
             duration_seconds,
         });
     } else if !quiet {
-        let recovery_point = chosen.manifest.recovery_point.with_timezone(&reading.zone());
+        let recovery_point = reading.local(chosen.manifest.recovery_point);
         for source in &sources {
             say(&format!(
                 "restored {} of backup {} ({}) to {}: {}, {}",
                 source.name,
                 chosen.manifest.id,
-                recovery_point.format("%Y-%m-%d %H:%M:%S %Z"),
+                recovery_point,
                 args.to.join(source.name.as_str()).display(),
                 counted(source.members, "member"),
                 human_bytes(source.bytes),

@@ -19,6 +19,8 @@ use crate::sources::memory::Remembered;
 use crate::sources::{Body, Cut, OpenPiece, Piece, Signature, Sink, Snapshot, SourceError, Written};
 use crate::vault::writer::{SegmentStore, Stored};
 
+use super::super::lock;
+
 /// Cut segments that may wait on the board, for each worker.
 const SEGMENTS_PER_WORKER: usize = 2;
 /// Pieces that may be planned and not yet handed on. Small ones wait here for a large one before them.
@@ -426,8 +428,4 @@ impl Drop for StopOnPanic<'_> {
             self.0.fail(Error::new(Code::Internal, "a thread of the backup panicked"));
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
