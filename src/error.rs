@@ -107,7 +107,12 @@ codes! {
     DataUnsafe, "data-unsafe", Damage, "A backup holds something that must not be unpacked: a path that leads out of the target, or more data than declared.";
     HostUnauthorised, "host-unauthorised", Failed, "This host's key is not among those that vault.json lets write this job.";
     KeyMissing, "key-missing", Failed, "A key file is missing, is none, or cannot be read or written.";
-    Locked, "locked", Locked, "Another lifeboat process of this host works on the job.";
+    Locked, "locked", Locked, "Another lifeboat process, of this host or of another one, works on the job.";
+    ClockWrong, "clock-wrong", Failed, "This host's clock and the vault's, or the last backup's, do not agree.";
+    ClaimLost, "claim-lost", Failed, "A run could not keep its claim on what it stored, or a sweep took something of it; nothing was committed.";
+    DeletionStopped, "deletion-stopped", Damage, "Something in the vault cannot be believed, and as long as nobody has looked at it nothing is deleted.";
+    ErasureBreached, "erasure-breached", ErasureBreached, "Something older than `delete_after` is still in the vault.";
+    RetentionUnkeepable, "retention-unkeepable", Config, "The schedule alone cannot erase within the promised window.";
     NoIdentity, "no-identity", NoIdentity, "None of the identities given opens this backup.";
     SourceUnavailable, "source-unavailable", Failed, "A source cannot be read at all.";
     SourcePartial, "source-partial", Partial, "A part of a source could not be read; the rest is stored.";

@@ -147,6 +147,7 @@ fn what_goes_in_comes_out_to_the_last_digit() {
                     let row = catalog.drills(&vault(1), Some(&job(1))).await.unwrap().pop().unwrap();
                     assert_eq!((row.drill, row.id, row.recorded), (drill, record.id, record.recorded));
                 }
+                other => panic!("{other:?} is not written here"),
             }
         }
         assert_eq!(catalog.vaults().await.unwrap(), [vault(1)]);

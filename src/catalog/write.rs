@@ -141,6 +141,11 @@ impl Catalog {
         match &record.body {
             RecordBody::Run(run) => self.put_run(connection, record, run).await,
             RecordBody::Drill(drill) => self.put_drill(connection, record, drill).await,
+            RecordBody::Removal(_)
+            | RecordBody::Condemned(_)
+            | RecordBody::Refutation(_)
+            | RecordBody::Quarantine(_)
+            | RecordBody::Prune(_) => Ok(()),
         }
     }
 

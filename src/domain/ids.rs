@@ -198,6 +198,10 @@ short_id! {
     RecordId
 }
 short_id! {
+    /// One run of `backup`, as its claims name it.
+    RunId
+}
+short_id! {
     /// One vault.
     VaultId
 }

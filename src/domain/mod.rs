@@ -1,6 +1,7 @@
 //! Pure shapes and decisions. Nothing here reads a clock, a file, the environment or a database.
 
 pub mod check;
+pub mod claim;
 pub mod contents;
 pub mod ids;
 pub mod manifest;

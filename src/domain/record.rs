@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::ids::{BackupId, JobName, ObjectId, RecordId, VaultId};
+use super::manifest::BackupSummary;
 
 /// The version of the records' shape that this program writes and reads.
 pub const RECORD_VERSION: u32 = 1;
@@ -36,7 +37,7 @@ pub struct Record {
     pub details: Option<ObjectId>,
 }
 
-/// The kinds of records; the tag is `type`, and the folder under `records/` has the same name with an `s`.
+/// The kinds of records; the tag is `type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum RecordBody {
@@ -44,15 +45,47 @@ pub enum RecordBody {
     Run(RunRecord),
     /// A drill.
     Drill(DrillRecord),
+    /// A backup that was taken out of the vault.
+    Removal(Box<RemovalRecord>),
+    /// Objects and lists that nothing names, to be deleted later.
+    Condemned(CondemnedRecord),
+    /// Objects and lists that were found to be wrong.
+    Refutation(RefutationRecord),
+    /// Something that a person decided to go on without.
+    Quarantine(QuarantineRecord),
+    /// A run of `prune`, one that was stopped too.
+    Prune(PruneRecord),
 }
 
 impl RecordBody {
+    /// The types there are, as they stand in a document.
+    pub const TYPES: [&str; 7] = ["run", "drill", "removal", "condemned", "refutation", "quarantine", "prune"];
+
+    /// The type, as it stands in the document.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "run",
+            Self::Drill(_) => "drill",
+            Self::Removal(_) => "removal",
+            Self::Condemned(_) => "condemned",
+            Self::Refutation(_) => "refutation",
+            Self::Quarantine(_) => "quarantine",
+            Self::Prune(_) => "prune",
+        }
+    }
+
     /// The folder under `records/`.
     #[must_use]
     pub fn folder(&self) -> &'static str {
         match self {
             Self::Run(_) => "runs",
             Self::Drill(_) => "drills",
+            Self::Removal(_) => "removals",
+            Self::Condemned(_) => "condemned",
+            Self::Refutation(_) => "refutations",
+            Self::Quarantine(_) => "quarantines",
+            Self::Prune(_) => "prunes",
         }
     }
 }
@@ -164,4 +197,132 @@ pub struct Phase {
     pub name: String,
     /// How long it took.
     pub seconds: f64,
+}
+
+/// Sequence numbers of a job, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SequenceRange {
+    /// The first.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+}
+
+/// Why a backup was taken out of the vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RemovalReason {
+    /// Its age: what it holds must be erased soon.
+    Expired,
+    /// Older than `keep_at_least`, and not among those that the thinning keeps.
+    Thinned,
+    /// It was quarantined, and its time is over.
+    Quarantined,
+}
+
+/// A backup that was taken out of the vault. The record is written before the manifest is deleted, so that a manifest
+/// which is still there beside its removal counts as gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovalRecord {
+    /// Which.
+    pub backup: BackupId,
+    /// What it was; `None` for one that could not be believed.
+    pub summary: Option<BackupSummary>,
+    /// Why.
+    pub reason: RemovalReason,
+    /// All numbers of the job that are gone for a reason by now, this one's too: so that the newest removal of a job
+    /// explains every gap. Ascending, not touching each other.
+    pub gone: Vec<SequenceRange>,
+}
+
+/// Objects and lists that no manifest and no live claim named. At most [`CondemnedRecord::MAX_NAMES`] in one record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CondemnedRecord {
+    /// Objects.
+    pub objects: Vec<ObjectId>,
+    /// Lists.
+    pub lists: Vec<ObjectId>,
+}
+
+impl CondemnedRecord {
+    /// Names in one record, so that its document stays below a megabyte.
+    pub const MAX_NAMES: usize = 8192;
+}
+
+/// Who found something wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finder {
+    /// `check`.
+    Check,
+    /// A drill.
+    Drill,
+    /// A backup, which hashes a share of what it names again.
+    Backup,
+}
+
+/// Objects and lists that were found to be wrong, and the backups of one job that they spoil. What it names is never
+/// named again by a new backup. With neither objects nor lists everything that the backups name is under suspicion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefutationRecord {
+    /// Who found it.
+    pub found_by: Finder,
+    /// Segments, of data or contents; missing ones too.
+    pub objects: Vec<ObjectId>,
+    /// Lists.
+    pub lists: Vec<ObjectId>,
+    /// The backups that are spoilt. A drill of one of them that passes later clears that one.
+    pub backups: Vec<BackupId>,
+    /// The stable code of what is wrong.
+    pub error_code: String,
+}
+
+/// Something that a person looked at and decided to go on without: a manifest that cannot be believed, or sequence
+/// numbers that are missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRecord {
+    /// The backup whose manifest cannot be believed, or cannot be followed to its objects.
+    pub backup: Option<BackupId>,
+    /// Numbers of the job that are missing, and are known to be.
+    pub gone: Vec<SequenceRange>,
+}
+
+/// How a run of `prune` ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PruneOutcome {
+    /// It did what the plan said.
+    Done,
+    /// Something in the vault stopped every deletion; `error_code` says what.
+    Stopped,
+    /// It broke off.
+    Failed,
+}
+
+/// A run of `prune` for one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PruneRecord {
+    /// How it ended.
+    pub outcome: PruneOutcome,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it ended.
+    pub finished: DateTime<Utc>,
+    /// How long it took on the monotonic clock.
+    pub duration_seconds: f64,
+    /// Backups that it took out.
+    pub removed_backups: u64,
+    /// Objects and lists that it condemned.
+    pub condemned_objects: u64,
+    /// Objects and lists that it deleted.
+    pub deleted_objects: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+    /// Of every backup removed at or before this moment (the store's time) nothing is left in the vault. `None` where
+    /// the run did not get as far as knowing.
+    pub clean_through: Option<DateTime<Utc>>,
+    /// The stable code of what stopped or failed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
 }

@@ -98,6 +98,14 @@ pub enum Distrust {
         /// What is wrong.
         reason: String,
     },
+    /// It says that it was written at a time that, by the store's clock, is yet to come.
+    #[error("it is dated {says}, and by the vault's own clock it is {now}")]
+    FromTheFuture {
+        /// Its recovery point.
+        says: DateTime<Utc>,
+        /// The store's time.
+        now: DateTime<Utc>,
+    },
     /// It cannot even be read as a file.
     #[error("{reason}")]
     Unreadable {

@@ -7,7 +7,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, RecordId, Stamp};
+use crate::domain::claim::Claim;
+use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, RecordId, RunId, Stamp};
 use crate::domain::manifest::Manifest;
 use crate::domain::record::Record;
 
@@ -19,6 +20,8 @@ pub const LISTS: &str = "lists/";
 pub const BACKUPS: &str = "backups/";
 /// Where records lie.
 pub const RECORDS: &str = "records/";
+/// Where claims lie.
+pub const CLAIMS: &str = "claims/";
 
 const README: &str = "README.txt";
 const TRUST: &str = "vault.json";
@@ -78,6 +81,37 @@ impl RecordName {
     pub fn folder(&self) -> &str {
         &self.folder
     }
+
+    /// The record's id.
+    #[must_use]
+    pub fn id(&self) -> &RecordId {
+        &self.id
+    }
+
+    /// When it was written, to the second, as its name says.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+}
+
+/// Where a claim lies, without its ending.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimName {
+    /// The job.
+    pub job: JobName,
+    /// The run.
+    pub run: RunId,
+    /// How often the claim was made, from 1.
+    pub number: u64,
+}
+
+impl ClaimName {
+    /// Where this claim belongs.
+    #[must_use]
+    pub fn of(claim: &Claim) -> Self {
+        Self { job: claim.job.clone(), run: claim.run.clone(), number: claim.number }
+    }
 }
 
 /// What a key of a vault is.
@@ -105,8 +139,8 @@ pub enum Key {
     RecordSignature(RecordName),
     /// A record's sealed details.
     RecordDetails(RecordName),
-    /// A claim; the second part is the file's name.
-    Claim(JobName, String),
+    /// A claim.
+    Claim(ClaimName),
     /// Something that no lifeboat of this version made.
     Stray(String),
 }
@@ -137,7 +171,7 @@ impl fmt::Display for Key {
             Self::Record(name) => write!(f, "{name}{DOCUMENT}"),
             Self::RecordSignature(name) => write!(f, "{name}{DOCUMENT}{SIGNATURE}"),
             Self::RecordDetails(name) => write!(f, "{name}{DETAILS}"),
-            Self::Claim(job, file) => write!(f, "claims/{job}/{file}"),
+            Self::Claim(name) => write!(f, "{CLAIMS}{}/{}-{}{DOCUMENT}", name.job, name.run, name.number),
             Self::Stray(key) => f.write_str(key),
         }
     }
@@ -161,6 +195,21 @@ impl Key {
         match job {
             Some(job) => format!("{BACKUPS}{job}/"),
             None => BACKUPS.to_owned(),
+        }
+    }
+
+    /// Below this lie the records of one folder, such as `removals`.
+    #[must_use]
+    pub fn records_in(folder: &str) -> String {
+        format!("{RECORDS}{folder}/")
+    }
+
+    /// Below this lie the claims of one job, or of all.
+    #[must_use]
+    pub fn claims_of(job: Option<&JobName>) -> String {
+        match job {
+            Some(job) => format!("{CLAIMS}{job}/"),
+            None => CLAIMS.to_owned(),
         }
     }
 }
@@ -200,8 +249,10 @@ fn parse(key: &str) -> Option<Key> {
                 None => dated(file.strip_suffix(DOCUMENT)?).and_then(record).map(Key::Record),
             }
         }
-        "claims" if !file.is_empty() && !file.contains('/') && file.ends_with(DOCUMENT) => {
-            Some(Key::Claim(folder.parse().ok()?, file.to_owned()))
+        "claims" => {
+            let (run, number) = file.strip_suffix(DOCUMENT)?.split_once('-')?;
+            let name = ClaimName { job: folder.parse().ok()?, run: run.parse().ok()?, number: number.parse().ok()? };
+            Some(Key::Claim(name))
         }
         _ => None,
     }
@@ -244,7 +295,8 @@ mod tests {
             record.clone().prop_map(Key::Record),
             record.clone().prop_map(Key::RecordSignature),
             record.prop_map(Key::RecordDetails),
-            (job, "[0-9a-f]{16}-[0-9]{1,3}\\.json").prop_map(|(job, file)| Key::Claim(job, file)),
+            (job, any::<[u8; 8]>(), any::<u64>())
+                .prop_map(|(job, run, number)| Key::Claim(ClaimName { job, run: RunId::from_random(run), number })),
         ]
     }
 
@@ -304,6 +356,8 @@ mod tests {
             "backups/shop/20261122T020000Z-0011223344556677.json~".into(),
             "records//20261122T020000Z-0011223344556677.json".into(),
             "claims/shop/a/b.json".into(),
+            "claims/shop/0011223344556677-01.json".into(),
+            "claims/shop/0011223344556677.json".into(),
             "lost+found/x".into(),
         ] {
             assert_eq!(Key::parse(&stray), Key::Stray(stray.clone()));

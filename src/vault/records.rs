@@ -22,9 +22,6 @@ pub const MAX_RECORD_BYTES: u64 = 1024 * 1024;
 /// No sealed details are larger.
 pub const MAX_DETAILS_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The types that this version knows; a record of another one is reported, and stops every deletion.
-const KNOWN_TYPES: [&str; 2] = ["run", "drill"];
-
 /// A record that a host of the vault signed, where it belongs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedRecord {
@@ -131,7 +128,7 @@ pub fn verify_record(
     let malformed = |reason: String| Distrust::Malformed { reason };
     let value: serde_json::Value = serde_json::from_slice(document).map_err(|error| malformed(error.to_string()))?;
     match value.get("type").and_then(serde_json::Value::as_str) {
-        Some(known) if KNOWN_TYPES.contains(&known) => {}
+        Some(known) if RecordBody::TYPES.contains(&known) => {}
         Some(unknown) => return Err(Distrust::UnknownKind { found: unknown.to_owned() }),
         None => return Err(malformed("it has no type".into())),
     }
@@ -160,10 +157,22 @@ pub fn verify_record(
 /// # Errors
 /// The store's, where it fails; what is wrong with the records is in the answer.
 pub async fn survey_records(storage: &dyn Storage, trust: &TrustDocument) -> Result<Records, VaultError> {
+    survey_below(storage, trust, RECORDS).await
+}
+
+/// Reads the records of one folder, such as `removals`.
+///
+/// # Errors
+/// As [`survey_records`].
+pub async fn survey_folder(storage: &dyn Storage, trust: &TrustDocument, folder: &str) -> Result<Records, VaultError> {
+    survey_below(storage, trust, &Key::records_in(folder)).await
+}
+
+async fn survey_below(storage: &dyn Storage, trust: &TrustDocument, prefix: &str) -> Result<Records, VaultError> {
     let (mut names, mut beside) = (BTreeSet::new(), Vec::new());
     let mut answer = Records::default();
     storage
-        .list(RECORDS, &mut |listed| match Key::parse(&listed.key) {
+        .list(prefix, &mut |listed| match Key::parse(&listed.key) {
             Key::Record(name) => names.extend([name]),
             Key::RecordSignature(name) | Key::RecordDetails(name) => beside.push((name, listed.key)),
             _ => answer.strays.push(listed.key),
@@ -200,10 +209,7 @@ pub async fn read_details(storage: &dyn Storage, verified: &VerifiedRecord) -> R
 
 /// What the trusted comment repeats.
 fn scope(record: &Record) -> String {
-    let kind = match record.body {
-        RecordBody::Run(_) => "run",
-        RecordBody::Drill(_) => "drill",
-    };
+    let kind = record.body.type_name();
     format!("lifeboat-{kind} vault={} job={} id={}", record.vault, record.job, record.id)
 }
 
@@ -297,8 +303,8 @@ mod tests {
         };
         plant(at, good.clone(), right).await;
         assert_eq!(verdict().await, None);
-        plant(at, with("type", "removal".into()), right).await;
-        assert_eq!(verdict().await, Some(Distrust::UnknownKind { found: "removal".into() }));
+        plant(at, with("type", "novelty".into()), right).await;
+        assert_eq!(verdict().await, Some(Distrust::UnknownKind { found: "novelty".into() }));
         plant(at, with("version", 2.into()), right).await;
         assert!(matches!(verdict().await, Some(Distrust::NewerVersion { found: 2, .. })));
         for malformed in [with("extra", 1.into()), with("outcome", "fine".into()), with("job", "Shop".into())] {
@@ -314,8 +320,8 @@ mod tests {
         assert_eq!(verdict().await, Some(Distrust::NoSignature));
         store.delete(at).await.unwrap();
 
-        plant("records/removals/20261122T020100Z-0101010101010101.json", with("type", "removal".into()), right).await;
-        assert_eq!(verdict().await, Some(Distrust::UnknownKind { found: "removal".into() }));
+        plant("records/novelties/20261122T020100Z-0101010101010101.json", with("type", "novelty".into()), right).await;
+        assert_eq!(verdict().await, Some(Distrust::UnknownKind { found: "novelty".into() }));
     }
 
     #[tokio::test]

@@ -1,0 +1,184 @@
+//! Claims in the vault: made, renewed, given up, and read by whoever sweeps.
+//!
+//! A claim is not signed and never changed: the next number renews it. It is created or not, so that two runs cannot
+//! both have made it. One that cannot be read claims everything, as long as any claim may hold.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use super::VaultError;
+use super::layout::{ClaimName, Key};
+use super::manifests::put_and_sync;
+use crate::domain::claim::{CLAIM_HOLDS_AT_MOST, CLAIM_TYPE, CLAIM_VERSION, Claim};
+use crate::domain::ids::{JobName, RunId};
+use crate::storage::{Storage, StorageError};
+
+/// No claim is larger: it names lists and contents, not segments.
+pub const MAX_CLAIM_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The newest claim of a run that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundClaim {
+    /// Where it lies.
+    pub name: ClaimName,
+    /// When the store last saw it.
+    pub modified: Option<DateTime<Utc>>,
+    /// What it says, or why that cannot be known.
+    pub claim: Result<Claim, String>,
+}
+
+impl FoundClaim {
+    /// Whether it holds at `now`, by the store's clock.
+    #[must_use]
+    pub fn holds(&self, now: DateTime<Utc>) -> bool {
+        match &self.claim {
+            Ok(claim) => claim.holds(now, self.modified),
+            Err(_) => self.modified.is_none_or(|seen| now <= seen + CLAIM_HOLDS_AT_MOST),
+        }
+    }
+}
+
+/// Writes a claim; it is durable and seen by everybody when this returns.
+///
+/// # Errors
+/// The store's; [`StorageError::Conflict`] where another run made a claim of the same name.
+pub async fn write_claim(storage: &dyn Storage, claim: &Claim) -> Result<ClaimName, VaultError> {
+    let name = ClaimName::of(claim);
+    let mut document = serde_json::to_vec_pretty(claim).expect("a claim is always representable as JSON");
+    document.push(b'\n');
+    put_and_sync(storage, &Key::Claim(name.clone()).to_string(), &document.into()).await?;
+    Ok(name)
+}
+
+/// Reads the newest claim of each run of a job, or of all jobs, whether or not it still holds.
+///
+/// # Errors
+/// The store's, where it fails; a claim that cannot be understood is in the answer.
+pub async fn read_claims(storage: &dyn Storage, job: Option<&JobName>) -> Result<Vec<FoundClaim>, VaultError> {
+    let mut newest: BTreeMap<(JobName, RunId), (u64, Option<DateTime<Utc>>)> = BTreeMap::new();
+    storage
+        .list(&Key::claims_of(job), &mut |listed| {
+            if let Key::Claim(name) = Key::parse(&listed.key) {
+                let newest = newest.entry((name.job, name.run)).or_insert((0, None));
+                if name.number >= newest.0 {
+                    *newest = (name.number, listed.modified);
+                }
+            }
+        })
+        .await?;
+    let mut found = Vec::with_capacity(newest.len());
+    for ((job, run), (number, modified)) in newest {
+        let name = ClaimName { job, run, number };
+        match storage.get(&Key::Claim(name.clone()).to_string(), MAX_CLAIM_BYTES).await {
+            Ok(document) => found.push(FoundClaim { claim: parse(&name, &document), name, modified }),
+            // Given up since the listing: its run has ended.
+            Err(error) if error.is_not_found() => {}
+            Err(error @ (StorageError::TooLarge { .. } | StorageError::NotAFile { .. })) => {
+                found.push(FoundClaim { claim: Err(error.to_string()), name, modified });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// Gives up every claim of a run. Not synced: a claim that comes back after a crash lapses by itself.
+///
+/// # Errors
+/// The store's.
+pub async fn give_up(storage: &dyn Storage, job: &JobName, run: &RunId) -> Result<(), VaultError> {
+    let mut keys = Vec::new();
+    storage
+        .list(&Key::claims_of(Some(job)), &mut |listed| match Key::parse(&listed.key) {
+            Key::Claim(name) if name.run == *run => keys.push((name.number, listed.key)),
+            _ => {}
+        })
+        .await?;
+    // The newest last: whoever dies in between leaves the one that counts.
+    keys.sort();
+    for (_, key) in keys {
+        storage.delete(&key).await?;
+    }
+    Ok(())
+}
+
+fn parse(name: &ClaimName, document: &[u8]) -> Result<Claim, String> {
+    let claim: Claim = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+    if claim.kind != CLAIM_TYPE || claim.version != CLAIM_VERSION {
+        return Err(format!("it is a {} of version {}", claim.kind, claim.version));
+    }
+    if ClaimName::of(&claim) != *name {
+        return Err("it belongs to another run".into());
+    }
+    Ok(claim)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::domain::claim::CLAIM_HOLDS;
+    use crate::domain::ids::{ObjectId, VaultId};
+    use crate::vault::manifests::tests::{memory, start};
+
+    fn claim(run: u8, number: u64) -> Claim {
+        Claim {
+            kind: CLAIM_TYPE.into(),
+            version: CLAIM_VERSION,
+            vault: VaultId::from_random([1; 8]),
+            job: "shop".parse().unwrap(),
+            run: RunId::from_random([run; 8]),
+            number,
+            host: "web-1".into(),
+            since: start(),
+            until: start() + CLAIM_HOLDS,
+            bases: Vec::new(),
+            lists: vec![ObjectId([7; 32])],
+            contents: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_number_of_each_run_counts_until_it_is_given_up() {
+        let store = memory();
+        for (run, number) in [(1, 1), (1, 2), (1, 10), (2, 1)] {
+            write_claim(&store, &claim(run, number)).await.unwrap();
+        }
+        let other = store.another_handle();
+        let numbers = || async {
+            let found = read_claims(&other, None).await.unwrap();
+            found.into_iter().map(|found| found.claim.unwrap().number).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers().await, [10, 1]);
+        give_up(&store, &"shop".parse().unwrap(), &RunId::from_random([1; 8])).await.unwrap();
+        store.sync().await.unwrap();
+        assert_eq!(numbers().await, [1]);
+        assert!(read_claims(&other, Some(&"mail".parse().unwrap())).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_claim_lapses_and_one_that_cannot_be_read_lapses_later() {
+        let store = memory();
+        write_claim(&store, &claim(1, 1)).await.unwrap();
+        store.replace("claims/shop/0202020202020202-1.json", Bytes::from_static(b"{")).await.unwrap();
+        let found = read_claims(&store, None).await.unwrap();
+        let hold = |after: TimeDelta| {
+            found.iter().map(|found| found.holds(found.modified.unwrap() + after)).collect::<Vec<_>>()
+        };
+        assert!(found[1].claim.is_err());
+        assert_eq!(hold(CLAIM_HOLDS), [true, true]);
+        assert_eq!(hold(CLAIM_HOLDS + TimeDelta::seconds(1)), [false, true]);
+        assert_eq!(hold(CLAIM_HOLDS_AT_MOST + TimeDelta::seconds(1)), [false, false]);
+    }
+
+    #[tokio::test]
+    async fn a_claim_of_another_run_under_this_name_is_not_understood() {
+        let store = memory();
+        let document = serde_json::to_vec(&claim(1, 1)).unwrap();
+        store.replace("claims/shop/0202020202020202-1.json", document.into()).await.unwrap();
+        assert!(read_claims(&store, None).await.unwrap()[0].claim.is_err());
+    }
+}
