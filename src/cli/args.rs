@@ -69,6 +69,10 @@ pub enum Command {
     Drill(DrillArgs),
     /// Compare everything in the vault with its name and its signature
     Check(CheckArgs),
+    /// Remove backups that have expired, and erase what no backup names any more
+    Prune(PruneArgs),
+    /// Go on without a backup whose manifest cannot be believed, or without manifests that are missing
+    Quarantine(QuarantineArgs),
     /// Say at a glance whether the data is safe
     Status(StatusArgs),
     /// Say in full what was promised and what was measured
@@ -209,6 +213,25 @@ pub struct CheckArgs {
     #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "100", require_equals = true,
           value_parser = clap::value_parser!(u8).range(1..=100))]
     pub read_data: Option<u8>,
+}
+
+/// `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// The jobs [default: all]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// Say what would be removed and why, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `quarantine`.
+#[derive(Debug, Args)]
+pub struct QuarantineArgs {
+    /// A backup's id or its beginning, as `check` names it; or missing numbers of a job: JOB#5, JOB#5-7
+    #[arg(value_name = "BACKUP|JOB#NUMBER")]
+    pub what: String,
 }
 
 /// `status`.

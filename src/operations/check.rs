@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::ids::{BackupId, JobName, ObjectId};
 use crate::domain::manifest::Manifest;
+use crate::domain::record::Finder;
 use crate::error::{Code, Diagnostic, Error, Result};
 use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
@@ -26,6 +27,7 @@ use crate::vault::records::{read_details, survey_records};
 use crate::vault::survey::{Fault, Problem};
 
 use super::host::Host;
+use super::refute;
 use super::restore::plan;
 use super::vaults::{OpenVault, manifests};
 
@@ -61,6 +63,8 @@ pub struct CheckReport {
     pub strays: u64,
     /// Of these, what is not what its name says.
     pub damaged_strays: Vec<String>,
+    /// Whether what is wrong is on record in the vault, so that the next backup stores it anew.
+    pub recorded: bool,
 }
 
 impl CheckReport {
@@ -223,7 +227,27 @@ pub fn check(
     if let Some((reader, percent)) = depth.read_data {
         read_data(host, reader, &manifests, percent, progress, &mut report)?;
     }
+    remember(host, vault, &manifests, &mut report, progress);
     Ok(report)
+}
+
+/// What was found is put on record, so that no backup names it again. Who only reads the vault says so and changes nothing.
+fn remember(
+    host: &Host,
+    vault: &OpenVault,
+    manifests: &[Manifest],
+    report: &mut CheckReport,
+    progress: &dyn Progress,
+) {
+    if report.damaged.is_empty() {
+        return;
+    }
+    match refute::record(host, vault, Finder::Check, manifests, &report.damaged) {
+        Ok(_) => report.recorded = true,
+        Err(error) => progress.warn(&format!(
+            "what was found is not on record, and a host that backs up may name it again: {error}"
+        )),
+    }
 }
 
 /// The backup that a problem spoils, by the key it lies under.

@@ -12,6 +12,7 @@ pub mod init;
 pub mod interrupt;
 pub mod rebuild;
 pub mod records;
+pub mod refute;
 pub mod restore;
 pub mod selection;
 pub mod state;

@@ -26,6 +26,7 @@ struct Document {
     damaged: Vec<Damage>,
     strays: u64,
     damaged_strays: Vec<String>,
+    recorded: bool,
 }
 
 pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit> {
@@ -56,6 +57,7 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
             damaged: report.damaged,
             strays: report.strays,
             damaged_strays: report.damaged_strays,
+            recorded: report.recorded,
         });
     } else {
         for damage in &report.damaged {
@@ -97,8 +99,13 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
         }
         if !sound {
             say(
-                " hint: restore from a backup that is not named above; the next backup stores anew what is missing, and after a \
-                 `lifeboat drill` that failed on it also what is damaged",
+                if report.recorded {
+                    " hint: restore from a backup that is not named above; it is on record, and the next `lifeboat backup` \
+                     stores what is wrong anew from its source"
+                } else {
+                    " hint: restore from a backup that is not named above; run `lifeboat check` on the host that backs up, \
+                     so that the next backup stores what is wrong anew"
+                },
             );
         }
     }
