@@ -20,7 +20,7 @@ use super::strict;
 use crate::domain::check::UserCheck;
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::{exact_duration, parse_duration};
-use crate::domain::retention::Retention;
+use crate::domain::retention::{LastGood, Retention};
 use crate::domain::schedule::Schedule;
 use crate::error::Diagnostic;
 
@@ -239,7 +239,7 @@ impl Resolver<'_, '_> {
         let (daily, weekly) = (count(&image.daily), count(&image.weekly));
         let keep_at_least = self.duration(&image.keep_at_least)?;
         let delete_after = self.duration(&image.delete_after)?;
-        match Retention::new(keep_at_least, delete_after, daily, weekly) {
+        match Retention::new(keep_at_least, delete_after, daily, weekly, LastGood::Keep) {
             Ok(retention) => Some(retention),
             Err(error) => {
                 self.problems.at(at, with_hint(&error));
