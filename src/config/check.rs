@@ -20,6 +20,8 @@ use crate::domain::quantity::{exact_duration, human_duration};
 use crate::domain::schedule::{ClockChange, LargestGap, Schedule};
 use crate::error::Code;
 
+mod retention;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -71,14 +73,15 @@ pub fn check(settings: &Settings, now: DateTime<Utc>, longest_runs: &BTreeMap<Jo
         let message = "this version starts nothing by itself: schedules are evaluated, and nothing runs on them yet";
         findings.push(
             Finding::new(Severity::Note, Code::ConfigInvalid, "job.*.schedule", message)
-                .hint("start `lifeboat backup` and `lifeboat drill` from cron or a systemd timer"),
+                .hint(
+                    "start `lifeboat backup` and `lifeboat drill`, and `lifeboat prune` where it has a schedule of its own, from \
+                     cron or a systemd timer",
+                ),
         );
-        let message =
-            "this version erases nothing yet: it shows when backups expire, and keeps them beyond `delete_after`";
-        findings.push(Finding::new(Severity::Note, Code::ConfigInvalid, "job.*.retention", message));
     }
     for job in settings.jobs.values() {
         check_schedule(job, settings.timezone, now, longest_runs.get(&job.name).copied(), &mut findings);
+        findings.extend(retention::check_lead(settings, job, now));
         check_drill(job, &mut findings);
         check_places(settings, job, &mut findings);
     }
@@ -248,14 +251,20 @@ fn suggestion(rpo: Duration, needed: Duration, zone: Tz, now: DateTime<Utc>) -> 
 
 /// A round figure above a gap, with a fiftieth of it, and five minutes at least, for the run itself.
 fn figure_above(gap: Duration) -> Duration {
-    let needed = gap + (gap / 50).max(Duration::from_secs(300));
-    let step_seconds: u64 = match gap.as_secs() {
+    rounded_up(gap + (gap / 50).max(Duration::from_secs(300)), gap)
+}
+
+/// Rounded up to what people write of a figure of this size.
+fn rounded_up(figure: Duration, size: Duration) -> Duration {
+    let step_seconds: u64 = match size.as_secs() {
         0..3_600 => 300,
         3_600..21_600 => 900,
         21_600..172_800 => 3_600,
         _ => 86_400,
     };
-    Duration::from_secs(needed.as_secs().div_ceil(step_seconds) * step_seconds)
+    // A part of a second is one more.
+    let seconds = figure.as_secs() + u64::from(figure.subsec_nanos() > 0);
+    Duration::from_secs(seconds.div_ceil(step_seconds) * step_seconds)
 }
 
 fn check_drill(job: &JobSettings, findings: &mut Vec<Finding>) {

@@ -26,6 +26,7 @@ pub(super) struct VaultFile {
     pub(super) recipients: Spanned<Vec<Text>>,
     pub(super) trust: Option<Text>,
     pub(super) compression: Option<Spanned<i64>>,
+    pub(super) grace: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -34,6 +35,7 @@ pub(super) struct JobFile {
     pub(super) vault: Option<Text>,
     pub(super) schedule: Text,
     pub(super) retention: Spanned<RetentionFile>,
+    pub(super) prune: Option<PruneFile>,
     pub(super) objectives: Option<ObjectivesFile>,
     pub(super) source: Named<SourceFile>,
     pub(super) drill: Option<DrillFile>,
@@ -46,6 +48,13 @@ pub(super) struct RetentionFile {
     pub(super) delete_after: Text,
     pub(super) daily: Option<Spanned<i64>>,
     pub(super) weekly: Option<Spanned<i64>>,
+    pub(super) last_good: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PruneFile {
+    pub(super) schedule: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -143,6 +152,7 @@ mod tests {
             ("vault.*", fields::<VaultFile>()),
             ("job.*", fields::<JobFile>()),
             ("job.*.retention", fields::<RetentionFile>()),
+            ("job.*.prune", fields::<PruneFile>()),
             ("job.*.objectives", fields::<ObjectivesFile>()),
             ("job.*.source.*", fields::<SourceFile>()),
             ("job.*.drill", fields::<DrillFile>()),

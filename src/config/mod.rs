@@ -7,6 +7,7 @@
 //! It does not know vaults or sources, only where they are said to be.
 
 pub mod check;
+mod erasing;
 mod error;
 mod file;
 pub mod locate;
@@ -22,6 +23,6 @@ mod tests;
 pub use error::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    DrillSettings, FilesSettings, JobSettings, Objectives, Settings, SourceKind, SourceSettings, SqliteSettings,
-    VaultSettings, VaultUrl, VaultUrlError,
+    DrillSettings, FilesSettings, JobSettings, Objectives, PruneWhen, Settings, SourceKind, SourceSettings,
+    SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
 };

@@ -14,13 +14,13 @@ use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFil
 use super::secret::Secret;
 use super::settings::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings, FilesSettings,
-    JobSettings, Objectives, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
+    JobSettings, Objectives, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::{exact_duration, parse_duration};
-use crate::domain::retention::Retention;
+use crate::domain::retention::{LastGood, Retention};
 use crate::domain::schedule::Schedule;
 use crate::error::Diagnostic;
 
@@ -163,7 +163,8 @@ impl Resolver<'_, '_> {
                 i32::try_from(*level.get_ref()).unwrap_or(DEFAULT_COMPRESSION_LEVEL)
             }
         };
-        VaultSettings { name: name.to_owned(), url, recipients, trust, compression_level }
+        let grace = image.grace.map(|text| self.positive_duration("grace", &text));
+        VaultSettings { name: name.to_owned(), url, recipients, trust, compression_level, grace }
     }
 
     fn job(
@@ -176,6 +177,10 @@ impl Resolver<'_, '_> {
         let vault = self.vault_name(at, image.vault, vaults);
         let schedule = self.schedule(&image.schedule);
         let retention = self.retention(&image.retention);
+        let prune = match image.prune.unwrap_or_default().schedule {
+            Some(text) => self.schedule(&text).map(PruneWhen::Scheduled),
+            None => Some(PruneWhen::AfterBackup),
+        };
         let objectives = image.objectives.unwrap_or_default();
         let objectives = Objectives {
             rto: objectives.rto.map(|text| self.positive_duration("rto", &text)),
@@ -188,6 +193,7 @@ impl Resolver<'_, '_> {
             vault,
             schedule: schedule?,
             retention: retention?,
+            prune: prune?,
             objectives,
             sources,
             drill,
@@ -237,15 +243,24 @@ impl Resolver<'_, '_> {
             })
         };
         let (daily, weekly) = (count(&image.daily), count(&image.weekly));
+        let last_good = image.last_good.as_ref().map_or_else(LastGood::default, |text| self.last_good(text));
         let keep_at_least = self.duration(&image.keep_at_least)?;
         let delete_after = self.duration(&image.delete_after)?;
-        match Retention::new(keep_at_least, delete_after, daily, weekly) {
+        match Retention::new(keep_at_least, delete_after, daily, weekly, last_good) {
             Ok(retention) => Some(retention),
             Err(error) => {
                 self.problems.at(at, with_hint(&error));
                 None
             }
         }
+    }
+
+    fn last_good(&mut self, text: &Text) -> LastGood {
+        LastGood::parse(text.get_ref()).unwrap_or_else(|| {
+            let words = LastGood::WORDS.map(|word| format!("\"{word}\"")).join(" or ");
+            self.problems.at(text.span(), format!("`last_good` is {words}: whether the last good backup stays"));
+            LastGood::default()
+        })
     }
 
     fn sources(&mut self, image: Named<SourceFile>) -> Vec<SourceSettings> {

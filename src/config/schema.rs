@@ -139,6 +139,15 @@ pub const KEYS: &[Key] = &[
         "The vault's signing key (minisign, public half). Left out: the state folder knows it on the host that made the vault.",
     ),
     key("vault.*.compression", Takes::Number, Default("3"), "zstd's level, 1 to 19.").also(&["compression_level"]),
+    key(
+        "vault.*.grace",
+        Takes::Duration,
+        Optional,
+        "How long an object that no backup names waits before it is erased. Left out: an eighth of the smallest \
+         `delete_after` - `keep_at_least` of the vault's jobs in this config, at most 24h. The jobs of other hosts that share \
+         the vault are not known here: write the same grace on all of them.",
+    )
+    .also(&["grace_period"]),
     key("job", Takes::Named, Optional, "What is protected together, by name.").also(&["jobs", "backup"]),
     key("job.*.vault", Takes::Text, Optional, "The vault's name. Left out: the only one that there is."),
     key("job.*.schedule", Takes::Schedule, Required, "When a backup is due.").also(&["cron", "when", "every"]),
@@ -158,6 +167,21 @@ pub const KEYS: &[Key] = &[
         Optional,
         "Between the two ages: keep one backup a week, for so many weeks.",
     ),
+    key(
+        "job.*.retention.last_good",
+        Takes::Text,
+        Default("keep"),
+        "What happens to the last good backup when it must be erased and no newer good one exists: \"keep\" (it stays, with \
+         an alarm) or \"erase\".",
+    ),
+    key("job.*.prune", Takes::Table, Optional, "When expired backups are erased.").also(&["erase", "forget", "gc"]),
+    key(
+        "job.*.prune.schedule",
+        Takes::Schedule,
+        Optional,
+        "When a prune is due. Left out: after each successful backup.",
+    )
+    .also(&["cron", "when", "every"]),
     key("job.*.objectives", Takes::Table, Optional, "What was promised.").also(&["objective", "slo"]),
     key("job.*.objectives.rto", Takes::Duration, Optional, "How long a restore may take."),
     key("job.*.objectives.rpo", Takes::Duration, Optional, "How much recent data may be lost."),
@@ -228,7 +252,6 @@ pub const LATER: &[(&str, &str)] = &[
     ("vault.*.secret_key", "an S3 vault"),
     ("notify", "a notification"),
     ("daemon", "the daemon"),
-    ("job.*.prune", "erasing expired backups"),
     ("job.*.check", "a scheduled check of the vault"),
     ("job.*.copy", "a second vault"),
 ];

@@ -57,6 +57,8 @@ pub struct VaultSettings {
     pub trust: Option<String>,
     /// zstd's level, 1 to 19.
     pub compression_level: i32,
+    /// How long an object waits before it is erased, where the config says it; [`Settings::grace_of`] knows always.
+    pub grace: Option<Duration>,
 }
 
 /// Where a vault lies. Displays as it can be written in a config.
@@ -108,12 +110,23 @@ pub struct JobSettings {
     pub schedule: Schedule,
     /// How long backups are kept.
     pub retention: Retention,
+    /// When they are erased.
+    pub prune: PruneWhen,
     /// What was promised.
     pub objectives: Objectives,
     /// At least one, in the config's order.
     pub sources: Vec<SourceSettings>,
     /// The rehearsed restore.
     pub drill: Option<DrillSettings>,
+}
+
+/// When expired backups are erased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PruneWhen {
+    /// After each successful backup.
+    AfterBackup,
+    /// On a schedule of its own.
+    Scheduled(Schedule),
 }
 
 /// What was promised.
@@ -273,6 +286,7 @@ impl VaultSettings {
             "recipients": self.recipients,
             "trust": self.trust,
             "compression": self.compression_level,
+            "grace": self.grace.map(exact_duration),
         })
     }
 }
@@ -287,7 +301,9 @@ impl JobSettings {
                 "delete_after": exact_duration(self.retention.delete_after),
                 "daily": self.retention.daily,
                 "weekly": self.retention.weekly,
+                "last_good": self.retention.last_good.word(),
             },
+            "prune": { "schedule": self.prune.schedule().map(ToString::to_string) },
             "objectives": {
                 "rto": self.objectives.rto.map(exact_duration),
                 "rpo": self.objectives.rpo.map(exact_duration),
@@ -295,6 +311,17 @@ impl JobSettings {
             "sources": self.sources.iter().map(SourceSettings::to_json).collect::<Vec<_>>(),
             "drill": self.drill.as_ref().map(DrillSettings::to_json),
         })
+    }
+}
+
+impl PruneWhen {
+    /// The schedule of its own, if it has one.
+    #[must_use]
+    pub fn schedule(&self) -> Option<&Schedule> {
+        match self {
+            Self::AfterBackup => None,
+            Self::Scheduled(schedule) => Some(schedule),
+        }
     }
 }
 

@@ -83,6 +83,8 @@ recipients = [{recipient}]
 schedule   = "15 */6 * * *"    # minute hour day month weekday, as in crontab(5)
 retention  = {{ keep_at_least = "14d", delete_after = "30d" }}
 objectives = {{ rto = "1h", rpo = "24h" }}    # how long a restore may take; how much recent data may be lost
+# In `retention`, daily = 14 and weekly = 4 thin what is between the two ages. When the last good backup must be erased and no
+# newer good one exists it stays, with an alarm; last_good = "erase" lets it go.
 "#
         );
         if self.sources.is_empty() {
@@ -107,6 +109,10 @@ path = "/srv/shop/shop.db"
         let _ = write!(
             body,
             r#"
+# Expired backups are erased after each successful backup, or on a schedule of their own:
+# [job.{job}.prune]
+# schedule = "0 4 * * *"
+
 [job.{job}.drill]
 schedule = "0 5 * * SUN"
 # On a drill host; elsewhere give --identity or $LIFEBOAT_IDENTITY.
@@ -229,12 +235,14 @@ mod tests {
             .lines()
             .map(|line| {
                 let bare = line.strip_prefix("# ").unwrap_or(line);
-                let example = ["identity = ", "checks = ", "  {", "]"].iter().any(|start| bare.starts_with(start));
+                let examples = ["identity = ", "checks = ", "  {", "]", "[job.shop.prune]", "schedule = \"0 4"];
+                let example = examples.iter().any(|start| bare.starts_with(start));
                 format!("{}\n", if example { bare } else { line })
             })
             .collect();
         let settings = Settings::parse(&whole, Path::new("/etc/lifeboat/lifeboat.toml")).unwrap();
         assert_eq!(settings.jobs[&job].drill.as_ref().unwrap().checks.len(), 3);
+        assert!(settings.jobs[&job].prune.schedule().is_some());
     }
 
     #[test]

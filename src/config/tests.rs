@@ -9,6 +9,8 @@ use chrono::{DateTime, Utc};
 use super::check::{Finding, Severity, check, check_host};
 use super::*;
 use crate::domain::check::UserCheck;
+use crate::domain::retention::LastGood;
+use crate::domain::schedule::Schedule;
 use crate::error::{Code, Diagnostic};
 
 const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
@@ -49,10 +51,12 @@ state_dir = "state"
 url        = "../vault"
 recipients = ["{RECIPIENT}"]
 compression = 9
+grace = "6h"
 
 [job.shop]
 schedule   = "15 */6 * * *"
-retention  = {{ keep_at_least = "14d", delete_after = "30d", daily = 14, weekly = 4 }}
+retention  = {{ keep_at_least = "14d", delete_after = "30d", daily = 14, weekly = 4, last_good = "erase" }}
+prune      = {{ schedule = "0 4 * * *" }}
 objectives = {{ rto = "1h", rpo = "24h" }}
 
 [job.shop.source.uploads]
@@ -89,7 +93,9 @@ fn a_whole_config() {
         job.objectives,
         Objectives { rto: Some(Duration::from_secs(3600)), rpo: Some(Duration::from_secs(86_400)) }
     );
-    assert_eq!(job.retention.weekly, Some(4));
+    assert_eq!((job.retention.weekly, job.retention.last_good), (Some(4), LastGood::Erase));
+    assert_eq!(job.prune, PruneWhen::Scheduled(Schedule::parse("0 4 * * *").unwrap()));
+    assert_eq!(settings.grace_of(vault), Duration::from_secs(6 * 3600));
     // In the order of the text, not of the alphabet.
     assert_eq!(job.sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["uploads", "db"]);
     let SourceKind::Files(files) = &job.sources[0].kind else { panic!() };
@@ -110,6 +116,9 @@ fn a_whole_config() {
     assert_eq!(sealed["job"]["drill"]["identity"]["file"], "/srv/config/here/drill.key");
     assert_eq!(sealed["job"]["drill"]["checks"][1]["within"], "26h");
     assert_eq!(sealed["vault"]["recipients"][0], RECIPIENT);
+    assert_eq!(sealed["vault"]["grace"], "6h");
+    assert_eq!(sealed["job"]["retention"]["last_good"], "erase");
+    assert_eq!(sealed["job"]["prune"]["schedule"], "0 4 * * *");
     assert!(settings.without_secrets(&"other".parse().unwrap()).is_null());
 }
 
@@ -189,6 +198,29 @@ fn bad() -> Vec<(String, usize, usize, &'static str)> {
         (retention("{ keep_at_least = \"1month\", delete_after = \"90d\" }"), 6, 31, "a month has no fixed length"),
         (retention("{ keep_at_least = \"1d\", delete_after = \"2d\", daily = -1 }"), 6, 66, "1 or more"),
         (retention("{ keep_at_least = \"1d\", delete_after = \"2d\", daily = 0 }"), 6, 13, "leave `daily` out"),
+        (
+            retention("{ keep_at_least = \"1d\", delete_after = \"2d\", last_good = \"forget\" }"),
+            6,
+            70,
+            "`last_good` is \"keep\" or \"erase\"",
+        ),
+        (retention("{ keep_at_least = \"1d\", delete_after = \"2d\", last_good = true }"), 6, 70, "a text in quotes"),
+        (
+            with(FILES, "[job.shop.prune]\nshedule = \"@daily\""),
+            11,
+            1,
+            "unknown key `shedule` in [job.shop.prune]; did you mean `schedule`?",
+        ),
+        (
+            with(FILES, "[job.shop.prune]\nkeep = 3"),
+            11,
+            1,
+            "unknown key `keep` in [job.shop.prune]; known here: schedule",
+        ),
+        (with(FILES, "[job.shop.prune]\nschedule = \"0 25 * * *\""), 11, 12, "not a value from 0 to 23"),
+        (with(FILES, "[job.shop.prnue]"), 10, 11, "unknown key `prnue` in [job.shop]; did you mean `prune`?"),
+        (with(FILES, "[job.shop.gc]"), 10, 11, "did you mean `prune`?"),
+        (with(&format!("prune = \"@daily\"\n{FILES}"), ""), 7, 9, "`prune` is a table, not a string"),
         (job(&format!("{SCHEDULE}objectives = {{ rpo = \"0s\" }}\n{FILES}")), 7, 22, "cannot be kept"),
         (with(FILES, "").replace("[job.shop", "[job.Shop"), 4, 6, "\"Shop\" is not a usable name"),
         (
@@ -211,6 +243,8 @@ fn bad() -> Vec<(String, usize, usize, &'static str)> {
         (in_vault("").replace(RECIPIENT, &format!("{RECIPIENT}\", \"{RECIPIENT}")), 3, 81, "stands here twice"),
         (in_vault("trust = \"RWQ\""), 4, 9, "not a minisign public key"),
         (in_vault("compression = 99999999999999999999"), 4, 15, "this cannot be read"),
+        (in_vault("grace = \"0s\""), 4, 9, "`grace` of nothing cannot be kept"),
+        (in_vault("grace = 6"), 4, 9, "`grace` needs a unit"),
         (in_vault("compression = 22"), 4, 15, "from 1 (fast) to 19 (small)"),
         (in_vault("").replace("/v", "sftp://host/v"), 2, 7, "sftp:// is no place for a vault"),
         (format!("[job.shop]\n{SCHEDULE}{FILES}"), 1, 6, "there is no vault for this job"),
@@ -268,12 +302,6 @@ fn bad() -> Vec<(String, usize, usize, &'static str)> {
         (in_vault("region = \"eu-1\""), 4, 1, "`region`: an S3 vault is not in this version yet"),
         ("[notify.heartbeat]\nurl = 1".into(), 1, 2, "`notify`: a notification is not in this version yet"),
         ("[daemon]\nlisten = \"x\"".into(), 1, 2, "`daemon`: the daemon is not in this version yet"),
-        (
-            with(FILES, "[job.shop.prune]\nschedule = \"@daily\""),
-            10,
-            11,
-            "`prune`: erasing expired backups is not in this version yet",
-        ),
         (with(FILES, "[job.shop.check]"), 10, 11, "not in this version yet"),
         (with(FILES, "[job.shop.copy]"), 10, 11, "not in this version yet"),
     ]
@@ -437,7 +465,119 @@ fn what_does_not_fit_together() {
     // What this version does not do is said.
     let notes = check(&parse(&source("/srv/uploads")).unwrap(), now(), &BTreeMap::new());
     assert!(notes.iter().any(|note| note.message.contains("nothing runs on them yet")));
-    assert!(notes.iter().any(|note| note.message.contains("erases nothing yet")));
+}
+
+fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+/// A job of a schedule, its two ages, and further lines of the job and its vault.
+fn erasing(schedule: &str, keep_at_least: &str, delete_after: &str, more: &str, in_vault: &str) -> String {
+    let retention = format!("retention = {{ keep_at_least = \"{keep_at_least}\", delete_after = \"{delete_after}\" }}");
+    format!("{}{in_vault}\n[job.shop]\nschedule = \"{schedule}\"\n{retention}\n{more}\n{FILES}", vault())
+}
+
+#[test]
+fn the_lead_follows_from_the_config() {
+    let lead = |text: &str| {
+        let settings = parse(text).unwrap();
+        let job = settings.jobs.values().next().unwrap().clone();
+        (settings.lead_of(&job, now()), settings.erasing_json(&job, now()))
+    };
+    // Prunes follow the backups; the clocks of a zone count.
+    let (plain, shown) = lead(&erasing("0 2 * * *", "14d", "30d", "", ""));
+    assert_eq!((plain.cadence, plain.grace, plain.sweep), (hours(24), hours(24), hours(1)));
+    assert_eq!(plain.needed(), hours(73));
+    assert_eq!((&shown["needed"], &shown["lead"]), (&"3d1h".into(), &"6d2h".into()));
+    assert_eq!((&shown["window"], &shown["planned_expiry_age"]), (&"16d".into(), &"23d22h".into()));
+    let berlin = format!("timezone = \"Europe/Berlin\"\n{}", erasing("0 2 * * *", "14d", "30d", "", ""));
+    assert_eq!(lead(&berlin).0.cadence, hours(25));
+    // Or they have a schedule of their own.
+    let own = erasing("0 2 * * *", "14d", "30d", "prune = { schedule = \"0 */6 * * *\" }", "grace = \"2h\"");
+    let (own, _) = lead(&own);
+    assert_eq!((own.cadence, own.grace), (hours(6), hours(2)));
+    assert_eq!(lead(&erasing("0 2 * * *", "14d", "30d", "prune = {}", "")).0, plain);
+    // A tiny window has a tiny grace and a tiny allowance.
+    let (tiny, shown) = lead(&erasing("* * * * *", "8m", "24m", "", ""));
+    assert_eq!((tiny.grace, tiny.sweep), (Duration::from_secs(120), Duration::from_secs(60)));
+    assert_eq!((&shown["needed"], &shown["planned_expiry_age"]), (&"5m".into(), &"14m".into()));
+}
+
+#[test]
+fn the_grace_is_that_of_the_vaults_smallest_window() {
+    let second = "[job.wiki]\nvault = \"main\"\nschedule = \"@hourly\"\n\
+                  retention = { keep_at_least = \"8h\", delete_after = \"24h\" }\n\
+                  [job.wiki.source.all]\nkind = \"files\"\npaths = [\"/srv/wiki\"]\n";
+    let other = vault().replace("main", "other");
+    let text = erasing("0 2 * * *", "14d", "30d", "vault = \"main\"", "") + second + &other;
+    let settings = parse(&text).unwrap();
+    assert_eq!(settings.grace_of(&settings.vaults["main"]), hours(2));
+    // A vault without jobs here: another host's.
+    assert_eq!(settings.grace_of(&settings.vaults["other"]), hours(24));
+    for job in settings.jobs.values() {
+        assert_eq!(settings.lead_of(job, now()).grace, hours(2));
+    }
+}
+
+#[test]
+fn a_retention_that_the_schedule_cannot_keep() {
+    let unkeepable = |text: &str| worst(text).into_iter().find(|finding| finding.code == Code::RetentionUnkeepable);
+    // 2 × 24h + 9h + 1h are 58h, and 72h are there; 2 × 24h + 6h + 1h, and 48h are.
+    assert_eq!(unkeepable(&erasing("0 2 * * *", "1d", "4d", "", "")), None);
+    let finding = unkeepable(&erasing("0 2 * * *", "1d", "3d", "", "")).unwrap();
+    assert_eq!((finding.severity, finding.key.as_str()), (Severity::Error, "job.shop.retention"));
+    assert_eq!(
+        finding.message,
+        "nothing is to be left after 3d, and that cannot be kept: erasing takes 24h + 24h between prunes + 6h of grace + \
+         1h for the sweep = 2d7h, and between `keep_at_least` and `delete_after` lie only 2d"
+    );
+    assert_eq!(
+        finding.hint.unwrap(),
+        "write delete_after = \"4d\", or a table [job.shop.prune] with schedule = \"0 */12 * * *\", which needs 31h"
+    );
+    let own = "prune = { schedule = \"0 0 * * 0\" }";
+    let finding = unkeepable(&erasing("0 2 * * *", "1d", "10d", own, "grace = \"3d\"")).unwrap();
+    assert_eq!(
+        finding.hint.unwrap(),
+        "write delete_after = \"19d\", or job.shop.prune.schedule = \"0 2 * * *\", which needs 5d1h"
+    );
+    let finding = unkeepable(&erasing("0 2 * * *", "1d", "4d", "", "grace = \"2d\"")).unwrap();
+    assert_eq!(
+        finding.hint.unwrap(),
+        "write delete_after = \"6d\", or a table [job.shop.prune] with schedule = \"0 */8 * * *\", which needs 2d17h, or \
+         vault.main.grace = \"23h\" or less"
+    );
+}
+
+#[test]
+fn what_is_proposed_for_a_retention_holds() {
+    for (schedule, keep, delete, in_vault) in [
+        ("0 2 * * *", "1d", "3d", ""),
+        ("0 2 * * *", "1h", "2h", ""),
+        ("@weekly", "14d", "29d", ""),
+        ("@monthly", "14d", "30d", ""),
+        ("@yearly", "14d", "30d", ""),
+        ("* * * * *", "1m", "2m", ""),
+        ("* * * * *", "1m", "70s", ""),
+        ("*/5 * * * *", "1m", "3h", "grace = \"4h\""),
+        ("0 2 * * *", "14d", "30d", "grace = \"400h\""),
+        ("0 2 29 2 *", "14d", "30d", ""),
+    ] {
+        let text = |delete: &str, more: &str| erasing(schedule, keep, delete, more, in_vault);
+        let finding = worst(&text(delete, "")).into_iter().find(|finding| finding.code == Code::RetentionUnkeepable);
+        let hint = finding.unwrap_or_else(|| panic!("{schedule} {keep} {delete} fits")).hint.unwrap();
+        let after = |start: &str| hint.split_once(start).map(|(_, rest)| rest.split_once('"').unwrap().0.to_owned());
+        let fits = |text: &str| worst(text).iter().all(|finding| finding.code != Code::RetentionUnkeepable);
+        let figure = after("delete_after = \"").unwrap();
+        assert!(fits(&text(&figure, "")), "{hint}");
+        if let Some(prunes) = after("schedule = \"") {
+            assert!(fits(&text(delete, &format!("prune = {{ schedule = \"{prunes}\" }}"))), "{hint}");
+        }
+        if let Some(grace) = after("grace = \"") {
+            let shorter = erasing(schedule, keep, delete, "", &format!("grace = \"{grace}\""));
+            assert!(fits(&shorter), "{hint}");
+        }
+    }
 }
 
 #[test]
@@ -496,6 +636,7 @@ proptest::proptest! {
                 for job in settings.jobs.values() {
                     assert!(settings.vault_of(job).is_some() && !job.sources.is_empty());
                     assert!(settings.without_secrets(&job.name).is_object());
+                    assert!(settings.lead_of(job, now()).length(&job.retention) <= job.retention.window());
                 }
             }
             Err(ConfigError::Invalid { problems, .. }) => {

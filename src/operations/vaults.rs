@@ -84,6 +84,7 @@ pub fn open_bare(host: &Host, url: &VaultUrl, flag: Option<&str>, trusted: &Trus
         recipients: Vec::new(),
         trust: None,
         compression_level: crate::config::settings::DEFAULT_COMPRESSION_LEVEL,
+        grace: None,
     };
     open(host, &settings, flag, trusted)
 }

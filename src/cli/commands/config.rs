@@ -22,8 +22,16 @@ pub(in super::super) fn config(session: &Session, command: &ConfigCommand) -> Re
         ConfigCommand::Check => check_config(session),
         ConfigCommand::Show => {
             let settings = Settings::load(session.global.config.as_deref())?;
-            let jobs: BTreeMap<&JobName, serde_json::Value> =
-                settings.jobs.keys().map(|job| (job, settings.without_secrets(job))).collect();
+            let now = session.host.clock.now();
+            let jobs: BTreeMap<&JobName, serde_json::Value> = settings
+                .jobs
+                .iter()
+                .map(|(name, job)| {
+                    let mut shown = settings.without_secrets(name);
+                    shown["erasing"] = settings.erasing_json(job, now);
+                    (name, shown)
+                })
+                .collect();
             let document = json!({ "schema_version": 1, "file": settings.file, "jobs": jobs });
             print_json(&document);
             Ok(Exit::DONE)
