@@ -146,22 +146,22 @@ impl Catalog {
         rows.iter().map(RecordRow::from_sql).collect::<Result<_, _>>().map_err(self.failed("read from"))
     }
 
-    /// The records of a vault that the catalog was told of, by type and id.
+    /// The records of a vault that the catalog was told of, by their folder under `records/` and their id.
     ///
     /// # Errors
     /// When the file cannot be read, or holds what lifeboat did not write.
     pub async fn known_records(&self, vault: &VaultId) -> Result<HashSet<(String, RecordId)>, CatalogError> {
         let ids: Vec<(String, String)> = sqlx::query_as(
-            "select 'run', id from runs where vault = ?1
-             union all select 'drill', id from drills where vault = ?1
-             union all select kind, id from records where vault = ?1",
+            "select 'runs', id from runs where vault = ?1
+             union all select 'drills', id from drills where vault = ?1
+             union all select kind || 's', id from records where vault = ?1",
         )
         .bind(vault.as_str())
         .fetch_all(&self.pool)
         .await
         .map_err(self.failed("read from"))?;
         ids.into_iter()
-            .map(|(kind, id)| Ok((kind, id.parse()?)))
+            .map(|(folder, id)| Ok((folder, id.parse()?)))
             .collect::<Result<_, _>>()
             .map_err(|cause: crate::domain::ids::IdError| self.failed("read from")(sqlx::Error::Decode(cause.into())))
     }
