@@ -1,8 +1,9 @@
-//! The operational memory of a host: backups, runs and drills in a SQLite file, so that a question about them costs a
-//! query and not a walk through the vault.
+//! The operational memory of a host: backups, runs, drills, and what was removed, found wrong, set aside and swept, in
+//! a SQLite file, so that a question about them costs a query and not a walk through the vault.
 //!
 //! All of it could be had again from the vault's manifests and records, which is what [`Catalog::replace`] is for;
-//! only what this host has *seen* (the highest sequence number of each job) is its own and survives a rebuild.
+//! only what this host has *seen* (the highest sequence number of each job, the highest serial of each vault.json) is
+//! its own and survives a rebuild.
 //! Manifests and records are handed in, checked by whoever read them: the catalog knows neither vaults nor
 //! signatures. Every write is an upsert by id, so that telling it the same thing twice changes nothing.
 
@@ -24,7 +25,7 @@ mod rows;
 mod verdict;
 mod write;
 
-pub use rows::{BackupRow, DrillRow, RunRow, SourceRow};
+pub use rows::{BackupRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow};
 pub use verdict::{Verdict, verdict};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/catalog/migrations");

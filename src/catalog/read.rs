@@ -1,8 +1,12 @@
 //! Questions to the catalog. Answers are in the order of time, newest last.
 
-use super::rows::{BackupRow, DrillRow, RunRow};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use serde::de::DeserializeOwned;
+
+use super::rows::{BackupRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow};
 use super::{Catalog, CatalogError};
-use crate::domain::ids::{JobName, VaultId};
+use crate::domain::ids::{BackupId, JobName, RecordId, VaultId};
 
 impl Catalog {
     /// The vaults that anything is known of, sorted.
@@ -20,20 +24,38 @@ impl Catalog {
             .map_err(|cause: crate::domain::ids::IdError| self.failed("read from")(sqlx::Error::Decode(cause.into())))
     }
 
-    /// The backups of a vault, by the time of their commit.
+    /// The backups of a vault, those that were removed too, by the time of their commit. What was removed is told by
+    /// its removal alone: one that does not say what it took away leaves nothing to tell.
     ///
     /// # Errors
     /// When the file cannot be read, or holds what lifeboat did not write.
     pub async fn backups(&self, vault: &VaultId, job: Option<&JobName>) -> Result<Vec<BackupRow>, CatalogError> {
-        let rows = sqlx::query(
-            "select * from backups where vault = ?1 and (?2 is null or job = ?2) order by committed, sequence, id",
-        )
-        .bind(vault.as_str())
-        .bind(job.map(JobName::as_str))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(self.failed("read from"))?;
-        rows.iter().map(BackupRow::from_sql).collect::<Result<_, _>>().map_err(self.failed("read from"))
+        let rows = sqlx::query("select * from backups where vault = ?1 and (?2 is null or job = ?2)")
+            .bind(vault.as_str())
+            .bind(job.map(JobName::as_str))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(self.failed("read from"))?;
+        let rows: Vec<BackupRow> =
+            rows.iter().map(BackupRow::from_sql).collect::<Result<_, _>>().map_err(self.failed("read from"))?;
+        let place = |row: &BackupRow| (row.job.clone(), row.id.clone());
+        let mut backups: BTreeMap<(JobName, BackupId), BackupRow> =
+            rows.into_iter().map(|row| (place(&row), row)).collect();
+        // The earliest removal counts: two hosts may have decided on one backup.
+        let mut gone = BTreeSet::new();
+        for removal in self.removals(vault, job).await? {
+            let place = (removal.job.clone(), removal.body.backup.clone());
+            if !gone.insert(place.clone()) {
+                continue;
+            }
+            match BackupRow::removed(&removal) {
+                Some(row) => drop(backups.insert(place, row)),
+                None => drop(backups.remove(&place)),
+            }
+        }
+        let mut backups: Vec<BackupRow> = backups.into_values().collect();
+        backups.sort_by(|a, b| (a.committed, a.sequence, &a.id, &a.job).cmp(&(b.committed, b.sequence, &b.id, &b.job)));
+        Ok(backups)
     }
 
     /// The runs of a vault's jobs, by the time they ended.
@@ -66,6 +88,98 @@ impl Catalog {
         rows.iter().map(DrillRow::from_sql).collect::<Result<_, _>>().map_err(self.failed("read from"))
     }
 
+    /// What was taken out of a vault, by the time of the records.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what lifeboat did not write.
+    pub async fn removals(&self, vault: &VaultId, job: Option<&JobName>) -> Result<Vec<RemovalRow>, CatalogError> {
+        self.records("removal", vault, job).await
+    }
+
+    /// What was found wrong in a vault, by the time of the records.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what lifeboat did not write.
+    pub async fn refutations(
+        &self,
+        vault: &VaultId,
+        job: Option<&JobName>,
+    ) -> Result<Vec<RefutationRow>, CatalogError> {
+        self.records("refutation", vault, job).await
+    }
+
+    /// What a person decided to go on without, by the time of the records.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what lifeboat did not write.
+    pub async fn quarantines(
+        &self,
+        vault: &VaultId,
+        job: Option<&JobName>,
+    ) -> Result<Vec<QuarantineRow>, CatalogError> {
+        self.records("quarantine", vault, job).await
+    }
+
+    /// The runs of `prune`, by the time of the records.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what lifeboat did not write.
+    pub async fn prunes(&self, vault: &VaultId, job: Option<&JobName>) -> Result<Vec<PruneRow>, CatalogError> {
+        self.records("prune", vault, job).await
+    }
+
+    async fn records<Body: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        vault: &VaultId,
+        job: Option<&JobName>,
+    ) -> Result<Vec<RecordRow<Body>>, CatalogError> {
+        let rows = sqlx::query(
+            "select * from records where vault = ?1 and kind = ?2 and (?3 is null or job = ?3) order by recorded, id",
+        )
+        .bind(vault.as_str())
+        .bind(kind)
+        .bind(job.map(JobName::as_str))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(self.failed("read from"))?;
+        rows.iter().map(RecordRow::from_sql).collect::<Result<_, _>>().map_err(self.failed("read from"))
+    }
+
+    /// The records of a vault that the catalog was told of, by their folder under `records/` and their id.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what lifeboat did not write.
+    pub async fn known_records(&self, vault: &VaultId) -> Result<HashSet<(String, RecordId)>, CatalogError> {
+        let ids: Vec<(String, String)> = sqlx::query_as(
+            "select 'runs', id from runs where vault = ?1
+             union all select 'drills', id from drills where vault = ?1
+             union all select kind || 's', id from records where vault = ?1",
+        )
+        .bind(vault.as_str())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(self.failed("read from"))?;
+        ids.into_iter()
+            .map(|(folder, id)| Ok((folder, id.parse()?)))
+            .collect::<Result<_, _>>()
+            .map_err(|cause: crate::domain::ids::IdError| self.failed("read from")(sqlx::Error::Decode(cause.into())))
+    }
+
+    /// The highest serial number of the vault's vault.json that this host ever saw. A lower one in the vault means
+    /// that somebody put an older list of hosts back.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn highest_trust(&self, vault: &VaultId) -> Result<Option<u64>, CatalogError> {
+        let highest: Option<i64> = sqlx::query_scalar("select highest_serial from seen_trust where vault = ?1")
+            .bind(vault.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(self.failed("read from"))?;
+        self.counted(highest)
+    }
+
     /// The highest sequence number that this host ever saw of a job in a vault. A lower one in the vault means that
     /// somebody rolled it back.
     ///
@@ -79,7 +193,11 @@ impl Catalog {
                 .fetch_optional(&self.pool)
                 .await
                 .map_err(self.failed("read from"))?;
-        highest
+        self.counted(highest)
+    }
+
+    fn counted(&self, number: Option<i64>) -> Result<Option<u64>, CatalogError> {
+        number
             .map(u64::try_from)
             .transpose()
             .map_err(|cause| self.failed("read from")(sqlx::Error::Decode(cause.into())))

@@ -1,77 +1,30 @@
-//! What the catalog hands out: a backup without its object names, a run, a drill. And how each lies in its table.
+//! What the catalog hands out: a backup without its object names, a run, a drill, and what keeping and erasing leave
+//! behind. And how each lies in its table.
 
-use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
-use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::domain::contents::NoteClass;
-use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, RecordId, SourceName, VaultId};
-use crate::domain::manifest::{Completeness, Manifest, SourceEntry};
-use crate::domain::record::{DrillRecord, RunRecord};
+use crate::domain::ids::{JobName, ManifestHash, ObjectId, RecordId, VaultId};
+use crate::domain::manifest::{BackupSummary, Manifest, SourceSummary};
+use crate::domain::record::{
+    DrillRecord, PruneRecord, QuarantineRecord, RefutationRecord, RemovalReason, RemovalRecord, RunRecord,
+};
 
-/// A committed backup.
+/// A committed backup: what is remembered of it, and whether it is still in the vault. Derefs to the summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupRow {
-    /// The vault it lies in.
-    pub vault: VaultId,
-    /// Its id.
-    pub id: BackupId,
-    /// Its job.
-    pub job: JobName,
-    /// Its number in the job, from 1.
-    pub sequence: u64,
-    /// Complete or partial.
-    pub completeness: Completeness,
-    /// The host that took it.
-    pub host: String,
-    /// The program that took it.
-    pub tool: String,
-    /// When the run began.
-    pub started: DateTime<Utc>,
-    /// When it was committed: available from here on.
-    pub committed: DateTime<Utc>,
-    /// The earliest recovery point of its sources.
-    pub recovery_point: DateTime<Utc>,
-    /// BLAKE3 over the sorted recipients, in hexadecimal.
-    pub recipient_set: String,
-    /// The public keys it is sealed to.
-    pub recipients: Vec<String>,
-    /// The SHA-256 of the job's previous manifest.
-    pub previous: Option<ManifestHash>,
-    /// The SHA-256 of its own manifest.
-    pub manifest_hash: ManifestHash,
-    /// Its sources, in the order of the config.
-    pub sources: Vec<SourceRow>,
+    /// What it is, or was.
+    pub summary: BackupSummary,
     /// When it was removed; `None` while it is in the vault.
     pub retained_until: Option<DateTime<Utc>>,
-}
-
-/// A source of a backup: the manifest's entry without lists and contents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceRow {
-    /// Its name in the config.
-    pub name: SourceName,
-    /// Its kind in the config.
-    pub kind: String,
-    /// When its snapshot was opened.
-    pub recovery_point: DateTime<Utc>,
-    /// Plain tar bytes.
-    pub logical_bytes: u64,
-    /// Stored bytes that it names.
-    pub stored_bytes: u64,
-    /// Sealed bytes that the run added.
-    pub new_bytes: u64,
-    /// Segments that it names.
-    pub segments: u64,
-    /// Segments that the run added.
-    pub new_segments: u64,
-    /// How many notes of each class the run left.
-    pub notes: BTreeMap<NoteClass, u64>,
+    /// Why it was removed; `None` while it is in the vault, and where nobody recorded a reason.
+    pub removal: Option<RemovalReason>,
 }
 
 /// A run of `backup`.
@@ -116,38 +69,72 @@ pub struct DrillRow {
     pub drill: DrillRecord,
 }
 
+/// A record that the catalog keeps as it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordRow<Body> {
+    /// The vault that has it.
+    pub vault: VaultId,
+    /// The record's id.
+    pub id: RecordId,
+    /// The job.
+    pub job: JobName,
+    /// The host that wrote it.
+    pub host: String,
+    /// The program that wrote it.
+    pub tool: String,
+    /// When it was written.
+    pub recorded: DateTime<Utc>,
+    /// The sealed details beside it.
+    pub details: Option<ObjectId>,
+    /// What was recorded.
+    pub body: Body,
+}
+
+/// A backup that was taken out of the vault.
+pub type RemovalRow = RecordRow<RemovalRecord>;
+/// Something that was found wrong.
+pub type RefutationRow = RecordRow<RefutationRecord>;
+/// Something that a person decided to go on without.
+pub type QuarantineRow = RecordRow<QuarantineRecord>;
+/// A run of `prune`.
+pub type PruneRow = RecordRow<PruneRecord>;
+
+impl Deref for BackupRow {
+    type Target = BackupSummary;
+
+    fn deref(&self) -> &BackupSummary {
+        &self.summary
+    }
+}
+
 impl BackupRow {
     /// What the catalog keeps of a manifest.
     #[must_use]
     pub fn of(manifest: &Manifest, manifest_hash: ManifestHash) -> Self {
-        Self {
-            vault: manifest.vault.clone(),
-            id: manifest.id.clone(),
-            job: manifest.job.clone(),
-            sequence: manifest.sequence,
-            completeness: manifest.completeness,
-            host: manifest.host.clone(),
-            tool: manifest.tool.clone(),
-            started: manifest.started,
-            committed: manifest.committed,
-            recovery_point: manifest.recovery_point,
-            recipient_set: manifest.recipient_set.clone(),
-            recipients: manifest.recipients.clone(),
-            previous: manifest.previous,
-            manifest_hash,
-            sources: manifest.sources.iter().map(SourceRow::of).collect(),
-            retained_until: None,
-        }
+        Self { summary: manifest.summary(manifest_hash), retained_until: None, removal: None }
     }
 
-    /// Sums over the sources.
+    /// What a removal says of the backup that it took out. `None` where it does not say what that was, or says it of
+    /// another job's or of another backup than its own.
     #[must_use]
-    pub fn total(&self, of: impl Fn(&SourceRow) -> u64) -> u64 {
+    pub fn removed(row: &RemovalRow) -> Option<Self> {
+        let summary = row.body.summary.as_ref()?;
+        let fits = summary.vault == row.vault && summary.job == row.job && summary.id == row.body.backup;
+        fits.then(|| Self {
+            summary: summary.clone(),
+            retained_until: Some(row.recorded),
+            removal: Some(row.body.reason),
+        })
+    }
+
+    /// Sums over the sources; a sum that no number holds is the largest one.
+    #[must_use]
+    pub fn total(&self, of: impl Fn(&SourceSummary) -> u64) -> u64 {
         self.sources.iter().map(of).fold(0, u64::saturating_add)
     }
 
     pub(super) fn from_sql(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
+        let summary = BackupSummary {
             vault: parsed(row, "vault")?,
             id: parsed(row, "id")?,
             job: parsed(row, "job")?,
@@ -163,24 +150,23 @@ impl BackupRow {
             previous: optional(row, "previous", str::parse)?,
             manifest_hash: parsed(row, "manifest_hash")?,
             sources: json(row, "sources")?,
-            retained_until: optional(row, "retained_until", parse_moment)?,
-        })
+        };
+        Ok(Self { summary, retained_until: None, removal: None })
     }
 }
 
-impl SourceRow {
-    fn of(entry: &SourceEntry) -> Self {
-        Self {
-            name: entry.name.clone(),
-            kind: entry.kind.clone(),
-            recovery_point: entry.recovery_point,
-            logical_bytes: entry.logical_bytes,
-            stored_bytes: entry.stored_bytes,
-            new_bytes: entry.new_bytes,
-            segments: entry.segments,
-            new_segments: entry.new_segments,
-            notes: entry.notes.clone(),
-        }
+impl<Body: DeserializeOwned> RecordRow<Body> {
+    pub(super) fn from_sql(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            vault: parsed(row, "vault")?,
+            id: parsed(row, "id")?,
+            job: parsed(row, "job")?,
+            host: row.try_get("host")?,
+            tool: row.try_get("tool")?,
+            recorded: moment(row, "recorded")?,
+            details: optional(row, "details", str::parse)?,
+            body: json(row, "body")?,
+        })
     }
 }
 

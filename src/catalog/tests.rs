@@ -1,6 +1,6 @@
 //! The catalog against a plain model of it, against files that are none, and against its neighbours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -10,7 +10,9 @@ use crate::domain::contents::NoteClass;
 use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, RecordId};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest, SourceEntry};
 use crate::domain::record::{
-    DrillEnvironment, DrillOutcome, DrillRecord, Phase, RECORD_VERSION, Record, RecordBody, RunOutcome, RunRecord,
+    CondemnedRecord, DrillEnvironment, DrillOutcome, DrillRecord, Finder, Phase, PruneOutcome, PruneRecord,
+    QuarantineRecord, RECORD_VERSION, Record, RecordBody, RefutationRecord, RemovalReason, RemovalRecord, RunOutcome,
+    RunRecord, SequenceRange,
 };
 
 fn moment(offset_nanos: i64) -> DateTime<Utc> {
@@ -110,6 +112,50 @@ fn record(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
     }
 }
 
+/// A record of what keeping and erasing does, of all kinds in turn.
+fn keeping(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
+    let backup = BackupId::from_random([number / 7; 8]);
+    let body = match number % 7 {
+        0 | 1 => RecordBody::Removal(Box::new(RemovalRecord {
+            backup,
+            summary: Some(manifest(vault_number, job_number, number / 7, nanos).summary(hash(number / 7))),
+            reason: if number.is_multiple_of(2) { RemovalReason::Expired } else { RemovalReason::Thinned },
+            gone: vec![SequenceRange { first: 1, last: u64::from(number / 7) }],
+        })),
+        2 => RecordBody::Removal(Box::new(RemovalRecord {
+            backup,
+            summary: None,
+            reason: RemovalReason::Quarantined,
+            gone: vec![],
+        })),
+        3 => RecordBody::Condemned(CondemnedRecord { objects: vec![ObjectId([number; 32])], lists: vec![] }),
+        4 => RecordBody::Refutation(RefutationRecord {
+            found_by: Finder::Check,
+            objects: vec![ObjectId([number; 32])],
+            lists: vec![],
+            backups: vec![backup],
+            error_code: "object-damaged".to_owned(),
+        }),
+        5 => RecordBody::Quarantine(QuarantineRecord {
+            backup: Some(backup),
+            gone: vec![SequenceRange { first: 2, last: u64::MAX }],
+        }),
+        _ => RecordBody::Prune(PruneRecord {
+            outcome: PruneOutcome::Stopped,
+            started: moment(nanos),
+            finished: moment(nanos + 5),
+            duration_seconds: 0.000_000_005,
+            removed_backups: 1,
+            condemned_objects: 2,
+            deleted_objects: 3,
+            deleted_bytes: 4,
+            clean_through: number.is_multiple_of(2).then(|| moment(nanos - 1)),
+            error_code: Some("deletion-stopped".to_owned()),
+        }),
+    };
+    Record { body, ..record(vault_number, job_number, number, nanos) }
+}
+
 fn hash(number: u8) -> ManifestHash {
     ManifestHash([number; 32])
 }
@@ -121,9 +167,30 @@ fn with_folder<T, F: Future<Output = T>>(test: impl FnOnce(PathBuf) -> F) -> T {
     runtime.block_on(test(folder.path().join("catalog.db")))
 }
 
-async fn all(catalog: &Catalog, vault: &VaultId) -> (Vec<BackupRow>, Vec<RunRow>, Vec<DrillRow>) {
-    let backups = catalog.backups(vault, None).await.unwrap();
-    (backups, catalog.runs(vault, None).await.unwrap(), catalog.drills(vault, None).await.unwrap())
+/// Every answer about a vault.
+#[derive(Debug, PartialEq)]
+struct Answers {
+    backups: Vec<BackupRow>,
+    runs: Vec<RunRow>,
+    drills: Vec<DrillRow>,
+    removals: Vec<RemovalRow>,
+    refutations: Vec<RefutationRow>,
+    quarantines: Vec<QuarantineRow>,
+    prunes: Vec<PruneRow>,
+    known: HashSet<(String, RecordId)>,
+}
+
+async fn all(catalog: &Catalog, vault: &VaultId) -> Answers {
+    Answers {
+        backups: catalog.backups(vault, None).await.unwrap(),
+        runs: catalog.runs(vault, None).await.unwrap(),
+        drills: catalog.drills(vault, None).await.unwrap(),
+        removals: catalog.removals(vault, None).await.unwrap(),
+        refutations: catalog.refutations(vault, None).await.unwrap(),
+        quarantines: catalog.quarantines(vault, None).await.unwrap(),
+        prunes: catalog.prunes(vault, None).await.unwrap(),
+        known: catalog.known_records(vault).await.unwrap(),
+    }
 }
 
 #[test]
@@ -155,6 +222,67 @@ fn what_goes_in_comes_out_to_the_last_digit() {
 }
 
 #[test]
+fn a_backup_can_be_told_of_from_its_removal_alone() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        let (taken, shape) = (manifest(1, 1, 2, 0), keeping(1, 1, 14, 0));
+        catalog.record(&shape).await.unwrap();
+        let gone = BackupRow {
+            retained_until: Some(shape.recorded),
+            removal: Some(RemovalReason::Expired),
+            ..BackupRow::of(&taken, hash(2))
+        };
+        assert_eq!(catalog.backups(&vault(1), Some(&job(1))).await.unwrap(), [gone.clone()]);
+        // Its manifest may still lie beside the removal, and is learnt of later.
+        catalog.record_backup(&taken, hash(2)).await.unwrap();
+        assert_eq!(catalog.backups(&vault(1), None).await.unwrap(), [gone.clone()]);
+        // A second host decided the same later: the first word stands.
+        let again = Record { recorded: moment(99), id: RecordId::from_random([99; 8]), ..shape.clone() };
+        catalog.record(&again).await.unwrap();
+        assert_eq!(catalog.backups(&vault(1), None).await.unwrap(), [gone]);
+        assert_eq!(catalog.removals(&vault(1), None).await.unwrap().len(), 2);
+
+        // What another job's record says of it is not taken.
+        catalog.record_backup(&manifest(1, 1, 3, 0), hash(3)).await.unwrap();
+        let mut meddling = keeping(1, 1, 21, 0);
+        meddling.job = job(2);
+        catalog.record(&meddling).await.unwrap();
+        let rows = catalog.backups(&vault(1), None).await.unwrap();
+        assert_eq!(rows.iter().filter(|row| row.retained_until.is_none()).count(), 1, "{rows:?}");
+        assert_eq!(rows.len(), 2);
+    });
+}
+
+#[test]
+fn the_latest_word_on_a_backup_counts() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        let backup = BackupId::from_random([7; 8]);
+        let ask = || async {
+            let drills = catalog.drills(&vault(1), None).await.unwrap();
+            verdict(&backup, &drills, &catalog.refutations(&vault(1), None).await.unwrap())
+        };
+        let passing = |id: u8, nanos: i64| {
+            let mut drill = record(1, 1, 7, nanos);
+            drill.id = RecordId::from_random([id; 8]);
+            drill
+        };
+        assert_eq!(ask().await, Verdict::Unproven);
+        catalog.record(&passing(1, 0)).await.unwrap();
+        assert_eq!(ask().await, Verdict::Proven);
+        let refutation = keeping(1, 1, 53, 100);
+        assert!(matches!(&refutation.body, RecordBody::Refutation(found) if found.backups == [backup.clone()]));
+        catalog.record(&refutation).await.unwrap();
+        assert_eq!(ask().await, Verdict::Refuted);
+        // At the same moment the worse word counts, later the better one.
+        catalog.record(&passing(2, 101)).await.unwrap();
+        assert_eq!(ask().await, Verdict::Refuted);
+        catalog.record(&passing(3, 102)).await.unwrap();
+        assert_eq!(ask().await, Verdict::Proven);
+    });
+}
+
+#[test]
 fn answers_are_in_the_order_of_time_whatever_the_fraction_of_a_second() {
     with_folder(|path| async move {
         let catalog = Catalog::open(&path).await.unwrap();
@@ -179,6 +307,22 @@ fn what_was_seen_never_falls_and_survives_a_rebuild() {
         assert_eq!(catalog.highest_seen(&vault(1), &job(1)).await.unwrap(), Some(9));
         assert_eq!(catalog.backups(&vault(1), None).await.unwrap(), []);
         let refused = catalog.saw(&vault(1), &job(1), u64::MAX).await.unwrap_err();
+        assert!(matches!(refused, CatalogError::TooLarge { .. }), "{refused}");
+    });
+}
+
+#[test]
+fn the_serial_that_was_seen_never_falls_and_survives_a_rebuild() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        assert_eq!(catalog.highest_trust(&vault(1)).await.unwrap(), None);
+        for serial in [2, 7, 3] {
+            catalog.saw_trust(&vault(1), serial).await.unwrap();
+        }
+        catalog.replace(&vault(1), &[], &[]).await.unwrap();
+        assert_eq!(catalog.highest_trust(&vault(1)).await.unwrap(), Some(7));
+        assert_eq!(catalog.highest_trust(&vault(2)).await.unwrap(), None);
+        let refused = catalog.saw_trust(&vault(1), u64::MAX).await.unwrap_err();
         assert!(matches!(refused, CatalogError::TooLarge { .. }), "{refused}");
     });
 }
@@ -339,6 +483,12 @@ enum Step {
         number: u8,
         nanos: i64,
     },
+    Keeping {
+        vault: u8,
+        job: u8,
+        number: u8,
+        nanos: i64,
+    },
     Again,
     Reopen,
     /// With some of the vault's documents gone since.
@@ -353,6 +503,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => place.clone().prop_map(|(vault, job, number, nanos)| Step::Backup { vault, job, number, nanos }),
         4 => place.prop_map(|(vault, job, number, nanos)| Step::Record { vault, job, number, nanos }),
+        4 => (1_u8..3, 1_u8..3, 1_u8..210, 0_i64..3_000_000_000)
+            .prop_map(|(vault, job, number, nanos)| Step::Keeping { vault, job, number, nanos }),
         2 => Just(Step::Again),
         1 => Just(Step::Reopen),
         1 => (1_u8..3, 0_usize..3).prop_map(|(vault, lost)| Step::Rebuild { vault, lost }),
@@ -363,8 +515,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Model {
     manifests: BTreeMap<(VaultId, BackupId), (Manifest, ManifestHash)>,
-    /// The flag keeps runs and drills of one id apart, as their folders do.
-    records: BTreeMap<(VaultId, bool, RecordId), Record>,
+    /// Types keep records of one id apart, as their folders do.
+    records: BTreeMap<(VaultId, &'static str, RecordId), Record>,
 }
 
 impl Model {
@@ -378,8 +530,8 @@ impl Model {
     fn lose(&mut self, vault: &VaultId, count: usize) {
         let manifests: Vec<_> = self.manifests.keys().filter(|key| key.0 == *vault).take(count).cloned().collect();
         manifests.iter().for_each(|key| drop(self.manifests.remove(key)));
-        for is_run in [true, false] {
-            let of_kind = self.records.keys().filter(|key| key.0 == *vault && key.1 == is_run);
+        for kind in RecordBody::TYPES {
+            let of_kind = self.records.keys().filter(|key| key.0 == *vault && key.1 == kind);
             let records: Vec<_> = of_kind.take(count).cloned().collect();
             records.iter().for_each(|key| drop(self.records.remove(key)));
         }
@@ -404,11 +556,16 @@ proptest! {
                         let key = (manifest.vault.clone(), manifest.id.clone());
                         model.manifests.insert(key, (manifest, hash(*number)));
                     }
-                    Some(Step::Record { vault, job, number, nanos }) => {
-                        let record = record(*vault, *job, *number, *nanos);
+                    Some(
+                        Step::Record { vault, job, number, nanos } | Step::Keeping { vault, job, number, nanos },
+                    ) => {
+                        let record = match &step {
+                            Some(Step::Record { .. }) => record(*vault, *job, *number, *nanos),
+                            _ => keeping(*vault, *job, *number, *nanos),
+                        };
                         lived.record(&record).await.unwrap();
-                        let is_run = matches!(record.body, RecordBody::Run(_));
-                        model.records.insert((record.vault.clone(), is_run, record.id.clone()), record);
+                        let key = (record.vault.clone(), record.body.type_name(), record.id.clone());
+                        model.records.insert(key, record);
                     }
                     Some(Step::Reopen) => {
                         lived.close().await;
@@ -425,12 +582,21 @@ proptest! {
             }
             let rebuilt = Catalog::open(&path.with_file_name("rebuilt.db")).await.unwrap();
             for number in 1..3 {
-                let (manifests, records) = model.of(&vault(number));
+                let (mut manifests, records) = model.of(&vault(number));
+                // What was removed is gone from the vault, sooner or later.
+                manifests.retain(|(manifest, _)| {
+                    !records.iter().any(|record| match &record.body {
+                        RecordBody::Removal(removal) => record.job == manifest.job && removal.backup == manifest.id,
+                        _ => false,
+                    })
+                });
                 rebuilt.replace(&vault(number), &manifests, &records).await.unwrap();
                 let lived = all(&lived, &vault(number)).await;
                 assert_eq!(lived, all(&rebuilt, &vault(number)).await);
-                assert_eq!(lived.0.len(), manifests.len());
-                assert_eq!(lived.1.len() + lived.2.len(), records.len());
+                let there = lived.backups.iter().filter(|row| row.retained_until.is_none()).count();
+                assert_eq!(there, manifests.len());
+                let condemned = records.iter().filter(|r| matches!(r.body, RecordBody::Condemned(_))).count();
+                assert_eq!(lived.known.len() + condemned, records.len());
             }
         });
     }

@@ -20,14 +20,25 @@ impl Catalog {
         transaction.commit().await.map_err(self.failed("write to"))
     }
 
-    /// Remembers a run or a drill.
+    /// Remembers a record. Of lists of condemned objects nothing is remembered: they are the vault's own business and
+    /// gone from it before long.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub async fn record(&self, record: &Record) -> Result<(), CatalogError> {
+        self.record_all(std::slice::from_ref(record)).await
+    }
+
+    /// Remembers records, all or none of them.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn record_all(&self, records: &[Record]) -> Result<(), CatalogError> {
         let mut transaction = self.begin().await?;
-        self.put_vault(&mut transaction, &record.vault).await?;
-        self.put_record(&mut transaction, record).await?;
+        for record in records {
+            self.put_vault(&mut transaction, &record.vault).await?;
+            self.put_record(&mut transaction, record).await?;
+        }
         transaction.commit().await.map_err(self.failed("write to"))
     }
 
@@ -58,6 +69,7 @@ impl Catalog {
             "delete from backups where vault = ?1",
             "delete from runs where vault = ?1",
             "delete from drills where vault = ?1",
+            "delete from records where vault = ?1",
         ] {
             sqlx::query(forget)
                 .bind(vault.as_str())
@@ -93,6 +105,23 @@ impl Catalog {
         Ok(())
     }
 
+    /// Remembers that this host saw a serial number of a vault.json; a lower one than before changes nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn saw_trust(&self, vault: &VaultId, serial: u64) -> Result<(), CatalogError> {
+        sqlx::query(
+            "insert into seen_trust (vault, highest_serial) values (?1, ?2)
+             on conflict (vault) do update set highest_serial = max(highest_serial, excluded.highest_serial)",
+        )
+        .bind(vault.as_str())
+        .bind(integer("a serial number", serial)?)
+        .execute(&self.pool)
+        .await
+        .map_err(self.failed("write to"))?;
+        Ok(())
+    }
+
     /// A transaction that holds the right to write from its start: one that only asks for it at its first write can
     /// be refused at once, whatever the timeout, if another one wrote meanwhile.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, CatalogError> {
@@ -112,8 +141,8 @@ impl Catalog {
         sqlx::query(
             "insert or replace into backups
                 (vault, id, job, sequence, completeness, host, tool, started, committed, recovery_point,
-                 recipient_set, recipients, previous, manifest_hash, sources, retained_until)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                 recipient_set, recipients, previous, manifest_hash, sources)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )
         .bind(row.vault.as_str())
         .bind(row.id.as_str())
@@ -130,7 +159,6 @@ impl Catalog {
         .bind(row.previous.map(|hash| hash.to_string()))
         .bind(row.manifest_hash.to_string())
         .bind(json_text(&row.sources))
-        .bind(row.retained_until.map(moment_text))
         .execute(connection)
         .await
         .map_err(self.failed("write to"))?;
@@ -141,12 +169,37 @@ impl Catalog {
         match &record.body {
             RecordBody::Run(run) => self.put_run(connection, record, run).await,
             RecordBody::Drill(drill) => self.put_drill(connection, record, drill).await,
-            RecordBody::Removal(_)
-            | RecordBody::Condemned(_)
-            | RecordBody::Refutation(_)
-            | RecordBody::Quarantine(_)
-            | RecordBody::Prune(_) => Ok(()),
+            RecordBody::Removal(removal) => self.put_whole(connection, record, json_text(removal)).await,
+            RecordBody::Refutation(refutation) => self.put_whole(connection, record, json_text(refutation)).await,
+            RecordBody::Quarantine(quarantine) => self.put_whole(connection, record, json_text(quarantine)).await,
+            RecordBody::Prune(prune) => self.put_whole(connection, record, json_text(prune)).await,
+            RecordBody::Condemned(_) => Ok(()),
         }
+    }
+
+    async fn put_whole(
+        &self,
+        connection: &mut SqliteConnection,
+        record: &Record,
+        body: String,
+    ) -> Result<(), CatalogError> {
+        sqlx::query(
+            "insert or replace into records (vault, kind, id, job, host, tool, recorded, details, body)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )
+        .bind(record.vault.as_str())
+        .bind(record.body.type_name())
+        .bind(record.id.as_str())
+        .bind(record.job.as_str())
+        .bind(record.host.as_str())
+        .bind(record.tool.as_str())
+        .bind(moment_text(record.recorded))
+        .bind(record.details.map(|object| object.to_string()))
+        .bind(body)
+        .execute(connection)
+        .await
+        .map_err(self.failed("write to"))?;
+        Ok(())
     }
 
     async fn put_run(

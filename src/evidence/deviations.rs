@@ -274,7 +274,7 @@ mod tests {
             [FailedRun, MissedBackup, SequenceGap, RpoExceeded, RtoExceeded, FailedDrill, RefutedBackup]
         );
         facts = healthy();
-        facts.backups[8].completeness = Completeness::Partial;
+        facts.backups[8].summary.completeness = Completeness::Partial;
         facts.promise.delete_after = Some(hours(40));
         // The deadlines of five backups lie in the window and are over.
         assert_eq!(kinds(&facts).iter().filter(|kind| **kind == NotErased).count(), 5);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::catalog::{BackupRow, DrillRow, RunRow, Verdict, verdict};
+use crate::catalog::{BackupRow, DrillRow, PruneRow, RefutationRow, RemovalRow, RunRow, Verdict, verdict};
 use crate::domain::ids::{BackupId, JobName, VaultId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{Attempt, Objectives, Point, Restore, Standing, json_seconds};
@@ -38,6 +38,12 @@ pub struct JobFacts {
     pub runs: Vec<RunRow>,
     /// The job's drills, newest last.
     pub drills: Vec<DrillRow>,
+    /// What was taken out of the vault, newest last.
+    pub removals: Vec<RemovalRow>,
+    /// What was found wrong, newest last.
+    pub refutations: Vec<RefutationRow>,
+    /// The job's runs of `prune`, newest last.
+    pub prunes: Vec<PruneRow>,
 }
 
 /// What the vault was found to say, so that nobody is told of backups that are no longer there.
@@ -114,8 +120,14 @@ impl JobFacts {
         self.backups.iter().map(|row| self.point(row)).collect()
     }
 
+    /// What was found out about a backup.
+    #[must_use]
+    pub fn verdict(&self, backup: &BackupId) -> Verdict {
+        verdict(backup, &self.drills, &self.refutations)
+    }
+
     fn point(&self, row: &BackupRow) -> Point {
-        let standing = match (row.completeness, verdict(&row.id, &self.drills)) {
+        let standing = match (row.completeness, self.verdict(&row.id)) {
             (_, Verdict::Refuted) => Standing::Refuted,
             (Completeness::Partial, _) => Standing::Partial,
             (Completeness::Complete, _) => Standing::Counts,

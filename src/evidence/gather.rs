@@ -79,6 +79,9 @@ pub fn job_facts(
         backups,
         runs: host.runtime.block_on(catalog.runs(id, Some(&job.name)))?,
         drills: host.runtime.block_on(catalog.drills(id, Some(&job.name)))?,
+        removals: host.runtime.block_on(catalog.removals(id, Some(&job.name)))?,
+        refutations: host.runtime.block_on(catalog.refutations(id, Some(&job.name)))?,
+        prunes: host.runtime.block_on(catalog.prunes(id, Some(&job.name)))?,
     })
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::deviations::{Deviation, deviations, not_claimed};
 use super::facts::{DrillPlan, JobFacts, VaultRef, attempt, promised_seconds, restore_or_unmeasured};
-use crate::catalog::{BackupRow, DrillRow, RunRow, Verdict, verdict};
+use crate::catalog::{BackupRow, DrillRow, RunRow, Verdict};
 use crate::domain::ids::{BackupId, JobName, ManifestHash, RecordId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{
@@ -350,7 +350,7 @@ fn backup_entry(row: &BackupRow, facts: &JobFacts) -> BackupEntry {
         available_at: row.committed,
         retained_until: row.retained_until,
         completeness: row.completeness,
-        verdict: verdict(&row.id, &facts.drills),
+        verdict: facts.verdict(&row.id),
         recipients: row.recipients.clone(),
         logical_bytes: row.total(|source| source.logical_bytes),
         stored_bytes: row.total(|source| source.stored_bytes),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::facts::{DrillPlan, JobFacts, OwnIdentity, Promise, VaultRef, Witness};
-use crate::catalog::{BackupRow, DrillRow, RunRow, SourceRow};
+use crate::catalog::{BackupRow, DrillRow, RunRow};
 use crate::domain::ids::{BackupId, ManifestHash, RecordId, VaultId};
-use crate::domain::manifest::Completeness;
+use crate::domain::manifest::{BackupSummary, Completeness, SourceSummary};
 use crate::domain::objectives::Objectives;
 use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, Phase, RunOutcome, RunRecord};
 
@@ -35,7 +35,7 @@ pub(crate) fn vault_id() -> VaultId {
 }
 
 pub(crate) fn backup(number: u8, recovery_point: DateTime<Utc>) -> BackupRow {
-    BackupRow {
+    let summary = BackupSummary {
         vault: vault_id(),
         id: BackupId::from_random([number; 8]),
         job: "shop".parse().unwrap(),
@@ -50,7 +50,7 @@ pub(crate) fn backup(number: u8, recovery_point: DateTime<Utc>) -> BackupRow {
         recipients: vec!["age1operator".to_owned()],
         previous: (number > 1).then(|| ManifestHash([number - 1; 32])),
         manifest_hash: ManifestHash([number; 32]),
-        sources: vec![SourceRow {
+        sources: vec![SourceSummary {
             name: "db".parse().unwrap(),
             kind: "sqlite".to_owned(),
             recovery_point,
@@ -61,8 +61,8 @@ pub(crate) fn backup(number: u8, recovery_point: DateTime<Utc>) -> BackupRow {
             new_segments: 2,
             notes: BTreeMap::new(),
         }],
-        retained_until: None,
-    }
+    };
+    BackupRow { summary, retained_until: None, removal: None }
 }
 
 fn run_of(backup: &BackupRow) -> RunRow {
@@ -187,6 +187,9 @@ pub(crate) fn healthy() -> JobFacts {
         backups,
         runs,
         drills,
+        removals: Vec::new(),
+        refutations: Vec::new(),
+        prunes: Vec::new(),
     }
 }
 

@@ -6,8 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::facts::{DrillPlan, JobFacts, OwnIdentity, Witness, attempt, promised_seconds, restore_or_unmeasured};
+use crate::catalog::Verdict;
 use crate::catalog::{BackupRow, DrillRow};
-use crate::catalog::{Verdict, verdict};
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{
@@ -281,7 +281,7 @@ fn judge_backups(
             State::Critical,
             format!("there is no complete backup, everything would be lost: run `lifeboat backup {job}`"),
         ),
-        Some(row) if verdict(&row.id, &facts.drills) == Verdict::Refuted => findings.add(
+        Some(row) if facts.verdict(&row.id) == Verdict::Refuted => findings.add(
             State::Critical,
             format!(
                 "the latest backup {} was refuted by a drill: run `lifeboat backup {job}`, then \
@@ -524,7 +524,7 @@ mod tests {
             ("no backup", |f| f.backups.clear(), State::Critical, "no complete backup", "`lifeboat backup shop`"),
             (
                 "only partial ones",
-                |f| f.backups.iter_mut().for_each(|row| row.completeness = Completeness::Partial),
+                |f| f.backups.iter_mut().for_each(|row| row.summary.completeness = Completeness::Partial),
                 State::Critical,
                 "no complete backup",
                 "`lifeboat backup shop`",
@@ -553,7 +553,7 @@ mod tests {
             (
                 "last run partial",
                 |f| {
-                    f.backups.last_mut().unwrap().completeness = Completeness::Partial;
+                    f.backups.last_mut().unwrap().summary.completeness = Completeness::Partial;
                     f.runs.last_mut().unwrap().run.outcome = RunOutcome::Partial;
                 },
                 State::Warning,
@@ -619,13 +619,13 @@ mod tests {
         let mut facts = healthy();
         let latest = facts.backups.last().unwrap().id.clone();
         refute(&mut facts, latest.clone());
-        assert_eq!(verdict(&latest, &facts.drills), Verdict::Refuted);
+        assert_eq!(facts.verdict(&latest), Verdict::Refuted);
         assert_eq!(job_status(&facts, now()).rpo.now, Exposure::Of(hours(9)), "the one before counts");
         facts.drills.push(drill(90, &latest, before_now(minutes(1)), Duration::from_secs(9)));
-        assert_eq!(verdict(&latest, &facts.drills), Verdict::Proven);
+        assert_eq!(facts.verdict(&latest), Verdict::Proven);
         assert_eq!(state_of(&facts).0, State::Ok);
         fail_last_drill(&mut facts);
-        assert_eq!(verdict(&latest, &facts.drills), Verdict::Refuted, "a failure for another reason says nothing");
+        assert_eq!(facts.verdict(&latest), Verdict::Refuted, "a failure for another reason says nothing");
     }
 
     #[test]

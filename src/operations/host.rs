@@ -92,15 +92,19 @@ impl Host {
         Ok(SigningKey::read(&path)?)
     }
 
-    /// Backups that a drill found bad, as this host's catalog knows.
+    /// Backups that a drill, a check or a later backup found bad, as this host's catalog knows.
     ///
     /// # Errors
     /// When the catalog cannot be read.
     pub fn refuted(&self, vault: &VaultId, job: Option<&JobName>) -> Result<HashSet<BackupId>> {
         let Some(home) = &self.home else { return Ok(HashSet::new()) };
         let drills = self.runtime.block_on(home.catalog.drills(vault, job))?;
-        let drilled: HashSet<BackupId> = drills.iter().filter_map(|row| row.drill.backup.clone()).collect();
-        Ok(drilled.into_iter().filter(|backup| verdict(backup, &drills) == Verdict::Refuted).collect())
+        let refutations = self.runtime.block_on(home.catalog.refutations(vault, job))?;
+        let drilled = drills.iter().filter_map(|row| row.drill.backup.clone());
+        let spoken_of: HashSet<BackupId> =
+            drilled.chain(refutations.iter().flat_map(|row| row.body.backups.clone())).collect();
+        let is_refuted = |backup: &BackupId| verdict(backup, &drills, &refutations) == Verdict::Refuted;
+        Ok(spoken_of.into_iter().filter(is_refuted).collect())
     }
 
     /// Fails once a signal asked the verb to end.

@@ -4,12 +4,14 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub mod backup;
+pub mod catch_up;
 pub mod check;
 pub mod doctor;
 pub mod drill;
 pub mod host;
 pub mod init;
 pub mod interrupt;
+pub mod outbox;
 pub mod rebuild;
 pub mod records;
 pub mod refute;

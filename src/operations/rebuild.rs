@@ -1,4 +1,6 @@
-//! `catalog rebuild`: this host's memory, made anew from what the vault holds.
+//! `catalog rebuild`: this host's memory, made anew from what the vault holds and what still waits to be sent there.
+
+use std::collections::HashSet;
 
 use crate::domain::ids::ManifestHash;
 use crate::domain::manifest::Manifest;
@@ -25,7 +27,7 @@ pub struct Rebuilt {
 /// # Errors
 /// When the vault cannot be read or the catalog not be written.
 pub fn rebuild(host: &Host, vault: &OpenVault) -> Result<Rebuilt> {
-    let catalog = &host.home()?.catalog;
+    let home = host.home()?;
     let survey = vault.survey(host, None)?;
     let records = host.runtime.block_on(survey_records(&*vault.storage, &vault.trust))?;
     let mut problems: Vec<String> =
@@ -33,7 +35,11 @@ pub fn rebuild(host: &Host, vault: &OpenVault) -> Result<Rebuilt> {
     problems.extend(records.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.reason)));
     let manifests: Vec<(Manifest, ManifestHash)> =
         survey.manifests.into_iter().map(|verified| (verified.manifest, verified.hash)).collect();
-    let records: Vec<Record> = records.records.into_iter().map(|verified| verified.record).collect();
-    host.runtime.block_on(catalog.replace(&vault.id, &manifests, &records))?;
+    let mut records: Vec<Record> = records.records.into_iter().map(|verified| verified.record).collect();
+    let place = |record: &Record| (record.body.type_name(), record.id.clone());
+    let there: HashSet<_> = records.iter().map(place).collect();
+    let waiting = home.state.outbox(&vault.id).waiting()?.into_iter().map(|waiting| waiting.record);
+    records.extend(waiting.filter(|record| !there.contains(&place(record))));
+    host.runtime.block_on(home.catalog.replace(&vault.id, &manifests, &records))?;
     Ok(Rebuilt { backups: manifests.len(), records: records.len(), problems })
 }

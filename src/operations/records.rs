@@ -1,15 +1,23 @@
-//! Writing a record of what was done: into the vault, signed, and into this host's catalog.
+//! Writing a record of what was done or decided: into the vault, signed, and into this host's catalog.
+//!
+//! What happened (runs, drills, findings) must not be lost where the vault refuses it: it goes through the outbox, is in
+//! the catalog at once, and is sent by the next command that writes. What is decided (removals, condemned lists,
+//! quarantines) takes effect by being in the vault: refused, it was not decided, and nobody hears of it again.
 
+use bytes::Bytes;
 use rand::RngExt;
 
 use crate::domain::ids::{JobName, RecordId};
 use crate::domain::record::{RECORD_VERSION, Record, RecordBody};
 use crate::error::Result;
 use crate::seal::Sealer;
-use crate::vault::records::{details_id, write_record};
+use crate::vault::VaultError;
+use crate::vault::layout::RecordName;
+use crate::vault::records::{details_id, read_record, write_record};
 
 use super::TOOL;
-use super::host::Host;
+use super::host::{Home, Host};
+use super::outbox::Waiting;
 use super::vaults::OpenVault;
 
 /// Details are short texts: the fastest level does.
@@ -18,7 +26,7 @@ const DETAILS_LEVEL: i32 = 1;
 /// Writes a record under a new id.
 ///
 /// # Errors
-/// When vault or catalog refuse, or this host may not sign.
+/// As [`write_as`].
 pub fn write(
     host: &Host,
     vault: &OpenVault,
@@ -32,7 +40,7 @@ pub fn write(
 /// Writes a record. `details` (names, values, error texts) are sealed to the vault's recipients and lie beside it.
 ///
 /// # Errors
-/// When vault or catalog refuse, or this host may not sign.
+/// When vault or catalog refuse, or this host may not sign. What happened is not lost then: see [`send_waiting`].
 pub fn write_as(
     host: &Host,
     vault: &OpenVault,
@@ -62,8 +70,89 @@ pub fn write_as(
         body,
         details: sealed.as_deref().map(details_id),
     };
-    // The catalog first: it is what this host answers from, and a vault that is full must not hide a failed run.
-    host.runtime.block_on(home.catalog.record(&record))?;
-    host.runtime.block_on(write_record(&*vault.storage, &host.key()?, &record, sealed))?;
+    match kind(&record.body) {
+        Kind::Decision => {
+            into_vault(host, vault, &record, sealed)?;
+            Ok(host.runtime.block_on(home.catalog.record(&record))?)
+        }
+        Kind::History => tell(host, home, vault, Waiting { record, details: sealed }),
+    }
+}
+
+/// Whether a record tells what was, or makes something so.
+enum Kind {
+    History,
+    Decision,
+}
+
+fn kind(body: &RecordBody) -> Kind {
+    match body {
+        RecordBody::Run(_) | RecordBody::Drill(_) | RecordBody::Refutation(_) | RecordBody::Prune(_) => Kind::History,
+        RecordBody::Removal(_) | RecordBody::Condemned(_) | RecordBody::Quarantine(_) => Kind::Decision,
+    }
+}
+
+fn tell(host: &Host, home: &Home, vault: &OpenVault, waiting: Waiting) -> Result<()> {
+    let outbox = home.state.outbox(&vault.id);
+    let kept = outbox.put(&waiting);
+    let record = waiting.record;
+    match (into_vault(host, vault, &record, waiting.details), kept) {
+        (Ok(()), _) => {
+            host.runtime.block_on(home.catalog.record(&record))?;
+            outbox.remove(&record)?;
+            // It takes records again. What waits longer waits on: this one is where it belongs.
+            let _ = send_waiting(host, vault);
+            Ok(())
+        }
+        (Err(refused), Ok(())) => {
+            host.runtime.block_on(home.catalog.record(&record))?;
+            Err(refused.context("it waits in the state folder, and the next command that writes sends it"))
+        }
+        // Neither has it: the catalog must not know what a rebuild could not find.
+        (Err(refused), Err(full)) => Err(refused.context(full)),
+    }
+}
+
+/// Sends what waits for the vault, and stops where it is refused. What the vault has already, because a process was
+/// killed before it took the record away, is not sent again.
+///
+/// # Errors
+/// When vault or catalog refuse, or the outbox cannot be read.
+pub fn send_waiting(host: &Host, vault: &OpenVault) -> Result<usize> {
+    let home = host.home()?;
+    let outbox = home.state.outbox(&vault.id);
+    let mut sent = 0;
+    for Waiting { record, details } in outbox.waiting()? {
+        // Who was struck off the vault's list meanwhile would not be believed.
+        if vault.must_let_write(host, &record.job, record.recorded).is_err() {
+            continue;
+        }
+        let name = RecordName::of(&record);
+        match host.runtime.block_on(read_record(&*vault.storage, &vault.trust, &name)) {
+            // What lies under its name is it.
+            Ok(there) => host.runtime.block_on(home.catalog.record(&there.record))?,
+            Err(error) if is_absent(&error) => {
+                into_vault(host, vault, &record, details)?;
+                host.runtime.block_on(home.catalog.record(&record))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        outbox.remove(&record)?;
+        sent += 1;
+    }
+    Ok(sent)
+}
+
+/// Nothing is there, or what a killed process left of it.
+fn is_absent(error: &VaultError) -> bool {
+    match error {
+        VaultError::Storage(error) => error.is_not_found(),
+        VaultError::RecordUntrusted { .. } => true,
+        _ => false,
+    }
+}
+
+fn into_vault(host: &Host, vault: &OpenVault, record: &Record, details: Option<Bytes>) -> Result<()> {
+    host.runtime.block_on(write_record(&*vault.storage, &host.key()?, record, details))?;
     Ok(())
 }

@@ -33,6 +33,12 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
     },
+    /// More records wait for a vault than should ever have to.
+    #[error("no more records can wait in {}: a vault has refused too many", path.display())]
+    OutboxFull {
+        /// The outbox.
+        path: PathBuf,
+    },
     /// Another process works on the job.
     #[error("{doing} of {job} is under way already: {holder}")]
     Locked {
@@ -49,7 +55,7 @@ impl Diagnostic for StateError {
     fn code(&self) -> Code {
         match self {
             Self::Locked { .. } => Code::Locked,
-            Self::Io { .. } | Self::Damaged { .. } => Code::StateFailed,
+            Self::Io { .. } | Self::Damaged { .. } | Self::OutboxFull { .. } => Code::StateFailed,
         }
     }
 
@@ -58,7 +64,11 @@ impl Diagnostic for StateError {
             Self::Locked { .. } => {
                 Some("wait for it to end; `ps` shows it. A process that died holds nothing".to_owned())
             }
-            Self::Damaged { path } => Some(format!("move {} away; the next backup is a full one", path.display())),
+            Self::Damaged { path } => Some(match path.extension() {
+                Some(ending) if ending == "record" => format!("move {} away; what it recorded is lost", path.display()),
+                _ => format!("move {} away; the next backup is a full one", path.display()),
+            }),
+            Self::OutboxFull { .. } => Some("`lifeboat doctor` says what is wrong with the vault".to_owned()),
             Self::Io { path, cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
                 Some(format!("run as the user that owns {}, or point `state_dir` elsewhere", path.display()))
             }
@@ -221,7 +231,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     file.persist(path).map(drop).map_err(|error| io(error.error))
 }
 
-fn make_private(folder: &Path) -> Result<(), StateError> {
+pub(super) fn make_private(folder: &Path) -> Result<(), StateError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|cause| StateError::Io {
         verb: "make",
         path: folder.to_owned(),

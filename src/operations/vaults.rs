@@ -1,14 +1,14 @@
 //! Opening a vault: whom to believe, where it lies, what is in it.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use crate::config::{VaultSettings, VaultUrl};
-use crate::domain::ids::{BackupId, JobName, ManifestHash, VaultId};
+use crate::domain::ids::{JobName, ManifestHash, VaultId};
 use crate::domain::manifest::Manifest;
+use crate::domain::record::SequenceRange;
 use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
 use crate::storage::local::Local;
@@ -17,6 +17,7 @@ use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::survey::{self, Survey};
 use crate::vault::trust::{TrustDocument, exists, read_trust};
 
+use super::catch_up::catch_up;
 use super::host::Host;
 
 /// A vault whose vault.json was found to be signed by the key that we trust.
@@ -125,27 +126,17 @@ fn nobody_vouches(url: &VaultUrl) -> Error {
 }
 
 impl OpenVault {
-    /// Reads and verifies the manifests of one job, or of all, and tells the catalog, where there is one, of those
-    /// that it does not know.
+    /// Reads and verifies the manifests of one job, or of all, and tells the catalog, where there is one, of the
+    /// backups and records that it does not know.
     ///
     /// # Errors
     /// When the store cannot be read. A manifest that is not to be believed is a problem in the survey.
     pub fn survey(&self, host: &Host, job: Option<&JobName>) -> Result<Survey> {
         let survey = host.runtime.block_on(survey::survey(&*self.storage, &self.trust, job))?;
-        self.remember_all(host, &survey)?;
-        Ok(survey)
-    }
-
-    /// Tells the catalog of backups that it has not heard of: another host's, or those of a run that was killed
-    /// between its commit and its last word.
-    fn remember_all(&self, host: &Host, survey: &Survey) -> Result<()> {
-        let Some(home) = host.home_if_any() else { return Ok(()) };
-        let rows = host.runtime.block_on(home.catalog.backups(&self.id, None))?;
-        let known: HashSet<&BackupId> = rows.iter().map(|row| &row.id).collect();
-        for verified in survey.manifests.iter().filter(|verified| !known.contains(&verified.manifest.id)) {
-            self.remember_one(host, &verified.manifest, verified.hash)?;
+        if let Some(home) = host.home_if_any() {
+            catch_up(host, home, self, &survey)?;
         }
-        Ok(())
+        Ok(survey)
     }
 
     /// Tells the catalog of one backup, and that this host saw it.
@@ -190,7 +181,8 @@ impl OpenVault {
         }
     }
 
-    /// Finds jobs whose newest backup this host saw once and the vault no longer has: the key where it lay, and why.
+    /// Finds jobs whose newest backup this host saw once and the vault no longer has, and nobody removed: the job, the
+    /// highest number there is, and the highest that was seen.
     ///
     /// # Errors
     /// When the catalog cannot be read.
@@ -200,11 +192,15 @@ impl OpenVault {
         for job in jobs {
             let there =
                 survey.manifests.iter().map(|m| &m.manifest).filter(|m| m.job == *job).map(|m| m.sequence).max();
+            let there = there.unwrap_or(0);
             let seen = host.runtime.block_on(home.catalog.highest_seen(&self.id, job))?;
-            if let Some(seen) = seen
-                && there.unwrap_or(0) < seen
-            {
-                hidden.push((job.clone(), there.unwrap_or(0), seen));
+            let Some(seen) = seen.filter(|seen| there < *seen) else { continue };
+            let removals = host.runtime.block_on(home.catalog.removals(&self.id, Some(job)))?;
+            let quarantines = host.runtime.block_on(home.catalog.quarantines(&self.id, Some(job)))?;
+            let ranges = removals.iter().flat_map(|row| &row.body.gone);
+            let ranges = ranges.chain(quarantines.iter().flat_map(|row| &row.body.gone));
+            if !explain(ranges.copied().collect(), there + 1, seen) {
+                hidden.push((job.clone(), there, seen));
             }
         }
         Ok(hidden)
@@ -235,6 +231,21 @@ impl OpenVault {
             (known, _) => known,
         })
     }
+}
+
+/// Whether the ranges together have every number from `first` to `last`.
+fn explain(mut ranges: Vec<SequenceRange>, first: u64, last: u64) -> bool {
+    ranges.sort_unstable();
+    let mut next = first;
+    for range in ranges {
+        if range.first <= next && next <= range.last {
+            match range.last.checked_add(1) {
+                Some(after) => next = after,
+                None => return true,
+            }
+        }
+    }
+    next > last
 }
 
 /// The manifests of a survey, oldest first.

@@ -89,9 +89,13 @@ pub(in super::super) fn list(session: Session, args: &ListArgs) -> Result<Exit> 
 }
 
 fn entries(reading: &Reading, all: &[Manifest]) -> Result<Vec<Entry>> {
-    let drills = match reading.host.home_if_any() {
-        Some(home) => reading.host.runtime.block_on(home.catalog.drills(&reading.vault.id, None))?,
-        None => Vec::new(),
+    let (runtime, vault) = (&reading.host.runtime, &reading.vault.id);
+    let (drills, refutations) = match reading.host.home_if_any() {
+        Some(home) => {
+            let drills = runtime.block_on(home.catalog.drills(vault, None))?;
+            (drills, runtime.block_on(home.catalog.refutations(vault, None))?)
+        }
+        None => (Vec::new(), Vec::new()),
     };
     let entry = |manifest: &Manifest| Entry {
         id: manifest.id.clone(),
@@ -101,7 +105,7 @@ fn entries(reading: &Reading, all: &[Manifest]) -> Result<Vec<Entry>> {
         logical_bytes: manifest.total(|s| s.logical_bytes),
         stored_bytes: manifest.total(|s| s.stored_bytes),
         completeness: manifest.completeness,
-        verdict: verdict(&manifest.id, &drills),
+        verdict: verdict(&manifest.id, &drills, &refutations),
         expires_at: reading
             .settings
             .as_ref()
