@@ -13,6 +13,8 @@ pub mod init;
 pub mod interrupt;
 pub mod outbox;
 pub mod rebuild;
+pub mod prune;
+pub mod quarantine;
 pub mod records;
 pub mod refute;
 pub mod restore;

@@ -11,6 +11,7 @@ pub(super) mod init;
 pub(super) mod key;
 pub(super) mod list;
 pub(super) mod manual;
+pub(super) mod prune;
 pub(super) mod restore;
 pub(super) mod status;
 
