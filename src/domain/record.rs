@@ -61,6 +61,9 @@ impl RecordBody {
     /// The types there are, as they stand in a document.
     pub const TYPES: [&str; 7] = ["run", "drill", "removal", "condemned", "refutation", "quarantine", "prune"];
 
+    /// The folders under `records/` that the types have, in the order of [`RecordBody::TYPES`].
+    pub const FOLDERS: [&str; 7] = ["runs", "drills", "removals", "condemned", "refutations", "quarantines", "prunes"];
+
     /// The type, as it stands in the document.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
