@@ -61,6 +61,9 @@ impl RecordBody {
     /// The types there are, as they stand in a document.
     pub const TYPES: [&str; 7] = ["run", "drill", "removal", "condemned", "refutation", "quarantine", "prune"];
 
+    /// The folders under `records/` that the types have, in the order of [`RecordBody::TYPES`].
+    pub const FOLDERS: [&str; 7] = ["runs", "drills", "removals", "condemned", "refutations", "quarantines", "prunes"];
+
     /// The type, as it stands in the document.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
@@ -209,6 +212,51 @@ pub struct SequenceRange {
     pub last: u64,
 }
 
+impl SequenceRange {
+    /// Whether a number lies in it.
+    #[must_use]
+    pub fn contains(self, number: u64) -> bool {
+        (self.first..=self.last).contains(&number)
+    }
+
+    /// The numbers of all these ranges: ascending, not touching each other. A range that ends before it begins is none.
+    #[must_use]
+    pub fn union(ranges: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut sorted: Vec<Self> = ranges.into_iter().filter(|range| range.first <= range.last).collect();
+        sorted.sort_unstable();
+        let mut union: Vec<Self> = Vec::new();
+        for range in sorted {
+            match union.last_mut() {
+                Some(before) if range.first <= before.last.saturating_add(1) => {
+                    before.last = before.last.max(range.last);
+                }
+                _ => union.push(range),
+            }
+        }
+        union
+    }
+
+    /// What of it is in none of `ranges`, which are as [`SequenceRange::union`] gives them.
+    #[must_use]
+    pub fn without(self, ranges: &[Self]) -> Vec<Self> {
+        let mut rest = Vec::new();
+        let mut first = self.first;
+        for range in ranges.iter().filter(|range| range.last >= self.first && range.first <= self.last) {
+            if first < range.first {
+                rest.push(Self { first, last: range.first - 1 });
+            }
+            match range.last.checked_add(1) {
+                Some(next) => first = next,
+                None => return rest,
+            }
+        }
+        if first <= self.last {
+            rest.push(Self { first, last: self.last });
+        }
+        rest
+    }
+}
+
 /// Why a backup was taken out of the vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -325,4 +373,45 @@ pub struct PruneRecord {
     /// The stable code of what stopped or failed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ranges() -> impl Strategy<Value = Vec<SequenceRange>> {
+        prop::collection::vec((0u64..30, 0u64..30).prop_map(|(first, last)| SequenceRange { first, last }), 0..6)
+    }
+
+    fn numbers(ranges: &[SequenceRange]) -> BTreeSet<u64> {
+        (0..40).filter(|number| ranges.iter().any(|range| range.contains(*number))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_union_has_the_same_numbers_and_no_range_too_many(ranges in ranges()) {
+            let union = SequenceRange::union(ranges.clone());
+            prop_assert_eq!(numbers(&union), numbers(&ranges));
+            prop_assert!(union.windows(2).all(|pair| pair[0].last + 1 < pair[1].first));
+            prop_assert_eq!(SequenceRange::union(union.clone()), union);
+        }
+
+        #[test]
+        fn without_is_the_difference(ranges in ranges(), first in 0u64..30, more in 0u64..10) {
+            let (range, union) = (SequenceRange { first, last: first + more }, SequenceRange::union(ranges));
+            let expected: BTreeSet<u64> = numbers(&[range]).difference(&numbers(&union)).copied().collect();
+            prop_assert_eq!(numbers(&range.without(&union)), expected);
+        }
+    }
+
+    #[test]
+    fn the_last_number_of_all_does_not_wrap() {
+        let all = SequenceRange { first: 0, last: u64::MAX };
+        assert_eq!(SequenceRange::union([all, all]), [all]);
+        assert!(SequenceRange { first: 5, last: u64::MAX }.without(&[all]).is_empty());
+    }
 }

@@ -69,18 +69,46 @@ pub async fn read_claims(storage: &dyn Storage, job: Option<&JobName>) -> Result
         .await?;
     let mut found = Vec::with_capacity(newest.len());
     for ((job, run), (number, modified)) in newest {
-        let name = ClaimName { job, run, number };
-        match storage.get(&Key::Claim(name.clone()).to_string(), MAX_CLAIM_BYTES).await {
-            Ok(document) => found.push(FoundClaim { claim: parse(&name, &document), name, modified }),
-            // Given up since the listing: its run has ended.
-            Err(error) if error.is_not_found() => {}
-            Err(error @ (StorageError::TooLarge { .. } | StorageError::NotAFile { .. })) => {
-                found.push(FoundClaim { claim: Err(error.to_string()), name, modified });
+        let (mut name, mut modified) = (ClaimName { job, run, number }, modified);
+        loop {
+            match storage.get(&Key::Claim(name.clone()).to_string(), MAX_CLAIM_BYTES).await {
+                Ok(document) => {
+                    found.push(FoundClaim { claim: parse(&name, &document), name, modified });
+                    break;
+                }
+                // Gone since the listing: given up, because its run has ended, or renewed by the next number.
+                Err(error) if error.is_not_found() => match newest_after(storage, &name).await? {
+                    Some(renewed) => (name, modified) = renewed,
+                    None => break,
+                },
+                Err(error @ (StorageError::TooLarge { .. } | StorageError::NotAFile { .. })) => {
+                    found.push(FoundClaim { claim: Err(error.to_string()), name, modified });
+                    break;
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => return Err(error.into()),
         }
     }
     Ok(found)
+}
+
+/// The newest claim of the same run with a higher number.
+async fn newest_after(
+    storage: &dyn Storage,
+    claim: &ClaimName,
+) -> Result<Option<(ClaimName, Option<DateTime<Utc>>)>, VaultError> {
+    let mut newest: Option<(ClaimName, Option<DateTime<Utc>>)> = None;
+    storage
+        .list(&Key::claims_of(Some(&claim.job)), &mut |listed| match Key::parse(&listed.key) {
+            Key::Claim(name) if name.run == claim.run && name.number > claim.number => {
+                if newest.as_ref().is_none_or(|(newest, _)| newest.number < name.number) {
+                    newest = Some((name, listed.modified));
+                }
+            }
+            _ => {}
+        })
+        .await?;
+    Ok(newest)
 }
 
 /// Gives up every claim of a run. Not synced: a claim that comes back after a crash lapses by itself.

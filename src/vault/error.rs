@@ -222,6 +222,9 @@ pub enum VaultError {
     /// The threads that write to the store are gone.
     #[error("the threads that write to the vault have ended")]
     WriterClosed,
+    /// The threads that read from the store are gone.
+    #[error("the threads that read from the vault have ended")]
+    ReaderClosed,
     /// A key file cannot be used.
     #[error("key file {}: {reason}", path.display())]
     KeyFile {
@@ -258,7 +261,7 @@ impl Diagnostic for VaultError {
             Self::Untrusted { .. } => Code::VaultUntrusted,
             Self::NewerVersion { .. } | Self::NewerContents { .. } => Code::VaultVersion,
             Self::Seal(error) => error.code(),
-            Self::WriterClosed => Code::Internal,
+            Self::WriterClosed | Self::ReaderClosed => Code::Internal,
             Self::ObjectDamaged { .. } | Self::ContentsDamaged { .. } => Code::ObjectDamaged,
             Self::HostUnauthorised { .. } => Code::HostUnauthorised,
             Self::ManifestUntrusted { .. } | Self::RecordUntrusted { .. } => Code::ManifestUntrusted,
@@ -281,7 +284,7 @@ impl Diagnostic for VaultError {
                     .into(),
             ),
             Self::Seal(error) => error.hint(),
-            Self::WriterClosed => None,
+            Self::WriterClosed | Self::ReaderClosed => None,
             Self::NewerVersion { .. } | Self::NewerContents { .. } => {
                 Some("install the newer lifeboat that wrote it".into())
             }

@@ -3,7 +3,8 @@
 //! A list is zstd over lines that `awk` can read: `<object sha256> <stored bytes> <keyed id>`. It is named by the
 //! SHA-256 of its compressed bytes, so that a list whose segments are those of yesterday is not stored again.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use bytes::Bytes;
 
@@ -19,7 +20,14 @@ const MAX_LINE_BYTES: usize = 64 + 1 + 20 + 1 + 64 + 1;
 const MAX_PLAIN_BYTES: usize = MAX_LIST_LINES * MAX_LINE_BYTES;
 /// What a stored list may have: digests do not compress, so that it is no shorter than half its lines.
 pub const MAX_LIST_BYTES: u64 = (MAX_PLAIN_BYTES + 4096) as u64;
+/// No line is shorter.
+const MIN_LINE_BYTES: usize = 64 + 1 + 1 + 1 + 64 + 1;
 const COMPRESSION_LEVEL: i32 = 3;
+/// Windows that a list's frame may ask for, as powers of two: each longer than any list, none more than a reader gives
+/// unasked.
+const WINDOW_LOGS: [u32; 6] = [20, 21, 22, 23, 24, 25];
+/// The number that a frame begins with which every reader of zstd passes over.
+const SKIPPABLE_FRAME: u32 = 0x184D_2A50;
 
 /// One line of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,62 +46,118 @@ impl From<&SegmentRef> for ListedSegment {
     }
 }
 
-/// The stored bytes of a list, and the name that they have.
+/// The stored bytes of a list, and the name that they have: always the same for the same segments.
 ///
 /// # Panics
 /// With more than [`MAX_LIST_LINES`] segments, or none.
 #[must_use]
 pub fn encode(segments: &[ListedSegment]) -> (ObjectId, Bytes) {
+    encode_avoiding(segments, &|_| false)
+}
+
+/// The stored bytes of a list under the first name that is not taken. A list's name follows from its lines, and a name
+/// that is condemned must never be named again; so there are other ways to write the same lines, without end, and any
+/// zstd reads them. The first is [`encode`]'s.
+///
+/// # Panics
+/// As [`encode`].
+#[must_use]
+pub fn encode_avoiding(segments: &[ListedSegment], is_taken: &dyn Fn(&ObjectId) -> bool) -> (ObjectId, Bytes) {
     assert!((1..=MAX_LIST_LINES).contains(&segments.len()), "a list has 1 to {MAX_LIST_LINES} lines");
     let mut text = String::with_capacity(segments.len() * MAX_LINE_BYTES);
     for segment in segments {
         write_line(&mut text, segment);
     }
-    let stored = zstd::bulk::compress(text.as_bytes(), COMPRESSION_LEVEL)
-        .expect("compressing into memory that zstd itself measured out cannot fail");
-    (object_id(&stored), stored.into())
+    for variant in 0.. {
+        let stored = compress(text.as_bytes(), variant);
+        let id = object_id(&stored);
+        if !is_taken(&id) {
+            return (id, stored.into());
+        }
+    }
+    unreachable!("not every name of 32 bytes is taken")
+}
+
+/// Variant 0 has the content's size in its header. The next have a window instead, of one size each, and from there on
+/// the first of these comes behind a skippable frame that holds the variant's number.
+fn compress(text: &[u8], variant: u32) -> Vec<u8> {
+    if variant == 0 {
+        return zstd::bulk::compress(text, COMPRESSION_LEVEL)
+            .expect("compressing into memory that zstd itself measured out cannot fail");
+    }
+    let (mut stored, window_log) = match WINDOW_LOGS.get(variant as usize - 1) {
+        Some(window_log) => (Vec::new(), *window_log),
+        None => ([SKIPPABLE_FRAME, 4, variant].iter().flat_map(|word| word.to_le_bytes()).collect(), WINDOW_LOGS[0]),
+    };
+    // As a stream: where zstd knows the size beforehand it shrinks every window to it.
+    let write = |stored: &mut Vec<u8>| {
+        let mut encoder = zstd::stream::Encoder::new(stored, COMPRESSION_LEVEL)?;
+        encoder.set_parameter(zstd::zstd_safe::CParameter::WindowLog(window_log))?;
+        encoder.write_all(text)?;
+        encoder.finish().map(drop)
+    };
+    write(&mut stored).expect("compressing into memory cannot fail");
+    stored
 }
 
 /// Opens the stored bytes of a list; their hash is not looked at. The error is what is wrong, for a message.
 ///
 /// # Errors
-/// Where it is no list exactly as [`encode`] writes one.
+/// Where it is no list exactly as [`encode_avoiding`] writes one.
 pub fn decode(stored: &[u8]) -> Result<Vec<ListedSegment>, String> {
+    decode_as(stored, |segment| segment)
+}
+
+/// As [`decode`], of what each line says only a part.
+fn decode_as<T>(stored: &[u8], part: impl Fn(ListedSegment) -> T) -> Result<Vec<T>, String> {
     let plain = zstd::bulk::decompress(stored, MAX_PLAIN_BYTES)
         .map_err(|error| format!("it does not open to at most {MAX_PLAIN_BYTES} bytes: {error}"))?;
-    let text = String::from_utf8(plain).map_err(|_| "it is not text".to_owned())?;
-    let body = text.strip_suffix('\n').ok_or("its last line is cut off, or it has none")?;
-    let mut segments = Vec::new();
-    let mut again = String::new();
-    for (index, line) in body.split('\n').enumerate() {
-        let wrong = || format!("line {} is not `<sha256> <bytes> <id>`", index + 1);
+    let body = plain.strip_suffix(b"\n").ok_or("its last line is cut off, or it has none")?;
+    let mut parts = Vec::with_capacity(body.len() / MIN_LINE_BYTES + 1);
+    for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
         if index == MAX_LIST_LINES {
             return Err(format!("it has more than {MAX_LIST_LINES} lines"));
         }
-        let mut words = line.split(' ');
-        let (Some(object), Some(bytes), Some(id), None) = (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(wrong());
-        };
-        let segment = ListedSegment {
-            object: object.parse().map_err(|_| wrong())?,
-            stored_bytes: bytes.parse().map_err(|_| wrong())?,
-            id: id.parse().map_err(|_| wrong())?,
-        };
-        // There is one way to write a line: no `+1`, no `01`.
-        again.clear();
-        write_line(&mut again, &segment);
-        if again.trim_end() != line {
-            return Err(wrong());
-        }
-        segments.push(segment);
+        let segment = read_line(line).ok_or_else(|| format!("line {} is not `<sha256> <bytes> <id>`", index + 1))?;
+        parts.push(part(segment));
     }
-    Ok(segments)
+    Ok(parts)
+}
+
+/// There is one way to write a line: no capitals, no `+1`, no `01`.
+fn read_line(line: &[u8]) -> Option<ListedSegment> {
+    let (object, rest) = line.split_at_checked(64)?;
+    let (bytes, id) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
+    let bytes = bytes.strip_prefix(b" ")?.strip_suffix(b" ")?;
+    if !bytes.iter().all(u8::is_ascii_digit) || (bytes.len() > 1 && bytes[0] == b'0') {
+        return None;
+    }
+    let stored_bytes = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+    Some(ListedSegment { object: ObjectId(digest(object)?), stored_bytes, id: KeyedId(digest(id)?) })
+}
+
+fn digest(text: &[u8]) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let lower = !text.iter().any(u8::is_ascii_uppercase);
+    (lower && hex::decode_to_slice(text, &mut bytes).is_ok()).then_some(bytes)
 }
 
 fn write_line(text: &mut String, segment: &ListedSegment) {
     writeln!(text, "{} {} {}", segment.object, segment.stored_bytes, segment.id)
         .expect("writing into a string cannot fail");
+}
+
+/// The objects that the stored bytes of a list name, in order; the bytes are held to the list's name.
+///
+/// # Errors
+/// [`VaultError::HashDiffers`], [`VaultError::ListMalformed`].
+pub fn objects_of(list: ObjectId, stored: &[u8]) -> Result<Vec<ObjectId>, VaultError> {
+    let found = object_id(stored);
+    if found != list {
+        return Err(VaultError::HashDiffers { key: Key::List(list).to_string(), found });
+    }
+    decode_as(stored, |segment| segment.object)
+        .map_err(|reason| VaultError::ListMalformed { key: Key::List(list).to_string(), reason })
 }
 
 /// Reads a list, holds it to its name, and opens it.
@@ -158,6 +222,40 @@ mod tests {
             })
             .collect();
         assert!((encode(&random).1.len() as u64) < MAX_LIST_BYTES);
+        let taken = std::cell::RefCell::new(Vec::new());
+        for _ in 0..WINDOW_LOGS.len() + 3 {
+            let (id, stored) = encode_avoiding(&random, &|id| taken.borrow().contains(id));
+            assert!((stored.len() as u64) < MAX_LIST_BYTES);
+            assert_eq!(decode(&stored).unwrap(), random);
+            taken.borrow_mut().push(id);
+        }
+    }
+
+    #[test]
+    fn a_list_has_as_many_names_as_it_needs_and_the_stock_tool_reads_them_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let segment = ListedSegment { object: ObjectId([1; 32]), stored_bytes: 70_000, id: KeyedId([2; 32]) };
+        for segments in [vec![segment], vec![segment; 1000]] {
+            let taken = std::cell::RefCell::new(Vec::new());
+            for variant in 0..WINDOW_LOGS.len() + 5 {
+                let (id, stored) = encode_avoiding(&segments, &|id| taken.borrow().contains(id));
+                assert!(!taken.borrow().contains(&id), "variant {variant}");
+                assert_eq!((object_id(&stored), variant == 0), (id, stored == encode(&segments).1));
+                assert_eq!(decode(&stored).unwrap(), segments);
+                assert_eq!(objects_of(id, &stored).unwrap(), vec![segment.object; segments.len()]);
+                let path = folder.path().join("list");
+                std::fs::write(&path, &stored).unwrap();
+                let output = std::process::Command::new("zstd")
+                    .args(["-d", "-q", "-c"])
+                    .stdin(std::fs::File::open(&path).unwrap())
+                    .output()
+                    .expect("zstd must be installed for this test: apt-get install zstd");
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                let lines = String::from_utf8(output.stdout).unwrap();
+                assert_eq!(lines, format!("{} 70000 {}\n", segment.object, segment.id).repeat(segments.len()));
+                taken.borrow_mut().push(id);
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod readme;
 pub mod records;
 pub mod signing;
 pub mod survey;
+pub mod sweep;
 pub mod trust;
 pub mod writer;
 

@@ -168,6 +168,23 @@ pub async fn survey_folder(storage: &dyn Storage, trust: &TrustDocument, folder:
     survey_below(storage, trust, &Key::records_in(folder)).await
 }
 
+/// The names of a folder's records, oldest first.
+///
+/// # Errors
+/// The store's.
+pub async fn list_records(storage: &dyn Storage, folder: &str) -> Result<Vec<RecordName>, VaultError> {
+    let mut names = Vec::new();
+    storage
+        .list(&Key::records_in(folder), &mut |listed| {
+            if let Key::Record(name) = Key::parse(&listed.key) {
+                names.push(name);
+            }
+        })
+        .await?;
+    names.sort();
+    Ok(names)
+}
+
 async fn survey_below(storage: &dyn Storage, trust: &TrustDocument, prefix: &str) -> Result<Records, VaultError> {
     let (mut names, mut beside) = (BTreeSet::new(), Vec::new());
     let mut answer = Records::default();

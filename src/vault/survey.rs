@@ -3,27 +3,71 @@
 //! Nothing is decided here: whether a problem stops a restore, a deletion or nothing is for the verbs to say. The
 //! answer depends on the vault alone and not on the order in which its store lists. A tail that was cut off (the
 //! newest manifests gone, signatures and all) cannot be seen from here; who remembers the highest number can.
+//!
+//! What was taken out on purpose, or given up by a person, is no problem: the signed records say so (explain.rs).
+
+mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
+
+use self::explain::{Explained, explain};
 use super::layout::{Key, ManifestName};
 use super::manifests::{VerifiedManifest, read_manifest};
 use super::trust::TrustDocument;
 use super::{Distrust, VaultError};
-use crate::domain::ids::{JobName, ManifestHash};
+use crate::domain::claim::CLOCK_TOLERANCE;
+use crate::domain::ids::{BackupId, JobName, ManifestHash};
+use crate::domain::manifest::BackupSummary;
+use crate::domain::record::SequenceRange;
 use crate::error::Code;
 use crate::storage::Storage;
 
 /// The manifests of a vault.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Survey {
-    /// Those that are believed, by job, then sequence number, then name.
+    /// Those that are believed and were not removed, by job, then sequence number, then name.
     pub manifests: Vec<VerifiedManifest>,
     /// What is wrong, by key.
     pub problems: Vec<Problem>,
+    /// Manifests that are not believed, and that a person quarantined, by name.
+    pub quarantined: Vec<Quarantined>,
+    /// Manifests that still lie there although a record says that they were removed, by name: whoever removed them
+    /// died before the deletion.
+    pub removed: Vec<ManifestName>,
+    /// Every backup that a quarantine names, believed or not.
+    pub set_aside: BTreeSet<(JobName, BackupId)>,
+    /// By job, the numbers that are gone for a reason. The newest removal of each job is among what was read for it,
+    /// if it has one.
+    pub gone: BTreeMap<JobName, Vec<SequenceRange>>,
+    /// By job, the removed backup with the highest number among the removals that were read.
+    pub last_removed: BTreeMap<JobName, BackupSummary>,
     /// Keys that belong to nothing: signatures of runs that died before their commit, and what others put there.
     /// No damage.
     pub strays: Vec<String>,
+}
+
+impl Survey {
+    /// The number that the job's next backup gets: one more than any that stands or was removed.
+    #[must_use]
+    pub fn next_sequence(&self, job: &JobName) -> u64 {
+        let stands = self.manifests.iter().filter(|verified| verified.manifest.job == *job);
+        let stands = stands.map(|verified| verified.manifest.sequence).max().unwrap_or(0);
+        let gone = self.gone.get(job).and_then(|gone| gone.last()).map_or(0, |range| range.last);
+        stands.max(gone).saturating_add(1)
+    }
+}
+
+/// A manifest that is not believed, and that a person decided to go on without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Where it lies.
+    pub name: ManifestName,
+    /// Why it is not believed.
+    pub reason: Distrust,
+    /// When the store last saw it.
+    pub modified: Option<DateTime<Utc>>,
 }
 
 /// Something wrong with a manifest, or with one that is not there.
@@ -78,6 +122,29 @@ impl Fault {
     }
 }
 
+impl Problem {
+    /// What to type next.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match (&self.fault, Key::parse(&self.key)) {
+            (Fault::Missing { first, .. }, _) => format!(
+                "bring the manifest back from a copy of the vault; if it is lost, `lifeboat quarantine {}#{first}` \
+                 acknowledges that it is missing",
+                self.job
+            ),
+            (Fault::Untrusted(Distrust::NewerVersion { .. }), _) => {
+                "install the newer lifeboat that wrote it".to_owned()
+            }
+            (Fault::Untrusted(_), Key::Manifest(name)) => format!(
+                "look at it, and bring it back from a copy of the vault if there is one; to go on without it: \
+                 `lifeboat quarantine {}`",
+                name.id
+            ),
+            _ => "run `lifeboat check` for the whole damage".to_owned(),
+        }
+    }
+}
+
 fn missing(first: u64, last: u64) -> String {
     if first == last {
         format!("the manifest with sequence number {first}, before it, is missing")
@@ -91,52 +158,112 @@ fn missing(first: u64, last: u64) -> String {
 /// # Errors
 /// The store's, where it fails; what is wrong with the manifests is in the answer.
 pub async fn survey(storage: &dyn Storage, trust: &TrustDocument, job: Option<&JobName>) -> Result<Survey, VaultError> {
-    let (mut names, mut signatures) = (BTreeSet::new(), BTreeSet::new());
+    let (mut names, mut signatures) = (BTreeMap::new(), BTreeSet::new());
     let mut survey = Survey::default();
+    let now = storage.now().await?;
     storage
         .list(&Key::manifests_of(job), &mut |listed| match Key::parse(&listed.key) {
-            Key::Manifest(name) => names.extend([name]),
+            Key::Manifest(name) => names.extend([(name, listed.modified)]),
             Key::ManifestSignature(name) => signatures.extend([name]),
             _ => survey.strays.push(listed.key),
         })
         .await?;
-    survey.strays.extend(signatures.difference(&names).map(|name| Key::ManifestSignature(name.clone()).to_string()));
+    let alone = signatures.into_iter().filter(|name| !names.contains_key(name));
+    survey.strays.extend(alone.map(|name| Key::ManifestSignature(name).to_string()));
     survey.strays.sort();
 
-    for name in &names {
-        match read_manifest(storage, trust, name).await {
-            Ok(verified) => survey.manifests.push(verified),
-            Err(VaultError::ManifestUntrusted { reason, .. }) => {
-                survey.problems.push(problem(name, Fault::Untrusted(reason)));
+    let mut untrusted = Vec::new();
+    for (name, modified) in names {
+        match read_manifest(storage, trust, &name).await {
+            Ok(verified) if verified.manifest.recovery_point > now + CLOCK_TOLERANCE => {
+                let reason = Distrust::FromTheFuture { says: verified.manifest.recovery_point, now };
+                untrusted.push(Quarantined { name, reason, modified });
             }
+            Ok(verified) => survey.manifests.push(verified),
+            Err(VaultError::ManifestUntrusted { reason, .. }) => untrusted.push(Quarantined { name, reason, modified }),
             // Removed since the listing.
             Err(VaultError::ManifestMissing { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    let place = |verified: &VerifiedManifest| {
-        (verified.manifest.job.clone(), verified.manifest.sequence, verified.name.clone())
-    };
-    survey.manifests.sort_by_key(place);
-    let chain = chain_problems(&survey.manifests);
-    survey.problems.extend(chain);
+    survey.manifests.sort_by(|one, other| place(one).cmp(&place(other)));
+
+    // After the manifests: a removal's record is written before its manifest goes, so that every gap that a removal
+    // made has its record by now.
+    let Explained { removed, set_aside, mut gone, last_removed } =
+        explain(storage, trust, job, &survey.manifests, &untrusted).await?;
+    let is_removed = |name: &ManifestName| removed.contains(&(name.job.clone(), name.id.clone()));
+    survey.removed.extend(survey.manifests.extract_if(.., |m| is_removed(&m.name)).map(|m| m.name));
+    survey.removed.extend(untrusted.extract_if(.., |found| is_removed(&found.name)).map(|found| found.name));
+    survey.removed.sort();
+    for found in untrusted {
+        if set_aside.contains(&(found.name.job.clone(), found.name.id.clone())) {
+            survey.quarantined.push(found);
+        } else {
+            survey.problems.push(problem(&found.name, Fault::Untrusted(found.reason)));
+        }
+    }
+    for gap in gaps(&survey.manifests) {
+        let known = gone.entry(gap.before.job.clone()).or_default();
+        let left = gap.numbers.without(known);
+        let missing: u64 = left.iter().map(|range| range.last - range.first + 1).sum();
+        // What is not believed tells no number: it stands between its neighbours by its time.
+        let between = survey.quarantined.iter().filter(|found| gap.spans(&found.name)).count() as u64;
+        if missing <= between {
+            *known = SequenceRange::union(known.iter().chain(&left).copied());
+        } else {
+            let faults = left.into_iter().map(|SequenceRange { first, last }| Fault::Missing { first, last });
+            survey.problems.extend(faults.map(|fault| problem(gap.before, fault)));
+        }
+    }
+    gone.retain(|_, ranges| !ranges.is_empty());
+    survey.problems.extend(chain_problems(&survey.manifests));
     survey.problems.sort_by(|one, other| one.key.cmp(&other.key));
+    (survey.set_aside, survey.gone, survey.last_removed) = (set_aside, gone, last_removed);
     Ok(survey)
 }
 
-/// What the numbers and the hashes of believed manifests say, sorted as in a [`Survey`].
-#[must_use]
-pub fn chain_problems(manifests: &[VerifiedManifest]) -> Vec<Problem> {
+fn place(verified: &VerifiedManifest) -> (&JobName, u64, &ManifestName) {
+    (&verified.manifest.job, verified.manifest.sequence, &verified.name)
+}
+
+/// Numbers that no believed manifest has.
+struct Gap<'a> {
+    numbers: SequenceRange,
+    /// The manifest before it, of the same job.
+    after: Option<&'a ManifestName>,
+    /// The manifest that follows.
+    before: &'a ManifestName,
+}
+
+impl Gap<'_> {
+    fn spans(&self, name: &ManifestName) -> bool {
+        name.job == self.before.job
+            && name.stamp <= self.before.stamp
+            && self.after.is_none_or(|after| after.stamp <= name.stamp)
+    }
+}
+
+/// The gaps between manifests, which are sorted as in a [`Survey`].
+fn gaps(manifests: &[VerifiedManifest]) -> impl Iterator<Item = Gap<'_>> {
+    manifests.iter().enumerate().filter_map(|(index, verified)| {
+        let after = index.checked_sub(1).map(|before| &manifests[before]);
+        let after = after.filter(|after| after.manifest.job == verified.manifest.job);
+        let last = after.map_or(0, |after| after.manifest.sequence);
+        let numbers = SequenceRange { first: last.saturating_add(1), last: verified.manifest.sequence - 1 };
+        let gap = Gap { numbers, after: after.map(|after| &after.name), before: &verified.name };
+        (numbers.first <= numbers.last).then_some(gap)
+    })
+}
+
+/// What the numbers and the hashes of believed manifests say of those that stand side by side; they are sorted as in a
+/// [`Survey`].
+fn chain_problems(manifests: &[VerifiedManifest]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for job in manifests.chunk_by(|one, other| one.manifest.job == other.manifest.job) {
         let mut hashes: BTreeMap<u64, Vec<(ManifestHash, &ManifestName)>> = BTreeMap::new();
-        let mut last = 0;
         for verified in job {
             let sequence = verified.manifest.sequence;
-            if sequence > last + 1 {
-                let fault = Fault::Missing { first: last + 1, last: sequence - 1 };
-                problems.push(problem(&verified.name, fault));
-            }
             if let Some((_, other)) = hashes.get(&sequence).and_then(|same| same.first()) {
                 let fault = Fault::Duplicate { sequence, other: Key::Manifest((*other).clone()).to_string() };
                 problems.push(problem(&verified.name, fault));
@@ -148,7 +275,6 @@ pub fn chain_problems(manifests: &[VerifiedManifest]) -> Vec<Problem> {
                 problems.push(problem(&verified.name, Fault::BrokenChain { says: says.to_string() }));
             }
             hashes.entry(sequence).or_default().push((verified.hash, &verified.name));
-            last = sequence;
         }
     }
     problems
@@ -159,165 +285,4 @@ fn problem(name: &ManifestName, fault: Fault) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::domain::ids::BackupId;
-    use crate::storage::memory::Memory;
-    use crate::vault::keys::SigningKey;
-    use crate::vault::manifests::tests::{manifest, memory, trust};
-    use crate::vault::manifests::{SignedManifest, commit_manifest, sign_manifest};
-
-    /// Commits `count` manifests of a job, each pointing to the one before.
-    async fn commit(store: &Memory, key: &SigningKey, job: &str, count: u64) -> Vec<SignedManifest> {
-        let mut committed: Vec<SignedManifest> = Vec::new();
-        for sequence in 1..=count {
-            let previous = committed.last().map(|signed| signed.hash);
-            let signed = sign_manifest(&manifest(job, sequence, previous), key);
-            commit_manifest(store, &signed).await.unwrap();
-            committed.push(signed);
-        }
-        committed
-    }
-
-    fn key_of(signed: &SignedManifest) -> String {
-        Key::Manifest(signed.name.clone()).to_string()
-    }
-
-    async fn faults(store: &Memory, key: &SigningKey) -> Vec<(String, Fault)> {
-        let survey = survey(store, &trust(key), None).await.unwrap();
-        survey.problems.into_iter().map(|problem| (problem.key, problem.fault)).collect()
-    }
-
-    #[tokio::test]
-    async fn an_empty_and_a_sound_vault() {
-        let (store, key) = (memory(), SigningKey::generate());
-        assert_eq!(survey(&store, &trust(&key), None).await.unwrap(), Survey::default());
-        commit(&store, &key, "shop", 3).await;
-        commit(&store, &key, "blog", 2).await;
-        let all = survey(&store, &trust(&key), None).await.unwrap();
-        let order: Vec<_> = all.manifests.iter().map(|m| (m.manifest.job.as_str(), m.manifest.sequence)).collect();
-        assert_eq!(order, [("blog", 1), ("blog", 2), ("shop", 1), ("shop", 2), ("shop", 3)]);
-        assert_eq!((all.problems.len(), all.strays.len()), (0, 0));
-        let one = survey(&store, &trust(&key), Some(&"blog".parse().unwrap())).await.unwrap();
-        assert_eq!(one.manifests, all.manifests[..2]);
-    }
-
-    #[tokio::test]
-    async fn a_manifest_that_is_gone_is_a_gap_in_its_job_only() {
-        for (gone, fault) in [
-            (vec![0], Some((1, Fault::Missing { first: 1, last: 1 }))),
-            (vec![1], Some((2, Fault::Missing { first: 2, last: 2 }))),
-            (vec![0, 1, 2], Some((3, Fault::Missing { first: 1, last: 3 }))),
-            (vec![3], None),
-        ] {
-            let (store, key) = (memory(), SigningKey::generate());
-            let committed = commit(&store, &key, "shop", 4).await;
-            commit(&store, &key, "blog", 1).await;
-            for index in &gone {
-                store.delete(&key_of(&committed[*index])).await.unwrap();
-            }
-            let expected: Vec<_> = fault.map(|(at, fault)| (key_of(&committed[at]), fault)).into_iter().collect();
-            assert_eq!(faults(&store, &key).await, expected);
-            let survey = survey(&store, &trust(&key), None).await.unwrap();
-            assert_eq!(survey.strays.len(), gone.len(), "their signatures belong to nothing now");
-            assert_eq!(survey.manifests.len(), 5 - gone.len());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_run_that_died_before_its_commit_is_no_damage() {
-        let (store, key) = (memory(), SigningKey::generate());
-        commit(&store, &key, "shop", 1).await;
-        let stray = "backups/shop/20261122T090000Z-00000000000000ff.json.minisig";
-        store.replace(stray, Bytes::from_static(b"x")).await.unwrap();
-        store.replace("backups/shop/notes.txt", Bytes::from_static(b"x")).await.unwrap();
-        let survey = survey(&store, &trust(&key), None).await.unwrap();
-        assert_eq!(survey.problems, []);
-        assert_eq!(survey.strays, [stray, "backups/shop/notes.txt"]);
-    }
-
-    #[tokio::test]
-    async fn what_is_changed_renamed_replayed_or_unsigned_is_named_and_the_rest_stands() {
-        let key = SigningKey::generate();
-        type Damage = fn(&[SignedManifest]) -> Vec<(String, Option<Bytes>)>;
-        let cases: [(&str, Damage, &str); 6] = [
-            ("a flipped byte", |c| vec![(key_of(&c[2]), Some(flipped(&c[2].document)))], "does not match its bytes"),
-            ("cut off", |c| vec![(key_of(&c[2]), Some(c[2].document.slice(..100)))], "does not match its bytes"),
-            ("no signature", |c| vec![(format!("{}.minisig", key_of(&c[2])), None)], "signature is missing"),
-            (
-                "a signature swapped",
-                |c| vec![(format!("{}.minisig", key_of(&c[2])), Some(c[1].signature.clone()))],
-                "does not match its bytes",
-            ),
-            (
-                "swapped with another",
-                |c| {
-                    vec![
-                        (key_of(&c[2]), Some(c[1].document.clone())),
-                        (format!("{}.minisig", key_of(&c[2])), Some(c[1].signature.clone())),
-                    ]
-                },
-                "it belongs at backups/shop/",
-            ),
-            ("a huge one", |c| vec![(key_of(&c[2]), Some(Bytes::from(vec![0; 17 << 20])))], "more than the"),
-        ];
-        for (what, damage, says) in cases {
-            let store = memory();
-            let committed = commit(&store, &key, "shop", 3).await;
-            for (target, bytes) in damage(&committed) {
-                match bytes {
-                    Some(bytes) => store.replace(&target, bytes).await.unwrap(),
-                    None => assert_eq!(store.delete(&target).await.unwrap(), crate::storage::Deleted::Removed),
-                }
-            }
-            let found = faults(&store, &key).await;
-            assert_eq!(found.len(), 1, "{what}: {found:?}");
-            assert_eq!(found[0].0, key_of(&committed[2]), "{what}");
-            assert!(matches!(found[0].1, Fault::Untrusted(_)), "{what}: {found:?}");
-            assert!(found[0].1.to_string().contains(says), "{what}: {}", found[0].1);
-            assert_eq!(survey(&store, &trust(&key), None).await.unwrap().manifests.len(), 2, "{what}");
-        }
-    }
-
-    fn flipped(bytes: &Bytes) -> Bytes {
-        let mut bytes = bytes.to_vec();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        bytes.into()
-    }
-
-    #[tokio::test]
-    async fn a_copy_in_another_jobs_folder_and_a_renamed_one() {
-        let (store, key) = (memory(), SigningKey::generate());
-        let committed = commit(&store, &key, "shop", 1).await;
-        for place in
-            ["backups/blog/20261122T030000Z-0000000000000001", "backups/shop/20271122T030000Z-0000000000000001"]
-        {
-            store.replace(&format!("{place}.json"), committed[0].document.clone()).await.unwrap();
-            store.replace(&format!("{place}.json.minisig"), committed[0].signature.clone()).await.unwrap();
-        }
-        let found = faults(&store, &key).await;
-        assert_eq!(found.len(), 2);
-        assert!(found.iter().all(|(_, f)| matches!(f, Fault::Untrusted(Distrust::OtherPlace { .. }))), "{found:?}");
-    }
-
-    #[tokio::test]
-    async fn two_with_one_number_and_a_chain_that_does_not_hold() {
-        let (store, key) = (memory(), SigningKey::generate());
-        let committed = commit(&store, &key, "shop", 2).await;
-        let mut twin = manifest("shop", 2, Some(committed[0].hash));
-        twin.id = BackupId::from_random([0xff; 8]);
-        let twin = sign_manifest(&twin, &key);
-        commit_manifest(&store, &twin).await.unwrap();
-        let duplicate = Fault::Duplicate { sequence: 2, other: key_of(&committed[1]) };
-        assert_eq!(faults(&store, &key).await, [(key_of(&twin), duplicate.clone())]);
-
-        let wrong = ManifestHash([9; 32]);
-        let third = sign_manifest(&manifest("shop", 3, Some(wrong)), &key);
-        commit_manifest(&store, &third).await.unwrap();
-        let broken = Fault::BrokenChain { says: wrong.to_string() };
-        assert_eq!(faults(&store, &key).await, [(key_of(&twin), duplicate), (key_of(&third), broken)]);
-    }
-}
+mod tests;

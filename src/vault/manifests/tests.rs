@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::ManualClock;
 use crate::domain::ids::{BackupId, ObjectId, VaultId};
 use crate::domain::manifest::{Completeness, SourceEntry};
 use crate::error::{Code, Diagnostic};
@@ -17,8 +17,9 @@ pub(in crate::vault) fn start() -> DateTime<Utc> {
     "2026-11-22T02:00:00.5Z".parse().unwrap()
 }
 
+/// A store whose clock stands two days after [`start`], so that nothing of these tests is from the future.
 pub(in crate::vault) fn memory() -> Memory {
-    Memory::new(Arc::new(SystemClock::default()))
+    Memory::new(Arc::new(ManualClock::at(start() + TimeDelta::days(2))))
 }
 
 /// A vault that believes one host, `web-1`, for jobs `shop` and `blog`.

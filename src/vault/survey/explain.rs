@@ -1,0 +1,141 @@
+//! What removals and quarantines say of manifests that are not there, or that do not count.
+//!
+//! A vault gathers removals for years, and each one repeats the numbers that were gone before it. So they are read from
+//! the newest backwards, and no further than something is left to be explained: in normal running one a job.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Quarantined, gaps};
+use crate::domain::ids::{BackupId, JobName};
+use crate::domain::manifest::BackupSummary;
+use crate::domain::record::{RecordBody, SequenceRange};
+use crate::storage::Storage;
+use crate::vault::VaultError;
+use crate::vault::layout::RecordName;
+use crate::vault::manifests::VerifiedManifest;
+use crate::vault::records::{list_records, read_record, survey_folder};
+use crate::vault::trust::TrustDocument;
+
+/// A removal is not looked for among records that are older than the backup by more than this.
+const SLACK: TimeDelta = TimeDelta::days(1);
+
+/// What the records say.
+#[derive(Debug, Default)]
+pub(super) struct Explained {
+    /// Backups of which a removal was read.
+    pub(super) removed: BTreeSet<(JobName, BackupId)>,
+    /// Backups that were quarantined.
+    pub(super) set_aside: BTreeSet<(JobName, BackupId)>,
+    /// Numbers that are gone for a reason.
+    pub(super) gone: BTreeMap<JobName, Vec<SequenceRange>>,
+    /// The removed backup with the highest number.
+    pub(super) last_removed: BTreeMap<JobName, BackupSummary>,
+}
+
+impl Explained {
+    fn add_gone(&mut self, job: &JobName, ranges: &[SequenceRange]) {
+        let gone = self.gone.entry(job.clone()).or_default();
+        *gone = SequenceRange::union(gone.iter().chain(ranges).copied());
+    }
+}
+
+/// Reads all quarantines, which are few, and as many removals as it takes. A record that is not believed explains
+/// nothing.
+pub(super) async fn explain(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    job: Option<&JobName>,
+    manifests: &[VerifiedManifest],
+    untrusted: &[Quarantined],
+) -> Result<Explained, VaultError> {
+    let mut explained = Explained::default();
+    let mut quarantined_at: BTreeMap<(JobName, BackupId), DateTime<Utc>> = BTreeMap::new();
+    for verified in survey_folder(storage, trust, "quarantines").await?.records {
+        let RecordBody::Quarantine(quarantine) = verified.record.body else { continue };
+        explained.add_gone(&verified.record.job, &quarantine.gone);
+        if let Some(backup) = quarantine.backup {
+            let which = (verified.record.job, backup);
+            quarantined_at.entry(which.clone()).or_insert(verified.record.recorded);
+            explained.set_aside.insert(which);
+        }
+    }
+
+    let names = list_records(storage, "removals").await?;
+    let mut seen = BTreeSet::new();
+    for name in names.into_iter().rev() {
+        match look_back_to(&explained, &seen, job, manifests, untrusted, &quarantined_at) {
+            Some(moment) if name.stamp().moment() >= moment => {}
+            _ => break,
+        }
+        read_removal(storage, trust, &name, &mut explained, &mut seen).await?;
+    }
+    Ok(explained)
+}
+
+async fn read_removal(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    name: &RecordName,
+    explained: &mut Explained,
+    seen: &mut BTreeSet<JobName>,
+) -> Result<(), VaultError> {
+    let record = match read_record(storage, trust, name).await {
+        Ok(verified) => verified.record,
+        Err(VaultError::RecordUntrusted { .. }) => return Ok(()),
+        Err(VaultError::Storage(error)) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let RecordBody::Removal(removal) = record.body else { return Ok(()) };
+    explained.add_gone(&record.job, &removal.gone);
+    explained.removed.insert((record.job.clone(), removal.backup));
+    if let Some(summary) = removal.summary {
+        let newest = explained.last_removed.get(&record.job).is_none_or(|last| last.sequence < summary.sequence);
+        if newest {
+            explained.last_removed.insert(record.job.clone(), summary);
+        }
+    }
+    seen.insert(record.job);
+    Ok(())
+}
+
+/// How far back removals must still be read; `None` where nothing is left to be explained.
+fn look_back_to(
+    explained: &Explained,
+    seen: &BTreeSet<JobName>,
+    job: Option<&JobName>,
+    manifests: &[VerifiedManifest],
+    untrusted: &[Quarantined],
+    quarantined_at: &BTreeMap<(JobName, BackupId), DateTime<Utc>>,
+) -> Option<DateTime<Utc>> {
+    let gone_of = |job: &JobName| explained.gone.get(job).map_or(&[][..], Vec::as_slice);
+    let always = DateTime::<Utc>::MIN_UTC;
+    let mut back: Option<DateTime<Utc>> = None;
+    let mut to = |moment: DateTime<Utc>| back = Some(back.map_or(moment, |back| back.min(moment)));
+    if gaps(manifests).any(|gap| !gap.numbers.without(gone_of(&gap.before.job)).is_empty()) {
+        to(always);
+    }
+    // Of a job of which nothing stands only removals can tell what numbers it had.
+    if manifests.is_empty() && job.is_some_and(|job| !seen.contains(job)) {
+        to(always);
+    }
+    for verified in manifests {
+        let (job, sequence) = (&verified.manifest.job, verified.manifest.sequence);
+        // One that was removed and still lies there stands in the newest removal of its job, by its number at least.
+        let is_suspect = gone_of(job).iter().any(|range| range.contains(sequence));
+        let is_removed = || explained.removed.contains(&(job.clone(), verified.manifest.id.clone()));
+        if !seen.contains(job) || (is_suspect && !is_removed()) {
+            to(verified.manifest.committed - SLACK);
+        }
+    }
+    for found in untrusted {
+        let which = (found.name.job.clone(), found.name.id.clone());
+        match quarantined_at.get(&which) {
+            _ if explained.removed.contains(&which) => {}
+            Some(quarantined) => to(*quarantined.min(&found.name.stamp.moment()) - SLACK),
+            None => to(always),
+        }
+    }
+    back
+}

@@ -1,0 +1,118 @@
+//! The deleting, in an order in which every step may be the last.
+
+use futures_util::future::ready;
+
+use super::garbage::{Doomed, Garbage};
+use super::{READS_AT_ONCE, STOCK_HOLDS, StreamExt, TryStreamExt, stream};
+use crate::storage::{Deleted, Storage, StorageError};
+use crate::vault::VaultError;
+use crate::vault::layout::{Key, ManifestName, RecordName};
+use crate::vault::signing::MAX_SIGNATURE_BYTES;
+
+/// Keys between two looks at the clock.
+pub(super) const BATCH: usize = 512;
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Deletion {
+    /// Objects and lists.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects and lists that are left for the next sweep, because the stock had grown too old. With any left, the
+    /// garbage's `clean_through` does not hold.
+    pub left: u64,
+}
+
+/// Deletes what is to be deleted, in this order: the store is told that these condemned lists are in use; lists and
+/// objects; and once that is durable, leftovers and condemned lists that no deletion needs. `told` hears the bytes of each
+/// deletion. May be called again after an error, and by anyone else: the next sweep does the rest.
+///
+/// # Errors
+/// The store's.
+pub async fn delete(
+    storage: &dyn Storage,
+    garbage: &Garbage,
+    told: &(dyn Fn(u64) + Sync),
+) -> Result<Deletion, VaultError> {
+    let mut deletion = Deletion::default();
+    if !is_fresh(storage, garbage).await? {
+        deletion.left = garbage.to_delete.len() as u64;
+        return Ok(deletion);
+    }
+    for name in &garbage.used {
+        use_record(storage, name).await?;
+    }
+    for batch in garbage.to_delete.chunks(BATCH) {
+        if is_fresh(storage, garbage).await? {
+            delete_batch(storage, batch, &mut deletion, told).await?;
+        } else {
+            deletion.left += batch.len() as u64;
+        }
+    }
+    storage.sync().await?;
+    finish(storage, garbage).await?;
+    Ok(deletion)
+}
+
+/// Whether the stock may still be deleted by.
+pub(super) async fn is_fresh(storage: &dyn Storage, garbage: &Garbage) -> Result<bool, StorageError> {
+    let now = storage.now().await?;
+    Ok(garbage.taken <= now && now <= garbage.taken + STOCK_HOLDS)
+}
+
+/// Has the store date a condemned list's signature anew; its bytes stay, so that a death in between changes nothing.
+pub(super) async fn use_record(storage: &dyn Storage, name: &RecordName) -> Result<(), StorageError> {
+    let key = Key::RecordSignature(name.clone()).to_string();
+    let signature = storage.get(&key, MAX_SIGNATURE_BYTES).await?;
+    storage.replace(&key, signature).await
+}
+
+pub(super) async fn delete_batch(
+    storage: &dyn Storage,
+    batch: &[Doomed],
+    deletion: &mut Deletion,
+    told: &(dyn Fn(u64) + Sync),
+) -> Result<(), StorageError> {
+    let delete = |doomed: Doomed| async move { Ok((doomed, storage.delete(&doomed.key().to_string()).await?)) };
+    stream::iter(batch.iter().copied())
+        .map(delete)
+        .buffer_unordered(READS_AT_ONCE)
+        .try_for_each(|(doomed, deleted)| {
+            // Another sweep may have been faster.
+            if deleted == Deleted::Removed {
+                deletion.objects += 1;
+                deletion.bytes += doomed.size_bytes;
+                told(doomed.size_bytes);
+            }
+            ready(Ok(()))
+        })
+        .await
+}
+
+/// What goes last. A condemned list goes before its signature, which says nothing without it.
+pub(super) async fn finish(storage: &dyn Storage, garbage: &Garbage) -> Result<(), StorageError> {
+    for key in &garbage.leftovers {
+        storage.delete(key).await?;
+    }
+    for name in &garbage.spent {
+        storage.delete(&Key::Record(name.clone()).to_string()).await?;
+    }
+    storage.sync().await?;
+    for name in &garbage.spent {
+        storage.delete(&Key::RecordSignature(name.clone()).to_string()).await?;
+    }
+    storage.sync().await
+}
+
+/// Deletes a manifest whose removal is recorded: first the manifest, so that no manifest stands without its signature.
+/// What is not there is deleted already.
+///
+/// # Errors
+/// The store's.
+pub async fn remove_manifest(storage: &dyn Storage, name: &ManifestName) -> Result<(), VaultError> {
+    storage.delete(&Key::Manifest(name.clone()).to_string()).await?;
+    storage.sync().await?;
+    storage.delete(&Key::ManifestSignature(name.clone()).to_string()).await?;
+    Ok(())
+}
