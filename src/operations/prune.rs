@@ -262,7 +262,7 @@ fn remove(host: &Host, vault: &OpenVault, survey: &Survey, report: &PruneReport)
             let Some(verified) = survey.manifests.iter().find(|one| one.manifest.id == decision.backup) else { continue };
             host.check_interrupted()?;
             let sequence = verified.manifest.sequence;
-            gone = SequenceRange::union(&gone, &[SequenceRange { first: sequence, last: sequence }]);
+            gone = SequenceRange::union(gone.into_iter().chain([SequenceRange { first: sequence, last: sequence }]));
             let record = RemovalRecord {
                 backup: decision.backup.clone(),
                 summary: Some(verified.manifest.summary(verified.hash)),

@@ -2,18 +2,22 @@
 
 use serde::Serialize;
 
+use crate::config::{JobSettings, PruneWhen};
 use crate::domain::contents::NoteClass;
 use crate::domain::ids::{BackupId, JobName, SourceName};
 use crate::domain::manifest::Manifest;
 use crate::domain::quantity::{human_bytes, human_seconds};
 use crate::domain::record::RunOutcome;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::operations::backup::{self, RunReport};
+use crate::operations::vaults::OpenVault;
 
 use super::super::Exit;
 use super::super::args::{Global, JobsArgs};
 use super::super::output::{print_error, print_json, say};
-use super::super::session::Session;
+use super::super::progress::Terminal;
+use super::super::session::{Configured, Session};
+use super::prune;
 
 /// With the name of `Code::SourcePartial`, for who looks it up.
 const PARTIAL: &str = "partial: something could not be read [source-partial]";
@@ -113,6 +117,9 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         let report = report.unwrap_or_else(backup::not_started);
         exit = exit.worse(exit_of(&report));
         tell(&job.name, &report, &session.global);
+        if let (Ok(vault), RunOutcome::Success) = (&vaults[&job.vault], report.outcome) {
+            exit = exit.worse(prune_after(&session, vault, job, &progress));
+        }
         runs.push(Run {
             job: job.name.clone(),
             outcome: report.outcome,
@@ -125,6 +132,27 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         print_json(&Document { schema_version: 1, runs });
     }
     Ok(exit)
+}
+
+/// Where the config gives prunes no schedule of their own, each follows a successful backup. What it says, it says about
+/// the vault, not about the backup, which stands.
+fn prune_after(session: &Configured, vault: &OpenVault, job: &JobSettings, progress: &Terminal) -> Exit {
+    if job.prune != PruneWhen::AfterBackup || session.host.check_interrupted().is_err() {
+        return Exit::DONE;
+    }
+    match prune::prune_jobs(&session.host, vault, &session.settings, &[job], false, progress) {
+        Ok(report) => {
+            prune::tell_after_backup(&report, session.settings.timezone, &session.global);
+            prune::exit_of(&report)
+        }
+        // Somebody prunes at this moment: what was to be done is being done.
+        Err(error) if error.code() == Code::Locked => Exit::DONE,
+        Err(error) => {
+            let exit = Exit::of(error.kind());
+            print_error(&error.context(format!("{}: the backup is good; the prune after it failed", job.name)));
+            exit
+        }
+    }
 }
 
 fn exit_of(report: &RunReport) -> Exit {

@@ -18,7 +18,7 @@ use crate::operations::quarantine::quarantine as quarantine_backup;
 use crate::operations::vaults::OpenVault;
 
 use super::super::Exit;
-use super::super::args::{PruneArgs, QuarantineArgs};
+use super::super::args::{Global, PruneArgs, QuarantineArgs};
 use super::super::output::{counted, print, print_error, print_json, say};
 use super::super::session::Session;
 
@@ -85,7 +85,7 @@ pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit
     } else {
         let all = args.dry_run || session.global.verbose > 0;
         for report in &reports {
-            tell(report, session.settings.timezone, all, session.global.quiet);
+            tell(report, session.settings.timezone, all, session.global.quiet, &print);
         }
     }
     Ok(exit)
@@ -184,8 +184,16 @@ fn reasons(decision: &Decision) -> Vec<String> {
     }
 }
 
-/// What was done, or would be. `all` names the backups that stay as well.
-fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool) {
+/// After a backup: silent in cron unless something is wrong, a line or two where `-v` asks for it.
+pub(super) fn tell_after_backup(report: &PruneReport, zone: Tz, global: &Global) {
+    if exit_of(report) != Exit::DONE || global.verbose > 0 {
+        // stdout is the backup's.
+        tell(report, zone, false, global.verbose == 0, &say);
+    }
+}
+
+/// What was done, or would be, `line` by line; what is wrong goes to stderr. `all` names the backups that stay as well.
+fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&str)) {
     let stopped = !report.stops.is_empty();
     if stopped {
         print_error(
@@ -200,7 +208,7 @@ fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool) {
         }
     }
     for job in &report.jobs {
-        tell_job(job, zone, report, all);
+        tell_job(job, zone, report, all, line);
     }
     for job in report.jobs.iter().filter(|job| !job.breached.is_empty()) {
         let ids: Vec<&str> = job.breached.iter().map(BackupId::as_str).collect();
@@ -238,22 +246,22 @@ fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool) {
     }
 }
 
-fn tell_job(job: &JobPrune, zone: Tz, report: &PruneReport, all: bool) {
+fn tell_job(job: &JobPrune, zone: Tz, report: &PruneReport, all: bool, line: &dyn Fn(&str)) {
     let verb = if report.dry_run || !report.stops.is_empty() { "would go" } else { "removed" };
     let local = |facts: &BackupFacts| facts.recovery_point.with_timezone(&zone).format("%Y-%m-%d %H:%M").to_string();
     let deleted = job.deleted().count();
-    print(&format!("{}: {}, {deleted} {verb}", job.job, counted(job.decisions.len() as u64, "backup")));
+    line(&format!("{}: {}, {deleted} {verb}", job.job, counted(job.decisions.len() as u64, "backup")));
     for (facts, decision) in &job.decisions {
         let (fate, shown) = match decision.fate {
             Fate::Keep(_) => ("stays", all),
             Fate::Delete(_) => (verb, true),
         };
         if shown {
-            print(&format!("  {} of {}  {fate}: {}", facts.id, local(facts), reasons(decision).join("; ")));
+            line(&format!("  {} of {}  {fate}: {}", facts.id, local(facts), reasons(decision).join("; ")));
         }
     }
     for id in &job.released {
-        print(&format!("  {id}  {verb}: its quarantine is over"));
+        line(&format!("  {id}  {verb}: its quarantine is over"));
     }
 }
 
