@@ -81,7 +81,7 @@ pub fn check(settings: &Settings, now: DateTime<Utc>, longest_runs: &BTreeMap<Jo
     }
     for job in settings.jobs.values() {
         check_schedule(job, settings.timezone, now, longest_runs.get(&job.name).copied(), &mut findings);
-        findings.extend(retention::check_lead(settings, job, now));
+        findings.extend(retention::check_lead(settings, job, now, longest_runs.get(&job.name).copied()));
         check_drill(job, &mut findings);
         check_places(settings, job, &mut findings);
     }

@@ -550,6 +550,22 @@ fn a_retention_that_the_schedule_cannot_keep() {
 }
 
 #[test]
+fn long_runs_make_a_tight_retention_a_warning() {
+    // 58 h of 60 h are needed.
+    let settings = parse(&erasing("0 2 * * *", "1d", "84h", "", "grace = \"9h\"")).unwrap();
+    let shop: crate::domain::ids::JobName = "shop".parse().unwrap();
+    let with = |minutes: u64| {
+        let runs = BTreeMap::from([(shop.clone(), Duration::from_secs(minutes * 60))]);
+        check(&settings, now(), &runs).into_iter().find(|finding| finding.code == Code::RetentionUnkeepable)
+    };
+    assert_eq!(with(120), None);
+    let tight = with(121).unwrap();
+    assert_eq!((tight.severity, tight.key.as_str()), (Severity::Warning, "job.shop.retention"));
+    assert!(tight.message.contains("= 2d10h, a backup took up to 2h 01m"), "{}", tight.message);
+    assert_eq!(tight.hint.as_deref(), Some("write delete_after = \"4d\""));
+}
+
+#[test]
 fn what_is_proposed_for_a_retention_holds() {
     for (schedule, keep, delete, in_vault) in [
         ("0 2 * * *", "1d", "3d", ""),

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::{DENSER, Finding, Severity, rounded_up};
 use crate::config::settings::{JobSettings, PruneWhen, Settings};
-use crate::domain::quantity::{MAX_DURATION, exact_duration};
+use crate::domain::quantity::{MAX_DURATION, exact_duration, human_duration};
 use crate::domain::retention::{Lead, Retention, default_grace};
 use crate::domain::schedule::Schedule;
 use crate::error::Code;
@@ -15,11 +15,29 @@ use crate::error::Code;
 /// nanosecond.
 const MAX_STEPS: usize = 64;
 
-pub(super) fn check_lead(settings: &Settings, job: &JobSettings, now: DateTime<Utc>) -> Option<Finding> {
+/// `longest_run` is how long a backup took at most: `keep_at_least` counts from its end, `delete_after` from its beginning.
+pub(super) fn check_lead(
+    settings: &Settings,
+    job: &JobSettings,
+    now: DateTime<Utc>,
+    longest_run: Option<Duration>,
+) -> Option<Finding> {
     let retention = &job.retention;
     let lead = settings.lead_of(job, now);
+    let key = format!("job.{}.retention", job.name);
     if lead.fits(retention) {
-        return None;
+        let run = longest_run.filter(|run| lead.needed().saturating_add(*run) > retention.window())?;
+        let message = format!(
+            "erasing takes {lead}, a backup took up to {}, and between `keep_at_least` and `delete_after` lie only {}: a \
+             deadline may be missed",
+            human_duration(run),
+            exact_duration(retention.window()),
+        );
+        let finding = Finding::new(Severity::Warning, Code::RetentionUnkeepable, key, message);
+        return Some(match longer_window(settings, job, &lead, run) {
+            Some(figure) => finding.hint(format!("write {figure}")),
+            None => finding,
+        });
     }
     let message = format!(
         "nothing is to be left after {}, and that cannot be kept: erasing takes {lead}, and between `keep_at_least` and \
@@ -27,10 +45,9 @@ pub(super) fn check_lead(settings: &Settings, job: &JobSettings, now: DateTime<U
         exact_duration(retention.delete_after),
         exact_duration(retention.window()),
     );
-    let finding =
-        Finding::new(Severity::Error, Code::RetentionUnkeepable, format!("job.{}.retention", job.name), message);
+    let finding = Finding::new(Severity::Error, Code::RetentionUnkeepable, key, message);
     let ways: Vec<String> = [
-        longer_window(settings, job, &lead),
+        longer_window(settings, job, &lead, longest_run.unwrap_or_default()),
         denser_prunes(settings, job, &lead, now),
         shorter_grace(settings, job, &lead),
     ]
@@ -41,13 +58,13 @@ pub(super) fn check_lead(settings: &Settings, job: &JobSettings, now: DateTime<U
 }
 
 /// The smallest round `delete_after` that this schedule can keep. A larger window may bring a longer grace.
-fn longer_window(settings: &Settings, job: &JobSettings, lead: &Lead) -> Option<String> {
+fn longer_window(settings: &Settings, job: &JobSettings, lead: &Lead, run: Duration) -> Option<String> {
     let keep_at_least = job.retention.keep_at_least;
     let grace = settings.vault_of(job).and_then(|vault| vault.grace);
     let mut wider = Retention { delete_after: keep_at_least.saturating_add(lead.needed()), ..job.retention };
     for _ in 0..MAX_STEPS {
         let grace = grace.unwrap_or_else(|| default_grace(Some(wider.window())));
-        let needed = Lead::new(&wider, lead.cadence, grace).needed();
+        let needed = Lead::new(&wider, lead.cadence, grace).needed().saturating_add(run);
         if needed <= wider.window() {
             break;
         }

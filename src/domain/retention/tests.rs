@@ -93,7 +93,7 @@ fn the_lead_is_twice_what_is_needed_or_the_whole_window() {
     // It is needed to the last minute; and it cannot be done.
     assert_eq!(of(14, 16, 20 * HOUR + HOUR / 2), (48 * HOUR, true, 2 * DAY, 14 * DAY));
     assert_eq!(of(14, 16, 21 * HOUR), (49 * HOUR, false, 2 * DAY, 14 * DAY));
-    assert_eq!(of(14, 30, Duration::MAX).1, false);
+    assert!(!of(14, 30, Duration::MAX).1);
     let tiny = Retention::new(8 * HOUR, 16 * HOUR, None, None, LastGood::Keep).unwrap();
     assert_eq!(Lead::new(&tiny, HOUR, HOUR).sweep, HOUR / 2);
     assert_eq!(default_grace(None), GRACE_AT_MOST);
