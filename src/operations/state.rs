@@ -152,6 +152,47 @@ impl StateDir {
         Ok(folder.join(format!("{source}.memory")))
     }
 
+    /// Where a source's journal of a run that has not committed lies; its folder is made.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn journal(&self, vault: &VaultId, job: &JobName, source: &SourceName) -> Result<PathBuf, StateError> {
+        let folder = self.journals(vault, job);
+        make_private(&folder)?;
+        Ok(folder.join(format!("{source}.journal")))
+    }
+
+    /// Whether a run of the job left a journal.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn has_journal(&self, vault: &VaultId, job: &JobName) -> Result<bool, StateError> {
+        let path = self.journals(vault, job);
+        match fs::read_dir(&path) {
+            Ok(mut entries) => Ok(entries.next().is_some()),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(cause) => Err(StateError::Io { verb: "read", path, cause }),
+        }
+    }
+
+    /// Removes the job's journals, those of sources that the config no longer has too.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn forget_journals(&self, vault: &VaultId, job: &JobName) -> Result<(), StateError> {
+        let path = self.journals(vault, job);
+        match fs::remove_dir_all(&path) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Io { verb: "remove", path, cause })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn journals(&self, vault: &VaultId, job: &JobName) -> PathBuf {
+        self.root.join("resume").join(vault.as_str()).join(job.as_str())
+    }
+
     /// The host's secret; made on first use.
     ///
     /// # Errors

@@ -5,30 +5,99 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::clock::Clock;
 use crate::domain::ids::{KeyedId, ObjectId};
 use crate::domain::segment::{MAX_LIST_LINES, SegmentRef};
 use crate::seal::{Sealer, keyed_id};
 use crate::storage::{Put, Storage, StorageError};
 
 use super::VaultError;
-use super::layout::{Key, OBJECTS};
+use super::layout::{Key, OBJECTS, object_id};
 use super::lists::{self, ListedSegment};
 
 /// Uploads under way at once.
 const MAX_UPLOADS: usize = 16;
 
+/// What a run stored becomes durable and visible this often, so that one that is killed leaves something to resume from.
+pub const SYNC_EVERY: Duration = Duration::from_secs(60);
+
 /// An object that a writer may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Known {
-    object: ObjectId,
-    stored_bytes: u64,
+pub struct Known {
+    /// Its name.
+    pub object: ObjectId,
+    /// Its size in the vault.
+    pub stored_bytes: u64,
+    /// Whether more must be done before it is named.
+    pub standing: Standing,
 }
+
+/// What is known of an object that may be named again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A committed backup names it, or this run stored it.
+    Confirmed,
+    /// A run that broke off says that it stored it: its bytes are held against its name before it is named.
+    ToBeHashed,
+}
+
+/// Names that no new backup may use.
+#[derive(Debug, Default)]
+pub struct Barred {
+    /// A sweep may delete these.
+    pub condemned: HashSet<ObjectId>,
+    /// These were found to be wrong.
+    pub refuted: HashSet<ObjectId>,
+}
+
+impl Barred {
+    /// Whether the object or list must not be named.
+    #[must_use]
+    pub fn bars(&self, name: &ObjectId) -> bool {
+        self.condemned.contains(name) || self.refuted.contains(name)
+    }
+}
+
+/// When a run syncs: shared by the stores of its sources.
+pub struct Pace {
+    clock: Arc<dyn Clock>,
+    last: Mutex<Duration>,
+}
+
+impl Pace {
+    /// Counts from now.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let last = Mutex::new(clock.monotonic());
+        Self { clock, last }
+    }
+
+    /// Whether it is time; whoever is told so syncs.
+    fn is_due(&self) -> bool {
+        let (now, mut last) = (self.clock.monotonic(), locked(&self.last));
+        let due = now.saturating_sub(*last) >= SYNC_EVERY;
+        if due {
+            *last = now;
+        }
+        due
+    }
+}
+
+impl std::fmt::Debug for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pace").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+/// Told of every new segment once the store has taken it, from any thread.
+pub type Landed = dyn Fn(&SegmentRef) + Send + Sync;
 
 /// The segments of one source, on their way into the vault. Shared by all threads of a run.
 pub struct SegmentStore {
@@ -40,7 +109,11 @@ pub struct SegmentStore {
     failure: Arc<Mutex<Option<StorageError>>>,
     new_segments: AtomicU64,
     new_bytes: Arc<AtomicU64>,
+    resumed_segments: AtomicU64,
     repaired: Arc<Mutex<Vec<String>>>,
+    barred: Arc<Barred>,
+    landed: Option<Arc<Landed>>,
+    pace: Option<Arc<Pace>>,
 }
 
 /// What storing a segment came to.
@@ -63,15 +136,16 @@ impl Stored {
 }
 
 impl SegmentStore {
-    /// `base`: what may be named again, each confirmed to lie in the store (see [`absent`]).
+    /// `known`: what may be named again, each confirmed to lie in the store (see [`absent`]). Of two with the same id
+    /// the later one counts.
     #[must_use]
     pub fn new(
         runtime: Handle,
         storage: Arc<dyn Storage>,
         id_key: [u8; 32],
-        base: impl IntoIterator<Item = (KeyedId, ObjectId, u64)>,
+        known: impl IntoIterator<Item = (KeyedId, Known)>,
     ) -> Self {
-        let known = base.into_iter().map(|(id, object, stored_bytes)| (id, Known { object, stored_bytes })).collect();
+        let known = known.into_iter().collect();
         Self {
             runtime,
             storage,
@@ -81,16 +155,42 @@ impl SegmentStore {
             failure: Arc::new(Mutex::new(None)),
             new_segments: AtomicU64::new(0),
             new_bytes: Arc::new(AtomicU64::new(0)),
+            resumed_segments: AtomicU64::new(0),
             repaired: Arc::new(Mutex::new(Vec::new())),
+            barred: Arc::default(),
+            landed: None,
+            pace: None,
         }
     }
 
-    /// Whether every one of these segments may be named again.
+    /// No list gets one of these names. Objects need no such care: their names are new each time.
+    #[must_use]
+    pub fn avoiding(mut self, barred: Arc<Barred>) -> Self {
+        self.barred = barred;
+        self
+    }
+
+    /// Tells of each new segment once the store has taken it.
+    #[must_use]
+    pub fn telling(mut self, landed: Arc<Landed>) -> Self {
+        self.landed = Some(landed);
+        self
+    }
+
+    /// Syncs now and then, after something was stored.
+    #[must_use]
+    pub fn syncing(mut self, pace: Arc<Pace>) -> Self {
+        self.pace = Some(pace);
+        self
+    }
+
+    /// Whether every one of these segments may be named again, as it is.
     #[must_use]
     pub fn knows(&self, segments: &[SegmentRef]) -> bool {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        segments.iter().all(|segment| {
-            known.get(&segment.id) == Some(&Known { object: segment.object, stored_bytes: segment.stored_bytes })
+        let known = locked(&self.known);
+        segments.iter().all(|SegmentRef { object, stored_bytes, id, .. }| {
+            let confirmed = Known { object: *object, stored_bytes: *stored_bytes, standing: Standing::Confirmed };
+            known.get(id) == Some(&confirmed)
         })
     }
 
@@ -102,18 +202,35 @@ impl SegmentStore {
     pub fn store(&self, sealer: &mut Sealer, plain: &[u8]) -> Result<Stored, VaultError> {
         let id = keyed_id(&self.id_key, plain);
         let plain_bytes = plain.len() as u64;
-        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            let Known { object, stored_bytes } = *known;
+        if let Some(Known { object, stored_bytes, .. }) = self.nameable(id)? {
             return Ok(Stored::Reused(SegmentRef { object, stored_bytes, id, plain_bytes }));
         }
         let sealed = sealer.seal(plain)?;
         let stored_bytes = sealed.bytes.len() as u64;
-        self.upload(Key::Object(sealed.object).to_string(), sealed.bytes, Existing::Believed)?;
-        self.new_segments.fetch_add(1, Ordering::Relaxed);
         let segment = SegmentRef { object: sealed.object, stored_bytes, id, plain_bytes };
-        let known = Known { object: sealed.object, stored_bytes };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(id, known);
+        self.upload(Upload { key: Key::Object(sealed.object), bytes: sealed.bytes, segment: Some(segment) })?;
+        self.new_segments.fetch_add(1, Ordering::Relaxed);
+        let known = Known { object: sealed.object, stored_bytes, standing: Standing::Confirmed };
+        locked(&self.known).insert(id, known);
         Ok(Stored::New(segment))
+    }
+
+    /// What may be named for this content. What a run that broke off left is hashed here, when it is about to be named.
+    fn nameable(&self, id: KeyedId) -> Result<Option<Known>, VaultError> {
+        let found = locked(&self.known).get(&id).copied();
+        let Some(doubtful) = found.filter(|known| known.standing == Standing::ToBeHashed) else { return Ok(found) };
+        let looked = self.runtime.block_on(look_at(&*self.storage, doubtful.object, doubtful.stored_bytes))?;
+        let mut known = locked(&self.known);
+        // Another thread may have come to the same content meanwhile, and been faster.
+        if known.get(&id) == Some(&doubtful) {
+            if looked == Looked::Intact {
+                known.insert(id, Known { standing: Standing::Confirmed, ..doubtful });
+                self.resumed_segments.fetch_add(1, Ordering::Relaxed);
+            } else {
+                known.remove(&id);
+            }
+        }
+        Ok(known.get(&id).copied())
     }
 
     /// Stores a list of segments under its hash. One that is there already is held against it: what lies there damaged
@@ -123,31 +240,51 @@ impl SegmentStore {
     /// When an upload failed.
     fn store_list(&self, lines: &[SegmentRef]) -> Result<ObjectId, VaultError> {
         let lines: Vec<ListedSegment> = lines.iter().map(ListedSegment::from).collect();
-        let (list, bytes) = lists::encode(&lines);
-        self.upload(Key::List(list).to_string(), bytes, Existing::Compared)?;
+        let (list, bytes) = lists::encode_avoiding(&lines, &|name| self.barred.bars(name));
+        self.upload(Upload { key: Key::List(list), bytes, segment: None })?;
+        if !self.barred.refuted.is_empty() {
+            // Older backups name the list that was found to be wrong: it is put right for them, and not named by this one.
+            let (usual, bytes) = lists::encode(&lines);
+            if self.barred.refuted.contains(&usual) && !self.barred.condemned.contains(&usual) {
+                self.upload(Upload { key: Key::List(usual), bytes, segment: None })?;
+            }
+        }
         Ok(list)
     }
 
-    fn upload(&self, key: String, bytes: Bytes, existing: Existing) -> Result<(), VaultError> {
+    fn upload(&self, Upload { key, bytes, segment }: Upload) -> Result<(), VaultError> {
+        let key = key.to_string();
+        let existing = if segment.is_some() { Existing::Believed } else { Existing::Compared };
         let slots = Arc::clone(&self.slots);
         let permit = self.runtime.block_on(slots.acquire_owned()).map_err(|_| VaultError::WriterClosed)?;
         self.check_failure()?;
         let (storage, failure, added) =
             (Arc::clone(&self.storage), Arc::clone(&self.failure), Arc::clone(&self.new_bytes));
-        let repaired = Arc::clone(&self.repaired);
+        let (repaired, landed, pace) = (Arc::clone(&self.repaired), self.landed.clone(), self.pace.clone());
         self.runtime.spawn(async move {
             // Armed until the store has answered: an upload that panics must not pass for one that was done.
             let mut guard =
                 Unanswered { failure: Arc::clone(&failure), place: storage.describe(), key: Some(key.clone()) };
             let size = bytes.len() as u64;
-            match upload(&*storage, &key, bytes, existing).await {
+            let mut uploaded = upload(&*storage, &key, bytes, existing).await;
+            if uploaded.is_ok() {
+                if let (Some(landed), Some(segment)) = (landed, segment) {
+                    landed(&segment);
+                }
+                if pace.is_some_and(|pace| pace.is_due())
+                    && let Err(error) = storage.sync().await
+                {
+                    uploaded = Err(error);
+                }
+            }
+            match uploaded {
                 Ok(Uploaded::Created) => {
                     added.fetch_add(size, Ordering::Relaxed);
                 }
                 Ok(Uploaded::Existed) => {}
-                Ok(Uploaded::Repaired) => repaired.lock().unwrap_or_else(PoisonError::into_inner).push(key),
+                Ok(Uploaded::Repaired) => locked(&repaired).push(key),
                 Err(error) => {
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    locked(&failure).get_or_insert(error);
                 }
             }
             guard.key = None;
@@ -158,7 +295,7 @@ impl SegmentStore {
     }
 
     fn check_failure(&self) -> Result<(), VaultError> {
-        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match locked(&self.failure).take() {
             Some(error) => Err(error.into()),
             None => Ok(()),
         }
@@ -178,7 +315,7 @@ impl SegmentStore {
     /// The lists that lay damaged in the store and were put right, by key; final after [`SegmentStore::settle`].
     #[must_use]
     pub fn repaired(&self) -> Vec<String> {
-        self.repaired.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.repaired).clone()
     }
 
     /// Segments and bytes that this run added so far, lists included in the bytes; final after [`SegmentStore::settle`].
@@ -186,6 +323,19 @@ impl SegmentStore {
     pub fn added(&self) -> (u64, u64) {
         (self.new_segments.load(Ordering::Relaxed), self.new_bytes.load(Ordering::Relaxed))
     }
+
+    /// Segments that a run which broke off had stored, and that this one took over.
+    #[must_use]
+    pub fn resumed_segments(&self) -> u64 {
+        self.resumed_segments.load(Ordering::Relaxed)
+    }
+}
+
+/// Something on its way into the store: an object, which is a segment's, or a list.
+struct Upload {
+    key: Key,
+    bytes: Bytes,
+    segment: Option<SegmentRef>,
 }
 
 /// What to think of bytes that lie under a key already.
@@ -233,9 +383,13 @@ impl Drop for Unanswered {
         if let Some(key) = self.key.take() {
             let doing = format!("storing {key}");
             let error = StorageError::OutcomeUnknown { place: std::mem::take(&mut self.place), doing };
-            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            locked(&self.failure).get_or_insert(error);
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for SegmentStore {
@@ -388,4 +542,28 @@ pub async fn absent(
         })
         .await?;
     Ok(wanted)
+}
+
+/// What was found where an object should lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looked {
+    /// Its bytes are those that its name says.
+    Intact,
+    /// Other bytes, or something that is no file.
+    Damaged,
+    /// Nothing.
+    Missing,
+}
+
+/// Reads an object and holds its bytes against its name and size.
+///
+/// # Errors
+/// The store's, where it fails; what is wrong with the object is the answer.
+pub async fn look_at(storage: &dyn Storage, object: ObjectId, stored_bytes: u64) -> Result<Looked, StorageError> {
+    match storage.get(&Key::Object(object).to_string(), stored_bytes).await {
+        Ok(bytes) if object_id(&bytes) == object => Ok(Looked::Intact),
+        Ok(_) | Err(StorageError::TooLarge { .. } | StorageError::NotAFile { .. }) => Ok(Looked::Damaged),
+        Err(error) if error.is_not_found() => Ok(Looked::Missing),
+        Err(error) => Err(error),
+    }
 }

@@ -12,5 +12,6 @@ mod documents;
 mod forge;
 mod journeys;
 mod kill;
+mod resume;
 mod sabotage;
 mod support;

@@ -34,6 +34,7 @@ struct Run {
     outcome: RunOutcome,
     backup: Option<Backup>,
     errors: Vec<String>,
+    resumed_segments: u64,
     duration_seconds: f64,
 }
 
@@ -125,6 +126,7 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
             outcome: report.outcome,
             backup: report.manifest.as_ref().map(Backup::of),
             errors: report.errors,
+            resumed_segments: report.resumed_segments,
             duration_seconds: report.duration_seconds,
         });
     }
@@ -183,6 +185,9 @@ fn tell(job: &JobName, report: &RunReport, global: &Global) {
             ));
         }
         (None, _) => say(&format!("{job}: FAILED after {took}; nothing was committed, earlier backups are untouched")),
+    }
+    if report.resumed_segments > 0 {
+        say(&format!("  {} segments were taken over from a run that broke off", report.resumed_segments));
     }
     if let Some(failure) = &report.failure {
         print_error(failure);

@@ -1,13 +1,17 @@
 //! `backup`: every source of a job into the vault, then the manifest, which is the commit.
 //!
-//! The order is that of docs/VAULT-FORMAT.md: segments, contents, lists; one sync; a look at whether everything that
-//! the manifest will name is there; the signature; the manifest. What fails before the last step leaves nothing but
-//! garbage that no manifest names.
+//! The order is that of docs/VAULT-FORMAT.md: the claim; segments, contents, lists; one sync; a look at whether everything
+//! that the manifest will name is there, was not condemned meanwhile, and was claimed all the time; the signature; the
+//! manifest. What fails before the last step leaves nothing but garbage that no manifest names, and a journal and a
+//! claim of it, so that the next run takes it over.
 
+mod claim;
+mod journal;
 mod pipeline;
+mod reuse;
 mod source;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -15,20 +19,23 @@ use rand::RngExt;
 
 use crate::config::{JobSettings, SourceKind, SourceSettings};
 use crate::domain::contents::{Note, NoteClass};
-use crate::domain::ids::{BackupId, ObjectId, SourceName};
+use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, SourceName};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
 use crate::domain::record::{RecordBody, RunOutcome, RunRecord};
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
-use crate::seal::{Sealer, SourceKeys, recipient_set};
+use crate::seal::{HostSecret, Sealer, SourceKeys, recipient_set};
 use crate::sources::Source;
 use crate::sources::files::{FilesOptions, FilesSource, LeftOut};
 use crate::sources::memory::{MemoryHead, WrittenMemory};
 use crate::sources::sqlite::SqliteSource;
-use crate::vault::layout::Key;
+use crate::vault::layout::{Key, ManifestName};
 use crate::vault::manifests::{commit_manifest, sign_manifest, verify_manifest};
-use crate::vault::writer::absent;
+use crate::vault::writer::{Barred, Pace, absent};
 
+use self::claim::Held;
+use self::journal::{Left, Owner};
+use self::reuse::{Allowance, Refuted};
 use super::host::Host;
 use super::vaults::{OpenVault, manifests};
 use super::{TOOL, records};
@@ -51,6 +58,10 @@ pub struct RunReport {
     pub remarks: Vec<Note>,
     /// Segments that were named again without reading their files.
     pub unread_segments: u64,
+    /// Segments that a run which broke off had stored, and that this one took over.
+    pub resumed_segments: u64,
+    /// Objects of earlier backups that this run found to be wrong. What it backs up of them was stored anew.
+    pub refuted_objects: Vec<ObjectId>,
     /// How long it took.
     pub duration_seconds: f64,
 }
@@ -66,12 +77,23 @@ struct Job<'a> {
 struct Run<'a> {
     host: &'a Host,
     vault: &'a OpenVault,
+    job: &'a JobName,
     progress: &'a dyn Progress,
     recipient_set: String,
+    /// The number that the backup will have.
+    sequence: u64,
     /// The job's backups, oldest first.
     earlier: Vec<Manifest>,
-    /// Those that a drill found bad.
+    /// Those that were found bad, and nobody knows which of their objects spoil them.
     refuted: HashSet<BackupId>,
+    /// Those that were gone when they were looked for again, and what a newer lifeboat may have condemned.
+    no_base: HashSet<BackupId>,
+    /// Objects and lists that must not be named.
+    barred: Arc<Barred>,
+    /// When the run syncs.
+    pace: Arc<Pace>,
+    /// Since when what the run stores is claimed.
+    since: DateTime<Utc>,
 }
 
 impl Run<'_> {
@@ -79,22 +101,22 @@ impl Run<'_> {
         Ok(Sealer::new(&self.vault.settings.recipients, self.vault.settings.compression_level)?)
     }
 
-    /// The newest complete backup that has this source and was sealed to the same recipients. None once a drill found
-    /// that one bad: which of its objects spoil it is not known, so none is named again, nor an older backup's.
+    /// The newest complete backup that has this source and was sealed to the same recipients. None once that one was
+    /// found bad and nobody knows which of its objects spoil it: then none is named again, nor an older backup's.
     fn base(&self, source: &SourceName) -> Option<&Manifest> {
         let newest = self.earlier.iter().rev().find(|manifest| {
             manifest.completeness == Completeness::Complete
                 && manifest.recipient_set == self.recipient_set
                 && manifest.sources.iter().any(|entry| entry.name == *source)
         });
-        newest.filter(|manifest| !self.refuted.contains(&manifest.id))
+        newest.filter(|manifest| !self.refuted.contains(&manifest.id) && !self.no_base.contains(&manifest.id))
     }
 }
 
 /// Backs a job up. A failure is in the report, and recorded where the vault can still be written to.
 ///
 /// # Errors
-/// Only when the job is locked: then nothing was tried, and nothing is recorded.
+/// Only when the job is locked, by this host or another one: then nothing was tried, and nothing is recorded.
 pub fn backup(
     host: &Host,
     vault: &OpenVault,
@@ -110,6 +132,7 @@ pub fn backup(
     let duration_seconds = (host.clock.monotonic() - stopwatch).as_secs_f64();
     let mut report = match result {
         Ok(committed) => committed.into_report(),
+        Err(error) if error.code() == Code::Locked => return Err(error),
         Err(error) => not_started(error),
     };
     report.duration_seconds = duration_seconds;
@@ -133,6 +156,8 @@ pub fn not_started(error: Error) -> RunReport {
         failure: Some(error),
         remarks: Vec::new(),
         unread_segments: 0,
+        resumed_segments: 0,
+        refuted_objects: Vec::new(),
         duration_seconds: 0.0,
     }
 }
@@ -158,6 +183,8 @@ struct Committed {
     manifest: Manifest,
     notes: Vec<Note>,
     unread_segments: u64,
+    resumed_segments: u64,
+    refuted_objects: Vec<ObjectId>,
 }
 
 impl Committed {
@@ -182,6 +209,8 @@ impl Committed {
             failure: None,
             remarks,
             unread_segments: self.unread_segments,
+            resumed_segments: self.resumed_segments,
+            refuted_objects: self.refuted_objects,
             duration_seconds: 0.0,
         }
     }
@@ -194,27 +223,148 @@ fn run(
     started: DateTime<Utc>,
     progress: &dyn Progress,
 ) -> Result<Committed> {
-    vault.must_let_write(host, &job.settings.name, started)?;
-    let survey = vault.survey(host, Some(&job.settings.name))?;
+    let name = &job.settings.name;
+    vault.must_let_write(host, name, started)?;
+    let now = claim::agreed_time(host, vault)?;
+    let survey = vault.survey(host, Some(name))?;
     for problem in &survey.problems {
-        progress.warn(&format!("{}: {}; `lifeboat check {}` says more", problem.key, problem.fault, job.settings.name));
+        progress.warn(&format!("{}: {}; `lifeboat check {name}` says more", problem.key, problem.fault));
     }
-    let last = vault.last_of(host, &survey, &job.settings.name)?;
-    let run = Run {
+    claim::must_follow(host, name, &survey)?;
+    let last = vault.last_of(host, &survey, name)?;
+    let refuted = Refuted::read(host, vault, name)?;
+    let mut run = Run {
         host,
         vault,
+        job: name,
         progress,
         recipient_set: recipient_set(&vault.settings.recipients),
+        sequence: last.map_or(1, |(sequence, _)| sequence + 1),
         earlier: manifests(survey),
-        refuted: host.refuted(&vault.id, Some(&job.settings.name))?,
+        refuted: refuted.backups,
+        no_base: HashSet::new(),
+        barred: Arc::default(),
+        pace: Arc::new(Pace::new(Arc::clone(&host.clock))),
+        since: now,
     };
     let secret = host.home()?.state.host_secret()?;
+    let mut left = left_behind(&run, job, &secret)?;
+    let bases = bases(&run, job);
+    let since = left.values().map(|left| left.begun).min();
+    let mut held = claim::take(host, vault, name, now, since, &bases)?;
+    let result = swept(&run, &bases).and_then(|swept| {
+        if swept.reuse == Reuse::Nothing {
+            left.clear();
+        }
+        run.no_base = swept.no_base;
+        run.barred = Arc::new(Barred { condemned: swept.condemned, refuted: refuted.names });
+        run.since = held.since();
+        store_and_commit(&run, job, &secret, left, last, started, &mut held)
+    });
+    end(&run, held, result)
+}
+
+/// What runs that broke off left of the job's sources.
+fn left_behind(run: &Run<'_>, job: &Job<'_>, secret: &HostSecret) -> Result<BTreeMap<SourceName, Left>> {
+    let mut all = BTreeMap::new();
+    for source in &job.settings.sources {
+        let path = run.host.home()?.state.journal(&run.vault.id, run.job, &source.name)?;
+        let owner = owner(run, &secret.for_source(&run.vault.id, run.job, &source.name));
+        all.extend(journal::read(&path, &owner).map(|left| (source.name.clone(), left)));
+    }
+    Ok(all)
+}
+
+fn owner(run: &Run<'_>, keys: &SourceKeys) -> Owner {
+    Owner { id_key: keys.id_key, recipient_set: run.recipient_set.clone() }
+}
+
+/// The backups that the run may name objects of.
+fn bases<'r>(run: &'r Run<'_>, job: &Job<'_>) -> Vec<&'r Manifest> {
+    let mut bases: Vec<&Manifest> = job.settings.sources.iter().filter_map(|source| run.base(&source.name)).collect();
+    bases.sort_by_key(|base| base.sequence);
+    bases.dedup_by_key(|base| base.sequence);
+    bases
+}
+
+/// What sweeps did before the claim stood.
+struct Swept {
+    /// Bases that are none any more.
+    no_base: HashSet<BackupId>,
+    /// Objects and lists that may be deleted.
+    condemned: HashSet<ObjectId>,
+    reuse: Reuse,
+}
+
+#[derive(PartialEq, Eq)]
+enum Reuse {
+    /// What is not condemned.
+    Sound,
+    /// Nobody knows what is condemned.
+    Nothing,
+}
+
+/// Looks again, now that the claim stands.
+fn swept(run: &Run<'_>, bases: &[&Manifest]) -> Result<Swept> {
+    let condemned = reuse::condemned(run.host, run.vault)?;
+    let mut no_base = HashSet::new();
+    for base in bases {
+        let key = Key::Manifest(ManifestName::of(base)).to_string();
+        if condemned.unread.is_some() || run.host.runtime.block_on(run.vault.storage.size(&key))?.is_none() {
+            no_base.insert(base.id.clone());
+        }
+    }
+    let reuse = match &condemned.unread {
+        None => Reuse::Sound,
+        Some(key) => {
+            run.progress.warn(&format!(
+                "{key} is a newer lifeboat's and cannot be read: nothing is named again, and everything is stored anew; \
+                 install that version"
+            ));
+            Reuse::Nothing
+        }
+    };
+    Ok(Swept { no_base, condemned: condemned.names, reuse })
+}
+
+/// Gives up what is not needed any more: after a commit claim and journals, after a failure a claim that protects nothing.
+fn end(run: &Run<'_>, held: Held, result: Result<Committed>) -> Result<Committed> {
+    let state = &run.host.home()?.state;
+    match &result {
+        Ok(_) => {
+            let done = held.give_up().and_then(|()| Ok(state.forget_journals(&run.vault.id, run.job)?));
+            if let Err(error) = done {
+                run.progress.warn(&format!(
+                    "the backup is committed, and what the run kept for its own end is not removed: {error}; the next run \
+                     does that"
+                ));
+            }
+        }
+        // The failure is what is told; a claim that is left over lapses.
+        Err(_) if matches!(state.has_journal(&run.vault.id, run.job), Ok(false)) => drop(held.give_up()),
+        Err(_) => {}
+    }
+    result
+}
+
+fn store_and_commit(
+    run: &Run<'_>,
+    job: &Job<'_>,
+    secret: &HostSecret,
+    mut left: BTreeMap<SourceName, Left>,
+    last: Option<(u64, ManifestHash)>,
+    started: DateTime<Utc>,
+    held: &mut Held,
+) -> Result<Committed> {
+    let Run { host, vault, progress, .. } = *run;
     let mut stored = Vec::new();
+    let mut allowance = Allowance::of(job.settings.sources.len());
     for settings in &job.settings.sources {
-        let keys = secret.for_source(&vault.id, &job.settings.name, &settings.name);
-        let source = source_for(&run, job.settings, settings, &keys)?;
+        let keys = secret.for_source(&vault.id, run.job, &settings.name);
+        let source = source_for(run, job.settings, settings, &keys)?;
         let context = |e: Error| e.context(format!("source {}", settings.name));
-        stored.push(source::store(&run, job, &*source, settings, &keys).map_err(context)?);
+        let left = left.remove(&settings.name);
+        stored.push(source::store(run, job, &*source, settings, &keys, left, &mut allowance).map_err(context)?);
     }
     host.runtime.block_on(vault.storage.sync())?;
 
@@ -243,6 +393,9 @@ fn run(
         }
     }
 
+    let lists = stored.iter().flat_map(|s| &s.entry.lists);
+    reuse::refuse_condemned(host, vault, stored.iter().flat_map(|s| s.named.keys()).chain(lists).copied())?;
+
     let partial = stored.iter().flat_map(|s| &s.notes).any(|note| note.class == NoteClass::Unreadable);
     let recovery_point = stored.iter().map(|s| s.entry.recovery_point).min().unwrap_or(started);
     let mut recipients = vault.settings.recipients.clone();
@@ -254,7 +407,7 @@ fn run(
         vault: vault.id.clone(),
         job: job.settings.name.clone(),
         id: BackupId::from_random(rand::rng().random()),
-        sequence: last.map_or(1, |(sequence, _)| sequence + 1),
+        sequence: run.sequence,
         completeness: if partial { Completeness::Partial } else { Completeness::Complete },
         host: vault.host_name(host)?,
         tool: TOOL.to_owned(),
@@ -275,13 +428,16 @@ fn run(
         )
         .with_hint("look at this host's clock (`date -u`), and at what vault.json lets it sign; nothing was committed")
     })?;
+    held.confirm()?;
     host.runtime.block_on(commit_manifest(&*vault.storage, &signed))?;
 
     // From here on the backup exists. What follows is this host's memory of it, and may be lost.
     let mut notes = Vec::new();
-    let mut unread_segments = 0;
+    let (mut unread_segments, mut resumed_segments, mut refuted_objects) = (0, 0, Vec::new());
     for source in stored {
         unread_segments += source.unread_segments;
+        resumed_segments += source.resumed_segments;
+        refuted_objects.extend(source.wrong);
         notes.extend(source.notes);
         let head = MemoryHead {
             backup: manifest.id.clone(),
@@ -299,7 +455,10 @@ fn run(
             "the catalog does not know of this backup yet: {error}; `lifeboat catalog rebuild` mends it"
         ));
     }
-    Ok(Committed { manifest, notes, unread_segments })
+    if resumed_segments > 0 {
+        tracing::info!(job = %run.job, resumed_segments, "took over what a run that broke off had stored");
+    }
+    Ok(Committed { manifest, notes, unread_segments, resumed_segments, refuted_objects })
 }
 
 fn source_for(

@@ -1,22 +1,24 @@
 //! One source of a run: from its snapshot to its entry in the manifest.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use crate::domain::contents::{Facts, Line, Note};
-use crate::domain::ids::{KeyedId, ObjectId};
-use crate::domain::manifest::{Manifest, SourceEntry};
+use crate::domain::ids::ObjectId;
+use crate::domain::manifest::SourceEntry;
 use crate::domain::segment::SegmentRef;
 use crate::error::Result;
 use crate::seal::{Sealer, SourceKeys};
 use crate::sources::Source;
 use crate::sources::memory::{Memory, MemoryWriter};
-use crate::vault::lists::read_list;
-use crate::vault::writer::{ContentsWriter, ListWriter, SegmentStore, absent};
+use crate::vault::writer::{ContentsWriter, ListWriter, SegmentStore};
 
+use super::journal::{Journal, Left};
 use super::pipeline::{self, SealingLine};
-use super::{Job, Run};
+use super::reuse::{Allowance, may_be_named};
+use super::{Job, Run, owner};
 
 /// A source that is stored, and what is left to do once the manifest is committed.
 pub(super) struct StoredSource {
@@ -34,15 +36,21 @@ pub(super) struct StoredSource {
     pub id_key_hash: [u8; 32],
     /// Segments that were named again unread.
     pub unread_segments: u64,
+    /// Segments that a run which broke off had stored.
+    pub resumed_segments: u64,
+    /// Objects of earlier backups that were found to be wrong.
+    pub wrong: Vec<ObjectId>,
 }
 
-/// Stores a source.
+/// Stores a source. `left` is what a run that broke off stored of it.
 pub(super) fn store(
     run: &Run<'_>,
     job: &Job<'_>,
     source: &dyn Source,
     settings: &crate::config::SourceSettings,
     keys: &SourceKeys,
+    left: Option<Left>,
+    allowance: &mut Allowance,
 ) -> Result<StoredSource> {
     let base = run.base(&settings.name);
     let memory_path = run.host.home()?.state.memory(&run.vault.id, &job.settings.name, &settings.name)?;
@@ -50,11 +58,15 @@ pub(super) fn store(
         base.is_some_and(|base| memory.head().backup == base.id && memory.head().recipient_set == run.recipient_set)
             && memory.head().id_key_hash == *blake3::hash(&keys.id_key).as_bytes()
     });
-    let known = match base {
-        Some(base) => may_be_named(run, base, settings, memory.as_ref())?,
-        None => Vec::new(),
-    };
-    let store = SegmentStore::new(run.host.runtime.clone(), run.vault.storage.clone(), keys.id_key, known);
+    let reusable = may_be_named(run, settings, base, memory.as_ref(), left.as_ref(), allowance)?;
+    let journal_path = run.host.home()?.state.journal(&run.vault.id, run.job, &settings.name)?;
+    let begun = left.map_or(run.since, |left| left.begun);
+    let journal = Arc::new(Journal::new(journal_path, owner(run, keys), begun));
+    let written = Arc::clone(&journal);
+    let store = SegmentStore::new(run.host.runtime.clone(), run.vault.storage.clone(), keys.id_key, reusable.known)
+        .avoiding(Arc::clone(&run.barred))
+        .telling(Arc::new(move |segment| written.landed(segment)))
+        .syncing(Arc::clone(&run.pace));
 
     let mut snapshot = source.open(memory.as_ref())?;
     let recovery_point = snapshot.recovery_point();
@@ -80,56 +92,13 @@ pub(super) fn store(
     for key in store.repaired() {
         run.progress.warn(&format!("{key} lay damaged in the vault and was put right"));
     }
+    if let Some(trouble) = journal.trouble() {
+        run.progress.warn(&format!("{trouble}; if this run breaks off, the next one begins anew"));
+    }
+    stored.resumed_segments = store.resumed_segments();
+    stored.wrong = reusable.wrong;
     stored.id_key_hash = *blake3::hash(&keys.id_key).as_bytes();
     Ok(stored)
-}
-
-/// What the base stored of this source and the vault still has: these objects may be named again.
-fn may_be_named(
-    run: &Run<'_>,
-    base: &Manifest,
-    settings: &crate::config::SourceSettings,
-    memory: Option<&Memory>,
-) -> Result<Vec<(KeyedId, ObjectId, u64)>> {
-    let Some(entry) = base.sources.iter().find(|source| source.name == settings.name) else { return Ok(Vec::new()) };
-    let mut known = Vec::new();
-    for list in &entry.lists {
-        match run.host.runtime.block_on(read_list(&*run.vault.storage, *list)) {
-            Ok(lines) => known.extend(lines.iter().map(|line| (line.id, line.object, line.stored_bytes))),
-            // What a lost list named is sealed again; `check` is who reports the loss.
-            Err(error) => run.progress.warn(&format!("a list of the last backup cannot be reused: {error}")),
-        }
-    }
-    // Parts of the contents are in no list: only this host's memory has their ids.
-    known.extend(memory.iter().flat_map(|m| &m.head().contents).map(|s| (s.id, s.object, s.stored_bytes)));
-    let doubtful = named_by_refuted(run, settings);
-    known.retain(|(_, object, _)| !doubtful.contains(object));
-    let wanted = known.iter().map(|(_, object, size)| (*object, *size)).collect();
-    let absent = run.host.runtime.block_on(absent(&*run.vault.storage, wanted))?;
-    known.retain(|(_, object, _)| !absent.contains_key(object));
-    Ok(known)
-}
-
-/// What refuted backups name of this source: one of these objects is damaged or was wrong from the start, and only
-/// who can open them knows which. None is named again, so that the next backup is whole, at the price of a full one.
-fn named_by_refuted(run: &Run<'_>, settings: &crate::config::SourceSettings) -> HashSet<ObjectId> {
-    let mut named = HashSet::new();
-    for entry in run
-        .earlier
-        .iter()
-        .filter(|manifest| run.refuted.contains(&manifest.id))
-        .flat_map(|manifest| &manifest.sources)
-        .filter(|entry| entry.name == settings.name)
-    {
-        named.extend(&entry.contents);
-        for list in &entry.lists {
-            // A list that cannot be read names nothing that could be reused through it.
-            if let Ok(lines) = run.host.runtime.block_on(read_list(&*run.vault.storage, *list)) {
-                named.extend(lines.iter().map(|line| line.object));
-            }
-        }
-    }
-    named
 }
 
 /// Gathers the pieces of a source in the order of the plan.
@@ -255,6 +224,8 @@ impl<'a> Collected<'a> {
             contents,
             id_key_hash: [0; 32],
             unread_segments: self.unread_segments,
+            resumed_segments: 0,
+            wrong: Vec::new(),
         })
     }
 }

@@ -1,0 +1,247 @@
+//! The claim of a run: nobody else backs the job up meanwhile, and no sweep takes what the run stored or may name.
+//!
+//! It is written before anything is named and looked at, renewed while the run goes on, held against the store's time
+//! before the commit, and given up after it. A run that broke off leaves it behind, so that what its journal names
+//! outlives the sweeps until the next run, which takes the place of its own host's older ones.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rand::RngExt;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::super::host::Host;
+use super::super::lock;
+use super::super::vaults::OpenVault;
+use crate::domain::claim::{CLAIM_HOLDS, CLAIM_HOLDS_AT_MOST, CLAIM_TYPE, CLAIM_VERSION, CLOCK_TOLERANCE, Claim};
+use crate::domain::ids::{BackupId, JobName, ObjectId, RunId};
+use crate::domain::manifest::Manifest;
+use crate::error::{Code, Error, Result};
+use crate::storage::Storage;
+use crate::vault::VaultError;
+use crate::vault::claims::{FoundClaim, give_up, read_claims, write_claim};
+use crate::vault::layout::{ClaimName, Key};
+use crate::vault::survey::Survey;
+
+/// A claim is renewed this often: two attempts may fail before it lapses.
+const RENEWED_EVERY: TimeDelta = TimeDelta::milliseconds(CLAIM_HOLDS.num_milliseconds() / 4);
+
+/// The store's time, once it is known that this host's clock agrees with it.
+///
+/// # Errors
+/// [`Code::ClockWrong`], or the store's.
+pub(super) fn agreed_time(host: &Host, vault: &OpenVault) -> Result<DateTime<Utc>> {
+    let theirs = host.runtime.block_on(vault.storage.now())?;
+    let ours = host.clock.now();
+    if (theirs - ours).abs() > CLOCK_TOLERANCE {
+        let what =
+            format!("this host's clock says {}, and that of the vault {}: nothing was tried", told(ours), told(theirs));
+        return Err(Error::new(Code::ClockWrong, what)
+            .with_hint("set the clock that is wrong (`date -u` shows this host's), then run it again"));
+    }
+    Ok(theirs)
+}
+
+/// Refuses a clock that was set back behind the job's newest backup: by it the next one would be the older one.
+///
+/// # Errors
+/// [`Code::ClockWrong`].
+pub(super) fn must_follow(host: &Host, job: &JobName, survey: &Survey) -> Result<()> {
+    let newest = survey.manifests.iter().map(|m| &m.manifest).filter(|m| m.job == *job).map(|m| m.committed).max();
+    let now = host.clock.now();
+    match newest {
+        Some(newest) if now < newest - CLOCK_TOLERANCE => {
+            let what = format!(
+                "this host's clock says {}, and the last backup of {job} was committed at {}: nothing was tried",
+                told(now),
+                told(newest)
+            );
+            Err(Error::new(Code::ClockWrong, what).with_hint(
+                "set this host's clock (`date -u` shows it), then run it again; if the last backup was made with a \
+                 clock that ran ahead, wait until then",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The claim of this run, while it holds on to it.
+#[derive(Debug)]
+pub(super) struct Held {
+    runtime: Handle,
+    storage: Arc<dyn Storage>,
+    newest: Arc<Mutex<Claim>>,
+    renewal: Option<JoinHandle<()>>,
+}
+
+/// Claims the job. `since`: the oldest moment from which on a run that is resumed stored something. `bases`: the backups
+/// that objects may be named of.
+///
+/// # Errors
+/// [`Code::Locked`] where another host's run has it; the store's.
+pub(super) fn take(
+    host: &Host,
+    vault: &OpenVault,
+    job: &JobName,
+    now: DateTime<Utc>,
+    since: Option<DateTime<Utc>>,
+    bases: &[&Manifest],
+) -> Result<Held> {
+    let host_name = vault.host_name(host)?;
+    let storage = Arc::clone(&vault.storage);
+    let found = host.runtime.block_on(read_claims(&*storage, Some(job)))?;
+    refuse_others(&found, &host_name, now)?;
+    let started = now - CLOCK_TOLERANCE;
+    let claim = Claim {
+        kind: CLAIM_TYPE.to_owned(),
+        version: CLAIM_VERSION,
+        vault: vault.id.clone(),
+        job: job.clone(),
+        run: RunId::from_random(rand::rng().random()),
+        number: 1,
+        host: host_name.clone(),
+        since: since.map_or(started, |since| since.min(started)),
+        until: now + CLAIM_HOLDS,
+        bases: bases.iter().map(|base| base.id.clone()).collect::<BTreeSet<BackupId>>().into_iter().collect(),
+        lists: all(bases, |source| &source.lists),
+        contents: all(bases, |source| &source.contents),
+    };
+    let run = claim.run.clone();
+    host.runtime.block_on(write_claim(&*storage, &claim))?;
+    // Two hosts that begin at the same moment see each other at the latest now, and both stand back.
+    let again = host.runtime.block_on(read_claims(&*storage, Some(job)))?;
+    if let Err(error) = refuse_others(&again, &host_name, now) {
+        host.runtime.block_on(give_up(&*storage, job, &run))?;
+        return Err(error);
+    }
+    // Whoever holds this host's lock is its only run: an older claim is that of one that broke off.
+    for older in again.iter().filter(|found| found.name.run != run && is_of(found, &host_name)) {
+        host.runtime.block_on(give_up(&*storage, job, &older.name.run))?;
+    }
+    let newest = Arc::new(Mutex::new(claim));
+    let renewal = host.runtime.spawn(renew_for_ever(Arc::clone(&storage), Arc::clone(&newest)));
+    Ok(Held { runtime: host.runtime.clone(), storage, newest, renewal: Some(renewal) })
+}
+
+fn all(bases: &[&Manifest], of: impl Fn(&crate::domain::manifest::SourceEntry) -> &Vec<ObjectId>) -> Vec<ObjectId> {
+    let names: BTreeSet<ObjectId> = bases.iter().flat_map(|base| &base.sources).flat_map(of).copied().collect();
+    names.into_iter().collect()
+}
+
+fn is_of(found: &FoundClaim, host_name: &str) -> bool {
+    found.claim.as_ref().is_ok_and(|claim| claim.host == host_name)
+}
+
+/// One that cannot be understood may be a newer lifeboat's, of any host.
+fn refuse_others(found: &[FoundClaim], host_name: &str, now: DateTime<Utc>) -> Result<()> {
+    let other = found.iter().find(|found| found.holds(now) && !is_of(found, host_name));
+    let Some(FoundClaim { name, modified, claim }) = other else { return Ok(()) };
+    let longest = modified.map(|modified| modified + CLAIM_HOLDS_AT_MOST);
+    let key = Key::Claim(name.clone());
+    let (who, until) = match claim {
+        Ok(claim) => (format!("host {}", claim.host), Some(longest.map_or(claim.until, |l| l.min(claim.until)))),
+        Err(reason) => (format!("somebody whose claim cannot be read ({reason})"), longest),
+    };
+    let until = until.map(|until| format!(" until {}", told(until))).unwrap_or_default();
+    Err(Error::new(Code::Locked, format!("backup of {} is under way already: {who} has claimed it{until}", name.job))
+        .with_hint(format!(
+            "wait for it to end; a run that died claims nothing after that time. If nobody else backs this job up, \
+             remove {key} from the vault"
+        )))
+}
+
+async fn renew_for_ever(storage: Arc<dyn Storage>, newest: Arc<Mutex<Claim>>) {
+    let every = RENEWED_EVERY.to_std().unwrap_or(Duration::MAX);
+    let mut attempts = 0;
+    loop {
+        tokio::time::sleep(every).await;
+        attempts += 1;
+        match renew(&*storage, &newest, attempts).await {
+            Ok(true) => {}
+            // It has lapsed, and a sweep may have acted on that: the commit will find out.
+            Ok(false) => return,
+            Err(error) => tracing::warn!("a claim could not be renewed: {error}"),
+        }
+    }
+}
+
+/// Makes the claim of the next number; false where the last one has lapsed. `attempt` rises by one with each call, because
+/// one whose answer was lost may have taken its number.
+async fn renew(storage: &dyn Storage, newest: &Mutex<Claim>, attempt: u64) -> Result<bool, VaultError> {
+    let now = storage.now().await?;
+    let last = lock(newest).clone();
+    if !last.holds(now, None) {
+        return Ok(false);
+    }
+    let before = ClaimName::of(&last);
+    let next = Claim { number: attempt + 1, until: now + CLAIM_HOLDS, ..last };
+    write_claim(storage, &next).await?;
+    *lock(newest) = next;
+    storage.delete(&Key::Claim(before).to_string()).await?;
+    Ok(true)
+}
+
+impl Held {
+    /// Since when what was stored is claimed, by the store's time.
+    pub(super) fn since(&self) -> DateTime<Utc> {
+        lock(&self.newest).since
+    }
+
+    /// To be called right before the commit: ends the renewal, and sees that the claim has held all the time.
+    ///
+    /// # Errors
+    /// [`Code::ClaimLost`], or the store's.
+    pub(super) fn confirm(&mut self) -> Result<()> {
+        self.stop();
+        let claim = lock(&self.newest).clone();
+        let now = self.runtime.block_on(self.storage.now())?;
+        let key = Key::Claim(ClaimName::of(&claim)).to_string();
+        let there = self.runtime.block_on(self.storage.size(&key))?.is_some();
+        if there && claim.holds(now, None) {
+            return Ok(());
+        }
+        let why = if there { format!("it lapsed at {}", told(claim.until)) } else { "it is gone".to_owned() };
+        Err(Error::new(
+            Code::ClaimLost,
+            format!("the claim {key} did not hold to the end: {why}; what this run stored may have been swept, and nothing was committed"),
+        )
+        .with_hint("run it again: what is still there is taken over. A host that sleeps cannot renew its claim"))
+    }
+
+    /// Gives the claim up: the run has committed, or has nothing that would be resumed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) fn give_up(mut self) -> Result<()> {
+        self.stop();
+        let (job, run) = {
+            let claim = lock(&self.newest);
+            (claim.job.clone(), claim.run.clone())
+        };
+        Ok(self.runtime.block_on(give_up(&*self.storage, &job, &run))?)
+    }
+
+    /// Ends the renewal, and waits until it has ended.
+    fn stop(&mut self) {
+        if let Some(renewal) = self.renewal.take() {
+            renewal.abort();
+            // That it was ended is the error that it ends with.
+            let _ = self.runtime.block_on(renewal);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(renewal) = &self.renewal {
+            renewal.abort();
+        }
+    }
+}
+
+fn told(moment: DateTime<Utc>) -> String {
+    moment.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}

@@ -1,0 +1,344 @@
+//! What a run may name again: what the base stored and the vault still has, what a run that broke off left, less what is
+//! condemned, refuted or under suspicion. A share of it is hashed again in each run, so that damage is found while the
+//! data is still at hand.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+
+use super::super::host::Host;
+use super::super::records;
+use super::super::vaults::OpenVault;
+use super::Run;
+use super::journal::Left;
+use crate::catalog::DrillRow;
+use crate::config::SourceSettings;
+use crate::domain::ids::{BackupId, JobName, KeyedId, ObjectId};
+use crate::domain::manifest::Manifest;
+use crate::domain::record::{DrillOutcome, Finder, RecordBody, RefutationRecord};
+use crate::error::{Code, Error, Result};
+use crate::sources::memory::Memory;
+use crate::vault::Distrust;
+use crate::vault::layout::Key;
+use crate::vault::lists::read_list;
+use crate::vault::records::survey_folder;
+use crate::vault::writer::{Known, Looked, Standing, absent, look_at};
+
+/// After this many runs all that was reused all the time was hashed again, as far as the limits below let it.
+const SHARES: u64 = 32;
+/// No run hashes more objects again.
+const MAX_REHASHED_OBJECTS: usize = 256;
+/// Nor more of their bytes.
+const MAX_REHASHED_BYTES: u64 = 256 * 1024 * 1024;
+/// Names in one refutation record, so that its document stays below a megabyte.
+const MAX_REFUTED_NAMES: usize = 8192;
+/// Objects that a warning names one by one.
+const MAX_NAMED_OBJECTS: usize = 3;
+
+/// What was found wrong earlier, by anybody.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Refuted {
+    /// Objects and lists. What else their backups name is sound as far as anybody knows.
+    pub names: HashSet<ObjectId>,
+    /// Backups of which nobody knows what is wrong: one of their objects, or all.
+    pub backups: HashSet<BackupId>,
+}
+
+impl Refuted {
+    /// Reads what drills and refutations say of the job's backups.
+    ///
+    /// # Errors
+    /// When the catalog or the store cannot be read.
+    pub(super) fn read(host: &Host, vault: &OpenVault, job: &JobName) -> Result<Self> {
+        let drills = host.runtime.block_on(host.home()?.catalog.drills(&vault.id, Some(job)))?;
+        let found = host.runtime.block_on(survey_folder(&*vault.storage, &vault.trust, "refutations"))?;
+        let told = found.records.iter().filter(|verified| verified.record.job == *job);
+        let told: Vec<_> = told
+            .filter_map(|verified| match &verified.record.body {
+                RecordBody::Refutation(body) => Some((verified.record.recorded, body)),
+                _ => None,
+            })
+            .collect();
+        Ok(Self::of(&drills, &told))
+    }
+
+    fn of(drills: &[DrillRow], told: &[(DateTime<Utc>, &RefutationRecord)]) -> Self {
+        let mut refuted = Self::default();
+        for (recorded, body) in told {
+            refuted.names.extend(body.objects.iter().chain(&body.lists));
+            if names_nothing(body) {
+                let still = |backup: &&BackupId| last_word(drills, backup).is_none_or(|d| d.drill.finished < *recorded);
+                refuted.backups.extend(body.backups.iter().filter(still).cloned());
+            }
+        }
+        for backup in drills.iter().filter_map(|row| row.drill.backup.as_ref()) {
+            let Some(last) = last_word(drills, backup).filter(|last| last.drill.refutes_backup) else { continue };
+            let named = told.iter().any(|(recorded, body)| {
+                body.found_by == Finder::Drill
+                    && !names_nothing(body)
+                    && body.backups.contains(backup)
+                    && *recorded >= last.drill.started
+            });
+            if !named {
+                refuted.backups.insert(backup.clone());
+            }
+        }
+        refuted
+    }
+}
+
+fn names_nothing(body: &RefutationRecord) -> bool {
+    body.objects.is_empty() && body.lists.is_empty()
+}
+
+/// The last drill of a backup that says anything about it.
+fn last_word<'a>(drills: &'a [DrillRow], backup: &BackupId) -> Option<&'a DrillRow> {
+    drills
+        .iter()
+        .filter(|row| row.drill.backup.as_ref() == Some(backup))
+        .filter(|row| row.drill.refutes_backup || row.drill.outcome == DrillOutcome::Passed)
+        .max_by_key(|row| (row.drill.finished, &row.id))
+}
+
+/// What sweeps have condemned.
+#[derive(Debug, Default)]
+pub(super) struct Condemned {
+    /// Objects and lists.
+    pub names: HashSet<ObjectId>,
+    /// A condemned list that a newer lifeboat wrote, and that this one cannot read: anything may stand in it.
+    pub unread: Option<String>,
+}
+
+/// Reads the condemned lists.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) fn condemned(host: &Host, vault: &OpenVault) -> Result<Condemned> {
+    let found = host.runtime.block_on(survey_folder(&*vault.storage, &vault.trust, "condemned"))?;
+    let mut condemned = Condemned::default();
+    for verified in found.records {
+        if let RecordBody::Condemned(body) = verified.record.body {
+            condemned.names.extend(body.objects);
+            condemned.names.extend(body.lists);
+        }
+    }
+    // Others that are not believed are nobody's word, to a sweep too.
+    let newer = |reason: &Distrust| matches!(reason, Distrust::NewerVersion { .. } | Distrust::UnknownKind { .. });
+    condemned.unread = found.problems.into_iter().find(|problem| newer(&problem.reason)).map(|problem| problem.key);
+    Ok(condemned)
+}
+
+/// Refuses to commit where a sweep condemned something meanwhile that the manifest would name.
+///
+/// # Errors
+/// [`Code::ClaimLost`], or the store's.
+pub(super) fn refuse_condemned(
+    host: &Host,
+    vault: &OpenVault,
+    named: impl IntoIterator<Item = ObjectId>,
+) -> Result<()> {
+    let condemned = condemned(host, vault)?.names;
+    match named.into_iter().find(|name| condemned.contains(name)) {
+        Some(name) => Err(Error::new(
+            Code::ClaimLost,
+            format!(
+                "a sweep condemned {name} while this run went on, which was about to name it; nothing was committed"
+            ),
+        )
+        .with_hint("run it again: what is condemned is stored anew")),
+        None => Ok(()),
+    }
+}
+
+/// What the sources of a run may still hash again, each its part of what is left.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    sources: u64,
+    objects: usize,
+    bytes: u64,
+}
+
+impl Allowance {
+    /// For so many sources.
+    pub(super) fn of(sources: usize) -> Self {
+        Self { sources: sources as u64, objects: MAX_REHASHED_OBJECTS, bytes: MAX_REHASHED_BYTES }
+    }
+
+    /// The next source's share of what it may reuse. Where the limits do not let all of it be hashed, it is taken from
+    /// another place each time the share comes round, the places spread evenly.
+    fn choose(&mut self, reusable: &[(KeyedId, Known)], sequence: u64) -> Vec<(ObjectId, u64)> {
+        let sources = self.sources.max(1);
+        let objects = (self.objects as u64).div_ceil(sources);
+        let bytes = self.bytes.div_ceil(sources);
+        self.sources = sources - 1;
+        let in_share = |known: &&Known| {
+            known.standing == Standing::Confirmed && u64::from(known.object.0[0]) % SHARES == sequence % SHARES
+        };
+        let share: BTreeSet<(ObjectId, u64)> =
+            reusable.iter().map(|(_, known)| known).filter(in_share).map(|k| (k.object, k.stored_bytes)).collect();
+        let from = place_of(sequence / SHARES);
+        let (before, after): (Vec<_>, Vec<_>) = share.into_iter().partition(|(object, _)| *object < from);
+        let mut chosen = Vec::new();
+        let mut sum = 0;
+        for (object, size) in after.into_iter().chain(before) {
+            // One object is looked at however many sources there are, as long as the run's own limit holds.
+            let fits = sum + size <= bytes || (chosen.is_empty() && size <= self.bytes);
+            if chosen.len() as u64 == objects || !fits {
+                break;
+            }
+            sum += size;
+            chosen.push((object, size));
+        }
+        self.objects -= chosen.len();
+        self.bytes -= sum;
+        chosen
+    }
+}
+
+/// Where the looking begins in the given round: multiples of the golden ratio lie far apart, however many there are.
+fn place_of(round: u64) -> ObjectId {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut place = [0; 32];
+    place[..8].copy_from_slice(&round.wrapping_mul(GOLDEN).to_be_bytes());
+    ObjectId(place)
+}
+
+/// What a source may name again, and what of it was found wrong.
+pub(super) struct Reusable {
+    /// By the id of the content.
+    pub known: Vec<(KeyedId, Known)>,
+    /// Objects that this run found to be wrong: a record says so, and they are not among the known.
+    pub wrong: Vec<ObjectId>,
+}
+
+/// What the base and a run that broke off stored of this source and the vault still has: these objects may be named again.
+pub(super) fn may_be_named(
+    run: &Run<'_>,
+    settings: &SourceSettings,
+    base: Option<&Manifest>,
+    memory: Option<&Memory>,
+    left: Option<&Left>,
+    allowance: &mut Allowance,
+) -> Result<Reusable> {
+    // The base's come later, and so count where both have the same content.
+    let mut known: Vec<(KeyedId, Known)> = Vec::new();
+    for segment in left.iter().flat_map(|left| &left.segments) {
+        let (object, stored_bytes) = (segment.object, segment.stored_bytes);
+        known.push((segment.id, Known { object, stored_bytes, standing: Standing::ToBeHashed }));
+    }
+    let confirmed = |object, stored_bytes| Known { object, stored_bytes, standing: Standing::Confirmed };
+    if let Some(entry) = base.and_then(|base| base.sources.iter().find(|source| source.name == settings.name)) {
+        for list in &entry.lists {
+            match run.host.runtime.block_on(read_list(&*run.vault.storage, *list)) {
+                Ok(lines) => {
+                    known.extend(lines.iter().map(|line| (line.id, confirmed(line.object, line.stored_bytes))));
+                }
+                // What a lost list named is sealed again; `check` is who reports the loss.
+                Err(error) => {
+                    run.progress.warn(&format!("a list of the last backup cannot be reused: {error}"));
+                }
+            }
+        }
+        // Parts of the contents are in no list: only this host's memory has their ids.
+        let contents = memory.iter().flat_map(|memory| &memory.head().contents);
+        known.extend(contents.map(|s| (s.id, confirmed(s.object, s.stored_bytes))));
+    }
+    let doubtful = named_by_refuted(run, settings);
+    known.retain(|(_, known)| !doubtful.contains(&known.object) && !run.barred.bars(&known.object));
+    let wanted = known.iter().map(|(_, known)| (known.object, known.stored_bytes)).collect();
+    let absent = run.host.runtime.block_on(absent(&*run.vault.storage, wanted))?;
+    known.retain(|(_, known)| !absent.contains_key(&known.object));
+
+    let wrong = look_again(run, allowance.choose(&known, run.sequence))?;
+    known.retain(|(_, known)| wrong.iter().all(|(object, _)| *object != known.object));
+    if !wrong.is_empty() {
+        refute(run, &wrong)?;
+    }
+    Ok(Reusable { known, wrong: wrong.into_iter().map(|(object, _)| object).collect() })
+}
+
+/// What refuted backups name of this source: one of these objects is damaged or was wrong from the start, and only
+/// who can open them knows which. None is named again, so that the next backup is whole, at the price of a full one.
+fn named_by_refuted(run: &Run<'_>, settings: &SourceSettings) -> HashSet<ObjectId> {
+    let mut named = HashSet::new();
+    for entry in run
+        .earlier
+        .iter()
+        .filter(|manifest| run.refuted.contains(&manifest.id))
+        .flat_map(|manifest| &manifest.sources)
+        .filter(|entry| entry.name == settings.name)
+    {
+        named.extend(&entry.contents);
+        for list in &entry.lists {
+            // A list that cannot be read names nothing that could be reused through it.
+            if let Ok(lines) = run.host.runtime.block_on(read_list(&*run.vault.storage, *list)) {
+                named.extend(lines.iter().map(|line| line.object));
+            }
+        }
+    }
+    named
+}
+
+/// Hashes these objects; gives those that are wrong.
+fn look_again(run: &Run<'_>, objects: Vec<(ObjectId, u64)>) -> Result<Vec<(ObjectId, Looked)>> {
+    let mut wrong = Vec::new();
+    for (object, stored_bytes) in objects {
+        run.host.check_interrupted()?;
+        match run.host.runtime.block_on(look_at(&*run.vault.storage, object, stored_bytes))? {
+            Looked::Intact => {}
+            looked => wrong.push((object, looked)),
+        }
+    }
+    Ok(wrong)
+}
+
+/// Writes down what was found wrong, and says so.
+fn refute(run: &Run<'_>, wrong: &[(ObjectId, Looked)]) -> Result<()> {
+    let job = run.job;
+    let names: HashSet<ObjectId> = wrong.iter().map(|(object, _)| *object).collect();
+    let backups = naming(run, &names);
+    let missing = wrong.iter().all(|(_, looked)| *looked == Looked::Missing);
+    let mut keys: Vec<String> =
+        wrong.iter().take(MAX_NAMED_OBJECTS).map(|(object, _)| Key::Object(*object).to_string()).collect();
+    if wrong.len() > MAX_NAMED_OBJECTS {
+        keys.push(format!("{} more", wrong.len() - MAX_NAMED_OBJECTS));
+    }
+    let ids: Vec<&str> = backups.iter().map(BackupId::as_str).collect();
+    run.progress.warn(&format!(
+        "{} {} in the vault: {} of {job} cannot be restored whole. This run stores anew what is still there; \
+         `lifeboat check {job}` tells the whole damage",
+        keys.join(", "),
+        if missing { "is missing" } else { "lies damaged" },
+        if ids.is_empty() { "a backup".to_owned() } else { format!("backup {}", ids.join(", ")) },
+    ));
+    for names in wrong.chunks(MAX_REFUTED_NAMES) {
+        let code = if missing { Code::ObjectMissing } else { Code::ObjectDamaged };
+        let body = RefutationRecord {
+            found_by: Finder::Backup,
+            objects: names.iter().map(|(object, _)| *object).collect(),
+            lists: Vec::new(),
+            backups: backups.clone(),
+            error_code: code.name().to_owned(),
+        };
+        records::write(run.host, run.vault, job, RecordBody::Refutation(body), None)?;
+    }
+    Ok(())
+}
+
+/// The job's backups that name one of these objects, as far as their lists can be read.
+fn naming(run: &Run<'_>, objects: &HashSet<ObjectId>) -> Vec<BackupId> {
+    // Backups share most of their lists.
+    let mut lists: HashMap<ObjectId, bool> = HashMap::new();
+    let mut leads_to = |list: &ObjectId| {
+        *lists.entry(*list).or_insert_with(|| {
+            let lines = run.host.runtime.block_on(read_list(&*run.vault.storage, *list));
+            lines.is_ok_and(|lines| lines.iter().any(|line| objects.contains(&line.object)))
+        })
+    };
+    let mut names_one = |manifest: &&Manifest| {
+        let mut sources = manifest.sources.iter();
+        sources
+            .any(|source| source.contents.iter().any(|o| objects.contains(o)) || source.lists.iter().any(&mut leads_to))
+    };
+    run.earlier.iter().filter(|manifest| names_one(manifest)).map(|manifest| manifest.id.clone()).collect()
+}
