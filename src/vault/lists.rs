@@ -100,31 +100,6 @@ fn compress(text: &[u8], variant: u32) -> Vec<u8> {
     stored
 }
 
-/// As [`encode`], under a name that is not taken: the same lines have other bytes where zstd leaves the content size out
-/// and says another window. Stock zstd reads them all.
-///
-/// # Panics
-/// As [`encode`], and where every name is taken.
-#[must_use]
-pub fn encode_avoiding(segments: &[ListedSegment], is_taken: &dyn Fn(&ObjectId) -> bool) -> (ObjectId, Bytes) {
-    let usual = encode(segments);
-    if !is_taken(&usual.0) {
-        return usual;
-    }
-    let mut text = String::with_capacity(segments.len() * MAX_LINE_BYTES);
-    segments.iter().for_each(|segment| write_line(&mut text, segment));
-    let variant = |window_log: u32| -> std::io::Result<(ObjectId, Bytes)> {
-        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), COMPRESSION_LEVEL)?;
-        encoder.include_contentsize(false)?;
-        encoder.window_log(window_log)?;
-        std::io::Write::write_all(&mut encoder, text.as_bytes())?;
-        let stored = encoder.finish()?;
-        Ok((object_id(&stored), stored.into()))
-    };
-    let mut variants = (10..=27).map(|window_log| variant(window_log).expect("compressing into memory cannot fail"));
-    variants.find(|(name, _)| !is_taken(name)).expect("nineteen encodings of one list are not all condemned at once")
-}
-
 /// Opens the stored bytes of a list; their hash is not looked at. The error is what is wrong, for a message.
 ///
 /// # Errors
@@ -309,20 +284,6 @@ mod tests {
         }
         let bomb = zstd::bulk::compress(&vec![b'a'; 100_000_000], 1).unwrap();
         assert!(decode(&bomb).unwrap_err().contains("does not open to at most"));
-    }
-
-    #[test]
-    fn a_taken_name_is_avoided_by_other_bytes_of_the_same_lines() {
-        let segment = ListedSegment { object: ObjectId([1; 32]), stored_bytes: 9, id: KeyedId([2; 32]) };
-        for lines in [vec![segment], vec![segment; MAX_LIST_LINES]] {
-            let mut taken = std::collections::HashSet::new();
-            for _ in 0..5 {
-                let (name, stored) = encode_avoiding(&lines, &|name| taken.contains(name));
-                assert_eq!(decode(&stored).unwrap(), lines);
-                assert_eq!(name, object_id(&stored));
-                assert!(taken.insert(name), "the name is a new one");
-            }
-        }
     }
 
     #[tokio::test]

@@ -81,6 +81,7 @@ impl World {
                 url: VaultUrl::Folder("/nowhere".into()),
                 recipients: vec![RECIPIENT.to_owned()],
                 trust: None,
+                grace: None,
                 compression_level: 1,
             },
             storage: match plan {
