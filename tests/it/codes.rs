@@ -29,6 +29,9 @@ const CASES: &[Case] = &[
     (Code::ConfigMissing, 78, || World::empty().run(&["status", "--config", "none.toml"])),
     (Code::ConfigInvalid, 78, || edited("schedule ", "schedul ").run(&["backup"])),
     (Code::ObjectiveUnreachable, 78, || edited("rpo = \"24h\"", "rpo = \"1h\"").run(&["config", "check"])),
+    (Code::RetentionUnkeepable, 78, || {
+        edited("delete_after = \"30d\"", "delete_after = \"14d12h\"").run(&["config", "check"])
+    }),
     (Code::SecretUnavailable, 21, || {
         let world = World::with_drill("identity = { file = \"nowhere.txt\" }");
         world.backup();
