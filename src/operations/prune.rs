@@ -174,12 +174,18 @@ fn run(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, progress: &dy
     if request.dry_run || !report.stops.is_empty() {
         return Ok(report);
     }
-    remove(host, vault, stock.survey(), &report)?;
+    let removed = remove(host, vault, stock.survey(), &report)?;
     host.check_interrupted()?;
 
-    let stock = host.runtime.block_on(take_stock(storage, &vault.trust))?;
-    // What turned up in between stops the sweep as it would have stopped the removal.
-    report.stops = stock.stops().iter().map(|stop| (stop.to_string(), stop.hint())).collect();
+    // What was seen before a removal does not say what is garbage after it.
+    let stock = if removed {
+        let again = host.runtime.block_on(take_stock(storage, &vault.trust))?;
+        // What turned up in between stops the sweep as it would have stopped the removal.
+        report.stops = again.stops().iter().map(|stop| (stop.to_string(), stop.hint())).collect();
+        again
+    } else {
+        stock
+    };
     report.held_until = stock.held_until();
     if report.stops.is_empty() && report.held_until.is_none() {
         let delete_after = request.delete_after.iter().map(|(job, after)| (job.clone(), delta(*after))).collect();
@@ -190,12 +196,7 @@ fn run(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, progress: &dy
     Ok(report)
 }
 
-fn plan(
-    host: &Host,
-    vault: &OpenVault,
-    request: &PruneRequest<'_>,
-    stock: &Stock,
-) -> Result<PruneReport> {
+fn plan(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stock) -> Result<PruneReport> {
     let now = stock.taken();
     let refuted = host.refuted(&vault.id, None)?;
     let mut jobs = Vec::new();
@@ -228,8 +229,7 @@ fn plan(
             })
             .collect();
         let delete_after = delta(job.retention.delete_after);
-        let released =
-            stock.quarantines_over(&job.name, delete_after).map(|found| found.name.id.clone()).collect();
+        let released = stock.quarantines_over(&job.name, delete_after).map(|found| found.name.id.clone()).collect();
         jobs.push(JobPrune { job: job.name.clone(), decisions, released, breached });
     }
     let in_vault: BTreeSet<&JobName> = stock.survey().manifests.iter().map(|verified| &verified.manifest.job).collect();
@@ -248,18 +248,23 @@ fn plan(
     })
 }
 
-/// Takes backups out: the record first, because a manifest that is gone without one is an alarm.
-fn remove(host: &Host, vault: &OpenVault, survey: &Survey, report: &PruneReport) -> Result<()> {
+/// Takes backups out: the record first, because a manifest that is gone without one is an alarm. Says whether there were
+/// any.
+fn remove(host: &Host, vault: &OpenVault, survey: &Survey, report: &PruneReport) -> Result<bool> {
     let planned: BTreeSet<&JobName> = report.jobs.iter().map(|job| &job.job).collect();
+    let mut removed = false;
     // What an earlier run recorded and did not get to delete.
     for name in survey.removed.iter().filter(|name| planned.contains(&name.job)) {
         host.runtime.block_on(remove_manifest(&*vault.storage, name))?;
+        removed = true;
     }
     for job in &report.jobs {
         let mut gone = survey.gone.get(&job.job).cloned().unwrap_or_default();
         for (_, decision) in job.deleted() {
             let Fate::Delete(reason) = &decision.fate else { continue };
-            let Some(verified) = survey.manifests.iter().find(|one| one.manifest.id == decision.backup) else { continue };
+            let Some(verified) = survey.manifests.iter().find(|one| one.manifest.id == decision.backup) else {
+                continue;
+            };
             host.check_interrupted()?;
             let sequence = verified.manifest.sequence;
             gone = SequenceRange::union(gone.into_iter().chain([SequenceRange { first: sequence, last: sequence }]));
@@ -270,6 +275,7 @@ fn remove(host: &Host, vault: &OpenVault, survey: &Survey, report: &PruneReport)
                 gone: gone.clone(),
             };
             take_out(host, vault, record, &verified.name)?;
+            removed = true;
         }
         for found in survey.quarantined.iter().filter(|found| job.released.contains(&found.name.id)) {
             let record = RemovalRecord {
@@ -279,9 +285,10 @@ fn remove(host: &Host, vault: &OpenVault, survey: &Survey, report: &PruneReport)
                 gone: gone.clone(),
             };
             take_out(host, vault, record, &found.name)?;
+            removed = true;
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 fn take_out(host: &Host, vault: &OpenVault, record: RemovalRecord, name: &ManifestName) -> Result<()> {

@@ -60,16 +60,12 @@ fn missing(survey: &Survey, job: &str, numbers: &str) -> Result<(Quarantined, Qu
     Ok((found, QuarantineRecord { backup: None, gone: vec![range] }))
 }
 
-fn backup(
-    host: &Host,
-    vault: &OpenVault,
-    survey: &Survey,
-    text: &str,
-) -> Result<(Quarantined, QuarantineRecord)> {
+fn backup(host: &Host, vault: &OpenVault, survey: &Survey, text: &str) -> Result<(Quarantined, QuarantineRecord)> {
     let looks_like_id = text.len() >= SHORTEST_ID && text.bytes().all(|b| b.is_ascii_hexdigit());
     let not_found = |message: String| {
-        Error::new(Code::NotFound, message)
-            .with_hint("`lifeboat check` names what cannot be believed; `lifeboat prune --dry-run` what stops deletions")
+        Error::new(Code::NotFound, message).with_hint(
+            "`lifeboat check` names what cannot be believed; `lifeboat prune --dry-run` what stops deletions",
+        )
     };
     if !looks_like_id {
         return Err(not_found(format!("{text:?} is no id of a backup, nor the beginning of one")));
@@ -99,8 +95,10 @@ fn backup(
             Ok((Quarantined { job: job.clone(), backup: Some(id.clone()), reason: reason.clone() }, record))
         }
         [] => Err(not_found(format!("no backup whose id begins with {text} holds anything up"))),
-        several => Err(Error::new(Code::NotFound, format!("{} backups have ids that begin with {text}", several.len()))
-            .with_hint("give more of the id")),
+        several => {
+            Err(Error::new(Code::NotFound, format!("{} backups have ids that begin with {text}", several.len()))
+                .with_hint("give more of the id"))
+        }
     }
 }
 

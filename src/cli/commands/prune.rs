@@ -225,7 +225,9 @@ fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&s
         );
     }
     for job in &report.unknown_jobs {
-        say(&format!("warning: the vault has backups of job {job}, which is not in this config: nothing here erases them"));
+        say(&format!(
+            "warning: the vault has backups of job {job}, which is not in this config: nothing here erases them"
+        ));
     }
     if let Some(until) = report.held_until {
         say(&format!(
