@@ -359,7 +359,7 @@ fn clocks_that_do_not_agree_are_refused() {
     // Set back together, as on one machine: the last backup is from a time that is yet to come.
     let behind = Arc::new(ManualClock::at(Utc::now() - TimeDelta::minutes(10)));
     let report = back_up(&config(&world), behind, &Silent, |storage| storage).unwrap();
-    assert_ne!(report.outcome, RunOutcome::Success);
+    assert_eq!(report.failure.unwrap().code(), Code::ClockWrong);
     assert_eq!(world.keys("backups"), before);
     assert_eq!(world.keys("claims"), [""; 0]);
 }
