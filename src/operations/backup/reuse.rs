@@ -174,13 +174,18 @@ impl Allowance {
         let in_share = |known: &&Known| {
             known.standing == Standing::Confirmed && u64::from(known.object.0[0]) % SHARES == sequence % SHARES
         };
-        let share: BTreeSet<(ObjectId, u64)> =
-            reusable.iter().map(|(_, known)| known).filter(in_share).map(|k| (k.object, k.stored_bytes)).collect();
+        // Ordered by what follows the first byte, which is the same for many of them.
+        let share: BTreeSet<([u8; 8], ObjectId, u64)> = reusable
+            .iter()
+            .map(|(_, known)| known)
+            .filter(in_share)
+            .map(|known| (place_in(&known.object), known.object, known.stored_bytes))
+            .collect();
         let from = place_of(sequence / SHARES);
-        let (before, after): (Vec<_>, Vec<_>) = share.into_iter().partition(|(object, _)| *object < from);
+        let (before, after): (Vec<_>, Vec<_>) = share.into_iter().partition(|(place, ..)| *place < from);
         let mut chosen = Vec::new();
         let mut sum = 0;
-        for (object, size) in after.into_iter().chain(before) {
+        for (_, object, size) in after.into_iter().chain(before) {
             // One object is looked at however many sources there are, as long as the run's own limit holds.
             let fits = sum + size <= bytes || (chosen.is_empty() && size <= self.bytes);
             if chosen.len() as u64 == objects || !fits {
@@ -195,12 +200,16 @@ impl Allowance {
     }
 }
 
+fn place_in(object: &ObjectId) -> [u8; 8] {
+    let mut place = [0; 8];
+    place.copy_from_slice(&object.0[1..9]);
+    place
+}
+
 /// Where the looking begins in the given round: multiples of the golden ratio lie far apart, however many there are.
-fn place_of(round: u64) -> ObjectId {
+fn place_of(round: u64) -> [u8; 8] {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mut place = [0; 32];
-    place[..8].copy_from_slice(&round.wrapping_mul(GOLDEN).to_be_bytes());
-    ObjectId(place)
+    round.wrapping_mul(GOLDEN).to_be_bytes()
 }
 
 /// What a source may name again, and what of it was found wrong.
