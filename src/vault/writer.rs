@@ -567,3 +567,150 @@ pub async fn look_at(storage: &dyn Storage, object: ObjectId, stored_bytes: u64)
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::seal::Identities;
+    use crate::storage::memory::Memory;
+
+    /// A store in memory, and what a run needs to write into it.
+    struct Bench {
+        runtime: Runtime,
+        clock: Arc<ManualClock>,
+        memory: Memory,
+        recipients: Vec<String>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let clock = Arc::new(ManualClock::at("2026-11-22T02:00:00Z".parse().unwrap()));
+            Self {
+                runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap(),
+                memory: Memory::new(clock.clone()),
+                clock,
+                recipients: vec![Identities::generate().1],
+            }
+        }
+
+        /// A run of its own: what it does not sync is not seen by others.
+        fn run(&self, known: Vec<(KeyedId, Known)>) -> SegmentStore {
+            let storage: Arc<dyn Storage> = Arc::new(self.memory.another_handle());
+            SegmentStore::new(self.runtime.handle().clone(), storage, [7; 32], known)
+        }
+
+        fn sealer(&self) -> Sealer {
+            Sealer::new(&self.recipients, 1).unwrap()
+        }
+
+        fn sync(&self, store: &SegmentStore) {
+            store.settle().unwrap();
+            self.runtime.block_on(store.storage.sync()).unwrap();
+        }
+
+        fn visible(&self, prefix: &str) -> usize {
+            let mut count = 0;
+            let visit = &mut |_| count += 1;
+            self.runtime.block_on(self.memory.another_handle().list(prefix, visit)).unwrap();
+            count
+        }
+    }
+
+    fn left(segment: SegmentRef) -> (KeyedId, Known) {
+        let SegmentRef { object, stored_bytes, id, .. } = segment;
+        (id, Known { object, stored_bytes, standing: Standing::ToBeHashed })
+    }
+
+    #[test]
+    fn what_a_broken_run_left_is_named_once_its_bytes_were_seen() {
+        let bench = Bench::new();
+        let landed = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&landed);
+        let broken = bench.run(Vec::new()).telling(Arc::new(move |segment| locked(&told).push(*segment)));
+        for plain in [b"intact", b"flaked", b"losing"] {
+            broken.store(&mut bench.sealer(), plain).unwrap();
+        }
+        bench.sync(&broken);
+        let segments = locked(&landed).clone();
+        let of = |plain: &[u8]| *segments.iter().find(|s| s.id == keyed_id(&[7; 32], plain)).unwrap();
+        let key = |plain: &[u8]| Key::Object(of(plain).object).to_string();
+        bench.runtime.block_on(async {
+            let bytes = Bytes::from(vec![0; usize::try_from(of(b"flaked").stored_bytes).unwrap()]);
+            bench.memory.replace(&key(b"flaked"), bytes).await.unwrap();
+            bench.memory.delete(&key(b"losing")).await.unwrap();
+        });
+
+        let next = bench.run(segments.iter().copied().map(left).collect());
+        assert!(!next.knows(&[of(b"intact")]), "not before it was hashed");
+        let mut sealer = bench.sealer();
+        assert_eq!(next.store(&mut sealer, b"intact").unwrap(), Stored::Reused(of(b"intact")));
+        assert!(next.knows(&[of(b"intact")]));
+        for plain in [b"flaked", b"losing"] {
+            let Stored::New(anew) = next.store(&mut sealer, plain).unwrap() else { panic!("named unseen") };
+            assert_ne!(anew.object, of(plain).object);
+            assert_eq!(next.store(&mut sealer, plain).unwrap(), Stored::Reused(anew));
+        }
+        assert_eq!(next.store(&mut sealer, b"intact").unwrap(), Stored::Reused(of(b"intact")));
+        bench.sync(&next);
+        assert_eq!((next.resumed_segments(), next.added().0), (1, 2));
+    }
+
+    #[test]
+    fn what_was_stored_becomes_visible_every_so_often() {
+        let bench = Bench::new();
+        let pace = Arc::new(Pace::new(bench.clock.clone()));
+        let stored = Arc::new(Mutex::new(0));
+        let told = Arc::clone(&stored);
+        let run = bench.run(Vec::new()).syncing(pace).telling(Arc::new(move |_| *locked(&told) += 1));
+        let mut sealer = bench.sealer();
+        run.store(&mut sealer, b"one").unwrap();
+        run.settle().unwrap();
+        bench.clock.advance(SYNC_EVERY - Duration::from_millis(1));
+        run.store(&mut sealer, b"two").unwrap();
+        run.settle().unwrap();
+        assert_eq!((bench.visible("objects/"), *locked(&stored)), (0, 2));
+        bench.clock.advance(Duration::from_millis(1));
+        assert_eq!(bench.visible("objects/"), 0, "nothing was stored since, and nothing is synced");
+        run.store(&mut sealer, b"three").unwrap();
+        run.settle().unwrap();
+        assert_eq!(bench.visible("objects/"), 3);
+        run.store(&mut sealer, b"four").unwrap();
+        run.settle().unwrap();
+        assert_eq!(bench.visible("objects/"), 3, "the next minute has begun");
+    }
+
+    #[test]
+    fn a_barred_list_gets_another_name_and_a_refuted_one_is_put_right() {
+        let bench = Bench::new();
+        let segment = SegmentRef { object: ObjectId([1; 32]), stored_bytes: 9, id: KeyedId([2; 32]), plain_bytes: 5 };
+        let write = |barred: Barred| {
+            let run = bench.run(Vec::new()).avoiding(Arc::new(barred));
+            let mut lists = ListWriter::default();
+            lists.push(&run, segment).unwrap();
+            let (names, _) = lists.finish(&run).unwrap();
+            bench.sync(&run);
+            (names[0], run.repaired())
+        };
+        let (usual, _) = write(Barred::default());
+        let damage = || {
+            let key = Key::List(usual).to_string();
+            bench.runtime.block_on(bench.memory.replace(&key, Bytes::from_static(b"damaged"))).unwrap();
+        };
+        let only = || HashSet::from([usual]);
+        let look = |name| bench.runtime.block_on(lists::read_list(&bench.memory, name));
+        damage();
+        let (condemned, repaired) = write(Barred { condemned: only(), refuted: HashSet::new() });
+        assert!(condemned != usual && repaired.is_empty());
+        assert_eq!(look(condemned).unwrap(), [ListedSegment::from(&segment)]);
+        look(usual).unwrap_err();
+        let (refuted, repaired) = write(Barred { condemned: HashSet::new(), refuted: only() });
+        assert_eq!((refuted, repaired), (condemned, vec![Key::List(usual).to_string()]));
+        assert_eq!(look(usual).unwrap(), look(refuted).unwrap());
+        damage();
+        let (_, repaired) = write(Barred { condemned: only(), refuted: only() });
+        assert!(repaired.is_empty(), "a sweep may be about to delete it");
+    }
+}

@@ -354,6 +354,7 @@ const CONTRACT: &[(&[&str], &[&str])] = &[
             "runs[].backup.sources[].kind",
             "runs[].backup.sources[].recovery_point",
             "runs[].errors",
+            "runs[].resumed_segments",
             "runs[].duration_seconds",
         ],
     ),

@@ -6,8 +6,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use chrono::{TimeDelta, Utc};
+use lifeboat::domain::manifest::Manifest;
 use lifeboat::error::Code;
 
+use crate::forge::Forge;
 use crate::support::{PROGRAM, Said, World, said};
 
 /// Codes that no honest world produces through the program, and why.
@@ -95,6 +98,14 @@ const CASES: &[Case] = &[
         lock.lock().unwrap();
         world.run(&["backup"])
     }),
+    (Code::ClockWrong, 1, || {
+        let world = backed_up();
+        let forge = Forge::of(&world);
+        let ahead = Manifest { committed: Utc::now() + TimeDelta::hours(1), ..forge.next() };
+        forge.commit(&ahead);
+        world.run(&["backup"])
+    }),
+    (Code::ClaimLost, 1, claim_lost),
     (Code::NoIdentity, 12, || {
         let world = backed_up();
         world.expect(0, &["key", "new", "stranger.txt"]);
@@ -250,6 +261,36 @@ fn in_a_mount_namespace(world: &World, script: &str, args: &[&str]) -> Said {
         .current_dir(world.path(""))
         .stdin(Stdio::null());
     said(&mut command)
+}
+
+/// Somebody takes the claim away while the run waits for a database that is being written to.
+fn claim_lost() -> Said {
+    let world = World::new();
+    let mut writer = Command::new("sqlite3")
+        .arg(world.path("shop.db"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut orders = writer.stdin.take().unwrap();
+    orders.write_all(b"begin exclusive; select 'held';\n").unwrap();
+    BufReader::new(writer.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let mut command = world.command(&["backup"]);
+    let mut running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let claim = loop {
+        if let Some(claim) = world.keys("claims").pop() {
+            break claim;
+        }
+        assert!(running.try_wait().unwrap().is_none(), "the run ended before it claimed anything");
+        std::thread::yield_now();
+    };
+    fs::remove_file(world.path("vault").join(claim)).unwrap();
+    orders.write_all(b"commit;\n").unwrap();
+    drop(orders);
+    assert!(writer.wait().unwrap().success());
+    let out = running.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said { code: out.status.code(), stdout: text(&out.stdout), stderr: text(&out.stderr) }
 }
 
 /// Two jobs, and a signal while the first is drilled: it ends in good order, the second is not begun.

@@ -45,12 +45,15 @@ pub(super) fn agreed_time(host: &Host, vault: &OpenVault) -> Result<DateTime<Utc
     Ok(theirs)
 }
 
-/// Refuses a clock that was set back behind the job's newest backup: by it the next one would be the older one.
+/// Refuses a clock that was set back behind the job's newest backup, as the vault has it or as this host remembers it:
+/// by that clock the next backup would be the older one.
 ///
 /// # Errors
-/// [`Code::ClockWrong`].
-pub(super) fn must_follow(host: &Host, job: &JobName, survey: &Survey) -> Result<()> {
-    let newest = survey.manifests.iter().map(|m| &m.manifest).filter(|m| m.job == *job).map(|m| m.committed).max();
+/// [`Code::ClockWrong`], or when the catalog cannot be read.
+pub(super) fn must_follow(host: &Host, vault: &OpenVault, job: &JobName, survey: &Survey) -> Result<()> {
+    let remembered = host.runtime.block_on(host.home()?.catalog.backups(&vault.id, Some(job)))?;
+    let there = survey.manifests.iter().map(|m| &m.manifest).filter(|m| m.job == *job).map(|m| m.committed);
+    let newest = there.chain(remembered.iter().map(|row| row.committed)).max();
     let now = host.clock.now();
     match newest {
         Some(newest) if now < newest - CLOCK_TOLERANCE => {
@@ -244,4 +247,110 @@ impl Drop for Held {
 
 fn told(moment: DateTime<Utc>) -> String {
     moment.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::domain::ids::VaultId;
+    use crate::storage::fault::{Effect, Fault, Lasting, Moment, Plan};
+    use crate::storage::memory::Memory;
+
+    fn start() -> DateTime<Utc> {
+        "2026-11-22T02:00:00Z".parse().unwrap()
+    }
+
+    fn claim(run: u8, host: &str) -> Claim {
+        Claim {
+            kind: CLAIM_TYPE.into(),
+            version: CLAIM_VERSION,
+            vault: VaultId::from_random([1; 8]),
+            job: "shop".parse().unwrap(),
+            run: RunId::from_random([run; 8]),
+            number: 1,
+            host: host.into(),
+            since: start(),
+            until: start() + CLAIM_HOLDS,
+            bases: Vec::new(),
+            lists: Vec::new(),
+            contents: Vec::new(),
+        }
+    }
+
+    async fn numbers(store: &Memory) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        let visit = &mut |listed: crate::storage::Listed| match Key::parse(&listed.key) {
+            Key::Claim(name) => numbers.push(name.number),
+            _ => panic!("{listed:?}"),
+        };
+        store.another_handle().list("claims/", visit).await.unwrap();
+        numbers
+    }
+
+    #[tokio::test]
+    async fn a_claim_is_renewed_by_the_next_number_as_long_as_it_holds() {
+        let clock = Arc::new(ManualClock::at(start()));
+        let store = Memory::new(clock.clone());
+        let newest = Mutex::new(claim(1, "web-1"));
+        write_claim(&store, &lock(&newest).clone()).await.unwrap();
+        let every = RENEWED_EVERY.to_std().unwrap();
+        for attempt in 1..20 {
+            clock.advance(every);
+            assert!(renew(&store, &newest, attempt).await.unwrap());
+            assert_eq!(numbers(&store).await, [attempt + 1]);
+            assert_eq!(lock(&newest).until, clock_now(&clock) + CLAIM_HOLDS);
+        }
+        clock.advance(CLAIM_HOLDS.to_std().unwrap() + Duration::from_secs(1));
+        let lapsed = lock(&newest).clone();
+        assert!(!renew(&store, &newest, 20).await.unwrap(), "a sweep may have acted on its lapse");
+        assert_eq!(*lock(&newest), lapsed);
+    }
+
+    fn clock_now(clock: &ManualClock) -> DateTime<Utc> {
+        crate::clock::Clock::now(clock)
+    }
+
+    #[tokio::test]
+    async fn a_renewal_whose_answer_was_lost_does_not_keep_the_next_one_from_its_number() {
+        let clock = Arc::new(ManualClock::at(start()));
+        let store = Memory::new(clock.clone());
+        let newest = Mutex::new(claim(1, "web-1"));
+        write_claim(&store, &lock(&newest).clone()).await.unwrap();
+        // The time, the document, the sync: it is done, and nobody is told.
+        let plan = Plan { at_call: 3, moment: Moment::After, effect: Effect::LoseAnswer, lasting: Lasting::Once };
+        let faulty = Fault::planned(Arc::new(store.another_handle()), plan);
+        clock.advance(Duration::from_secs(60));
+        renew(&faulty, &newest, 1).await.unwrap_err();
+        assert_eq!(lock(&newest).number, 1, "what is not known to stand does not count");
+        assert_eq!(numbers(&store).await, [1, 2]);
+        clock.advance(Duration::from_secs(60));
+        assert!(renew(&faulty, &newest, 2).await.unwrap());
+        assert_eq!(lock(&newest).number, 3);
+        give_up(&store, &"shop".parse().unwrap(), &RunId::from_random([1; 8])).await.unwrap();
+        assert!(numbers(&store).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn others_are_refused_while_their_claims_hold() {
+        let store = Memory::new(Arc::new(ManualClock::at(start())));
+        let refused = |after: TimeDelta| {
+            let store = store.another_handle();
+            async move { refuse_others(&read_claims(&store, None).await.unwrap(), "web-1", start() + after) }
+        };
+        write_claim(&store, &claim(1, "web-1")).await.unwrap();
+        refused(TimeDelta::zero()).await.unwrap();
+        write_claim(&store, &claim(2, "web-2")).await.unwrap();
+        let error = refused(CLAIM_HOLDS).await.unwrap_err();
+        assert_eq!(error.code(), Code::Locked);
+        assert!(error.to_string().contains("host web-2 has claimed it until 2026-11-22 04:00:00 UTC"), "{error}");
+        refused(CLAIM_HOLDS + TimeDelta::seconds(1)).await.unwrap();
+
+        store.replace("claims/shop/0303030303030303-1.json", Bytes::from_static(b"{")).await.unwrap();
+        let error = refused(CLAIM_HOLDS_AT_MOST).await.unwrap_err();
+        assert!(error.to_string().contains("until 2026-11-23 02:00:00 UTC"), "{error}");
+        refused(CLAIM_HOLDS_AT_MOST + TimeDelta::seconds(1)).await.unwrap();
+    }
 }

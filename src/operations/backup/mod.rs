@@ -230,7 +230,7 @@ fn run(
     for problem in &survey.problems {
         progress.warn(&format!("{}: {}; `lifeboat check {name}` says more", problem.key, problem.fault));
     }
-    claim::must_follow(host, name, &survey)?;
+    claim::must_follow(host, vault, name, &survey)?;
     let last = vault.last_of(host, &survey, name)?;
     let refuted = Refuted::read(host, vault, name)?;
     let mut run = Run {

@@ -174,13 +174,18 @@ impl Allowance {
         let in_share = |known: &&Known| {
             known.standing == Standing::Confirmed && u64::from(known.object.0[0]) % SHARES == sequence % SHARES
         };
-        let share: BTreeSet<(ObjectId, u64)> =
-            reusable.iter().map(|(_, known)| known).filter(in_share).map(|k| (k.object, k.stored_bytes)).collect();
+        // Ordered by what follows the first byte, which is the same for many of them.
+        let share: BTreeSet<([u8; 8], ObjectId, u64)> = reusable
+            .iter()
+            .map(|(_, known)| known)
+            .filter(in_share)
+            .map(|known| (place_in(&known.object), known.object, known.stored_bytes))
+            .collect();
         let from = place_of(sequence / SHARES);
-        let (before, after): (Vec<_>, Vec<_>) = share.into_iter().partition(|(object, _)| *object < from);
+        let (before, after): (Vec<_>, Vec<_>) = share.into_iter().partition(|(place, ..)| *place < from);
         let mut chosen = Vec::new();
         let mut sum = 0;
-        for (object, size) in after.into_iter().chain(before) {
+        for (_, object, size) in after.into_iter().chain(before) {
             // One object is looked at however many sources there are, as long as the run's own limit holds.
             let fits = sum + size <= bytes || (chosen.is_empty() && size <= self.bytes);
             if chosen.len() as u64 == objects || !fits {
@@ -195,12 +200,16 @@ impl Allowance {
     }
 }
 
+fn place_in(object: &ObjectId) -> [u8; 8] {
+    let mut place = [0; 8];
+    place.copy_from_slice(&object.0[1..9]);
+    place
+}
+
 /// Where the looking begins in the given round: multiples of the golden ratio lie far apart, however many there are.
-fn place_of(round: u64) -> ObjectId {
+fn place_of(round: u64) -> [u8; 8] {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mut place = [0; 32];
-    place[..8].copy_from_slice(&round.wrapping_mul(GOLDEN).to_be_bytes());
-    ObjectId(place)
+    round.wrapping_mul(GOLDEN).to_be_bytes()
 }
 
 /// What a source may name again, and what of it was found wrong.
@@ -341,4 +350,141 @@ fn naming(run: &Run<'_>, objects: &HashSet<ObjectId>) -> Vec<BackupId> {
             .any(|source| source.contents.iter().any(|o| objects.contains(o)) || source.lists.iter().any(&mut leads_to))
     };
     run.earlier.iter().filter(|manifest| names_one(manifest)).map(|manifest| manifest.id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::domain::ids::{RecordId, VaultId};
+    use crate::domain::record::{DrillEnvironment, DrillRecord};
+
+    fn start() -> DateTime<Utc> {
+        "2026-11-22T02:00:00Z".parse().unwrap()
+    }
+
+    fn at(minutes: i64) -> DateTime<Utc> {
+        start() + TimeDelta::minutes(minutes)
+    }
+
+    fn backup(number: u8) -> BackupId {
+        BackupId::from_random([number; 8])
+    }
+
+    fn drill(minutes: i64, refutes_backup: bool) -> DrillRow {
+        DrillRow {
+            vault: VaultId::from_random([1; 8]),
+            id: RecordId::from_random([u8::try_from(minutes).unwrap(); 8]),
+            job: "shop".parse().unwrap(),
+            host: "web-1".into(),
+            tool: "lifeboat 0.1.0".into(),
+            recorded: at(minutes),
+            details: None,
+            drill: DrillRecord {
+                outcome: if refutes_backup { DrillOutcome::Failed } else { DrillOutcome::Passed },
+                backup: Some(backup(1)),
+                recovery_point: Some(start()),
+                started: at(minutes - 1),
+                finished: at(minutes),
+                rto_seconds: 60.0,
+                rto_objective_seconds: None,
+                rto_met: !refutes_backup,
+                rpo_seconds: None,
+                phases: Vec::new(),
+                checks_passed: 0,
+                checks_failed: 0,
+                refutes_backup,
+                error_code: None,
+                restored_bytes: 0,
+                environment: DrillEnvironment {
+                    cores: 2,
+                    storage: "folder".into(),
+                    confinement: "none-run".into(),
+                    cold_cache: false,
+                },
+            },
+        }
+    }
+
+    fn told(found_by: Finder, objects: &[ObjectId]) -> RefutationRecord {
+        let (objects, backups) = (objects.to_vec(), vec![backup(1)]);
+        RefutationRecord { found_by, objects, lists: Vec::new(), backups, error_code: "object-damaged".into() }
+    }
+
+    #[test]
+    fn with_names_these_are_refuted_and_without_the_whole_backup_until_a_drill_clears_it() {
+        let object = ObjectId([7; 32]);
+        let (named, nameless) = (told(Finder::Check, &[object]), told(Finder::Check, &[]));
+        let by_drill = told(Finder::Drill, &[object]);
+        let refuted = |drills: &[DrillRow], told: &[(DateTime<Utc>, &RefutationRecord)]| {
+            let refuted = Refuted::of(drills, told);
+            (refuted.names.len(), refuted.backups.len())
+        };
+        assert_eq!(refuted(&[], &[]), (0, 0));
+        assert_eq!(refuted(&[], &[(at(5), &named)]), (1, 0));
+        assert_eq!(refuted(&[], &[(at(5), &nameless)]), (0, 1));
+        assert_eq!(refuted(&[drill(4, false)], &[(at(5), &nameless)]), (0, 1));
+        assert_eq!(refuted(&[drill(6, false)], &[(at(5), &nameless)]), (0, 0));
+        // An object stays refuted: what a drill reads may have been put right since.
+        assert_eq!(refuted(&[drill(6, false)], &[(at(5), &named)]), (1, 0));
+
+        assert_eq!(refuted(&[drill(4, true)], &[]), (0, 1));
+        assert_eq!(refuted(&[drill(4, true), drill(6, false)], &[]), (0, 0));
+        assert_eq!(refuted(&[drill(4, false), drill(6, true)], &[]), (0, 1));
+        // A drill that could name what is wrong leaves the rest of the backup sound.
+        assert_eq!(refuted(&[drill(4, true)], &[(at(5), &by_drill)]), (1, 0));
+        assert_eq!(refuted(&[drill(8, true)], &[(at(5), &by_drill)]), (1, 1), "the names are an older drill's");
+        assert_eq!(refuted(&[drill(4, true)], &[(at(5), &named)]), (1, 1), "the names are not the drill's");
+    }
+
+    fn reusable(count: u64, stored_bytes: u64) -> Vec<(KeyedId, Known)> {
+        let object = |number: u64| ObjectId(*blake3::hash(&number.to_le_bytes()).as_bytes());
+        let known = |number| Known { object: object(number), stored_bytes, standing: Standing::Confirmed };
+        (0..count).map(|number| (KeyedId(object(number).0), known(number))).collect()
+    }
+
+    #[test]
+    fn everything_is_hashed_again_within_so_many_runs() {
+        let known = reusable(2000, 1000);
+        let mut seen = HashSet::new();
+        for sequence in 5..5 + SHARES {
+            let chosen = Allowance::of(1).choose(&known, sequence);
+            assert!(chosen.iter().all(|(object, _)| u64::from(object.0[0]) % SHARES == sequence % SHARES));
+            seen.extend(chosen);
+        }
+        assert_eq!(seen.len(), 2000);
+    }
+
+    #[test]
+    fn limits_hold_and_do_not_leave_the_same_objects_out_for_ever() {
+        // 40,000 objects of 4 MiB: 1,250 in each share, of which 64 fit.
+        let known = reusable(40_000, 4 << 20);
+        let mut seen = HashSet::new();
+        for round in 0..60 {
+            let chosen = Allowance::of(1).choose(&known, 3 + round * SHARES);
+            assert_eq!(chosen.len(), 64);
+            seen.extend(chosen);
+        }
+        let share = known.iter().filter(|(_, known)| u64::from(known.object.0[0]) % SHARES == 3).count();
+        assert_eq!(seen.len(), share);
+        let small = reusable(40_000, 1);
+        assert_eq!(Allowance::of(1).choose(&small, 3).len(), MAX_REHASHED_OBJECTS);
+    }
+
+    #[test]
+    fn sources_have_their_part_and_what_one_leaves_goes_to_the_next() {
+        let (many, few) = (reusable(40_000, 1000), reusable(40, 1000));
+        let mut allowance = Allowance::of(3);
+        let chosen = [&many, &few, &many].map(|known| allowance.choose(known, 3).len());
+        assert_eq!(chosen[0], 86);
+        assert!(chosen[1] < 20, "{chosen:?}");
+        assert_eq!(chosen.iter().sum::<usize>(), MAX_REHASHED_OBJECTS);
+        // However many sources there are, large objects have their turn.
+        assert_eq!(Allowance::of(500).choose(&reusable(1000, 4 << 20), 3).len(), 1);
+        // What a broken run left is hashed when it is named, and not before.
+        let left: Vec<_> =
+            many.iter().map(|(id, known)| (*id, Known { standing: Standing::ToBeHashed, ..*known })).collect();
+        assert!(Allowance::of(1).choose(&left, 3).is_empty());
+    }
 }
