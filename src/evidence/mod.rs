@@ -5,6 +5,7 @@
 //! Nothing here reads a clock, a vault or a terminal.
 
 pub mod deviations;
+pub mod erasure;
 pub mod facts;
 pub mod gather;
 pub mod markdown;

@@ -175,6 +175,8 @@ pub(crate) fn healthy() -> JobFacts {
             objectives: Objectives { rpo: Some(hours(24)), rto: Some(hours(1)) },
             keep_at_least: Some(hours(24 * 14)),
             delete_after: Some(hours(24 * 30)),
+            erasing_lead: Some(hours(74)),
+            prune_gap: Some(hours(6)),
             recipients: vec!["age1operator".to_owned()],
             drill: DrillPlan::Scheduled { schedule: "0 5 * * SUN".to_owned(), gap: Some(hours(24 * 7)) },
         },
@@ -182,6 +184,8 @@ pub(crate) fn healthy() -> JobFacts {
         next_drill: Some(now() + TimeDelta::hours(14)),
         identity: OwnIdentity::Absent,
         witness: Witness::Agrees,
+        gaps: Vec::new(),
+        hidden: None,
         scheduled_backups: Vec::new(),
         scheduled_drills: Vec::new(),
         backups,
@@ -189,6 +193,7 @@ pub(crate) fn healthy() -> JobFacts {
         drills,
         removals: Vec::new(),
         refutations: Vec::new(),
+        quarantines: Vec::new(),
         prunes: Vec::new(),
     }
 }
