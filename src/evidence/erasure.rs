@@ -158,7 +158,7 @@ fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant
     };
     let more = match late.len() - 1 {
         0 => String::new(),
-        more => format!(" ({more} more are late)"),
+        more => format!(", and {more} more are late"),
     };
     let state = match worst.removed {
         None => "is still there".to_owned(),
@@ -281,4 +281,122 @@ fn per_cent_of_way(from: DateTime<Utc>, until: DateTime<Utc>, now: DateTime<Utc>
 
 fn after(moment: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
     moment.checked_add_signed(TimeDelta::from_std(by).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::record::{QuarantineRecord, RemovalReason, RemovalRecord};
+    use crate::evidence::samples::*;
+    use crate::evidence::status::job_status;
+
+    fn after_now(by: Duration) -> DateTime<Utc> {
+        now() + TimeDelta::from_std(by).unwrap()
+    }
+
+    /// How bad the reason is that says this, if one does.
+    fn said(facts: &JobFacts, moment: DateTime<Utc>, what: &str) -> Option<State> {
+        let mut findings = Findings::default();
+        judge_erasure(&mut findings, facts, moment);
+        findings.found(what)
+    }
+
+    #[test]
+    fn removed_bytes_count_until_a_prune_has_come_through() {
+        let mut facts = erasing();
+        let status = job_status(&facts, now());
+        assert_eq!((status.state, status.reasons), (State::Ok, vec![]));
+        assert_eq!(
+            status.erasure,
+            ErasureStatus {
+                deadline: Some(after_now(hours(15))),
+                oldest_retained_byte: Some(before_now(hours(57))),
+                pending_backups: 2,
+            }
+        );
+        facts.prunes.push(prune(123, before_now(hours(1)), PruneOutcome::Done, Some(before_now(hours(7)))));
+        let erasure = erasure_status(&facts, now());
+        assert_eq!((erasure.oldest_retained_byte, erasure.pending_backups), (Some(before_now(hours(51))), 1));
+        // Of what nobody could believe only the removal is known.
+        let removal = RemovalRecord {
+            backup: BackupId::from_random([77; 8]),
+            summary: None,
+            reason: RemovalReason::Quarantined,
+            gone: vec![],
+        };
+        facts.removals.push(record(124, before_now(hours(1)), removal));
+        let erasure = erasure_status(&facts, now());
+        assert_eq!((erasure.oldest_retained_byte, erasure.pending_backups), (Some(before_now(hours(51))), 2));
+    }
+
+    #[test]
+    fn alarms_come_on_the_way_to_the_deadline() {
+        let facts = erasing();
+        let shop = "should be gone and was removed";
+        assert_eq!(said(&facts, after_now(hours(2)), shop), None);
+        assert_eq!(said(&facts, after_now(hours(4)), "50 % of the time"), Some(State::Warning));
+        assert_eq!(said(&facts, after_now(hours(10)), "75 % of the time"), Some(State::Warning));
+        assert_eq!(said(&facts, after_now(hours(13)), "90 % of the time"), Some(State::Critical));
+        assert_eq!(said(&facts, after_now(hours(13)), shop), Some(State::Critical));
+        assert_eq!(said(&facts, after_now(hours(16)), "erasure deadline breached"), Some(State::Critical));
+        assert_eq!(said(&facts, after_now(hours(16)), "and its bytes are not proven gone"), Some(State::Critical));
+        // By then the next two are late as well, and still there.
+        assert_eq!(said(&facts, after_now(hours(16)), "and 2 more are late"), Some(State::Critical));
+        let mut swept = facts;
+        swept.prunes.push(prune(123, now(), PruneOutcome::Done, Some(now())));
+        assert_eq!(said(&swept, after_now(hours(4)), "of the time"), None);
+        assert_eq!(said(&swept, after_now(hours(22)), "erasure deadline breached"), Some(State::Critical));
+        assert_eq!(said(&swept, after_now(hours(22)), "is still there"), Some(State::Critical));
+    }
+
+    #[test]
+    fn the_last_good_backup_has_alarms_of_its_own() {
+        let mut facts = erasing();
+        let old = backup(1, before_now(hours(40)));
+        facts.backups = vec![old];
+        facts.removals.clear();
+        let what = "the last good backup";
+        // From a day on, when it is old enough to go, to three.
+        assert_eq!(said(&facts, after_now(hours(7)), what), None);
+        assert_eq!(said(&facts, after_now(hours(9)), what), Some(State::Warning));
+        assert_eq!(said(&facts, after_now(hours(21)), "75 % of the time"), Some(State::Warning));
+        assert_eq!(said(&facts, after_now(hours(29)), what), Some(State::Critical));
+        assert_eq!(said(&facts, after_now(hours(29)), "should be gone"), None);
+        assert_eq!(said(&facts, after_now(hours(33)), "is the last good one and still there"), Some(State::Critical));
+        // A refuted one does not relieve it, a good one does: then it is late like any other.
+        facts.backups.push(backup(2, before_now(hours(1))));
+        facts.refutations.push(refutation(90, now(), &facts.backups[1].id.clone(), 1));
+        assert_eq!(said(&facts, after_now(hours(29)), what), Some(State::Critical));
+        facts.refutations.clear();
+        assert_eq!(said(&facts, after_now(hours(29)), what), None);
+        assert_eq!(said(&facts, after_now(hours(29)), "should be gone"), Some(State::Warning));
+    }
+
+    #[test]
+    fn prunes_that_do_not_come_through_are_told() {
+        let mut facts = erasing();
+        assert_eq!(said(&facts, after_now(hours(8)), "retention is not applied"), None);
+        assert_eq!(said(&facts, after_now(hours(10)), "retention is not applied"), Some(State::Warning));
+        facts.prunes.push(prune(123, now(), PruneOutcome::Stopped, None));
+        assert_eq!(said(&facts, now(), "was stopped (deletion-stopped)"), Some(State::Critical));
+        assert_eq!(said(&facts, now(), "`lifeboat prune shop`"), Some(State::Critical));
+        facts.prunes.push(prune(124, after_now(minutes(1)), PruneOutcome::Failed, None));
+        assert_eq!(said(&facts, after_now(hours(1)), "was stopped"), None);
+        assert_eq!(said(&facts, after_now(hours(1)), "the last prune failed"), Some(State::Warning));
+        facts.prunes.push(prune(125, after_now(hours(2)), PruneOutcome::Done, None));
+        assert_eq!(said(&facts, after_now(hours(2)), "the last prune"), None);
+        assert_eq!(said(&facts, after_now(hours(13)), "retention is not applied"), None);
+        // A job that never pruned, and has nothing due, is not blamed.
+        let healthy = healthy();
+        assert_eq!(said(&healthy, now(), ""), None);
+    }
+
+    #[test]
+    fn a_quarantine_alone_erases_nothing() {
+        let mut facts = erasing();
+        let backup = facts.backups[3].id.clone();
+        let before = erasure_status(&facts, now());
+        facts.quarantines.push(record(126, now(), QuarantineRecord { backup: Some(backup), gone: vec![] }));
+        assert_eq!(erasure_status(&facts, now()), before);
+    }
 }

@@ -209,10 +209,10 @@ pub(crate) fn restore_or_unmeasured<S: Serializer>(restore: &Option<Restore>, to
     }
 }
 
-/// For `#[serde(serialize_with)]`: a promised duration, or null where none was promised.
-pub(crate) fn promised_seconds<S: Serializer>(promised: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-    match promised {
-        Some(promised) => to.serialize_f64(json_seconds(*promised)),
+/// For `#[serde(serialize_with)]`: a duration that was promised or measured, or null where there is none.
+pub(crate) fn optional_seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => to.serialize_f64(json_seconds(*duration)),
         None => to.serialize_none(),
     }
 }

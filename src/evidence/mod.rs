@@ -8,6 +8,7 @@ pub mod deviations;
 pub mod erasure;
 pub mod facts;
 pub mod gather;
+pub mod keeping;
 pub mod markdown;
 pub mod report;
 pub mod status;

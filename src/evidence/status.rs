@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::erasure::{ErasureStatus, erasure_status, judge_erasure};
-use super::facts::{DrillPlan, JobFacts, OwnIdentity, Witness, attempt, promised_seconds, restore_or_unmeasured};
+use super::facts::{DrillPlan, JobFacts, OwnIdentity, Witness, attempt, optional_seconds, restore_or_unmeasured};
 use crate::catalog::{BackupRow, DrillRow, Verdict};
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
@@ -87,7 +87,7 @@ pub struct JobStatus {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RpoStatus {
     /// The target.
-    #[serde(rename = "objective_seconds", serialize_with = "promised_seconds")]
+    #[serde(rename = "objective_seconds", serialize_with = "optional_seconds")]
     pub objective: Option<Duration>,
     /// Exposure now.
     #[serde(rename = "now_seconds")]
@@ -125,7 +125,7 @@ pub struct RpoStatus {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RtoStatus {
     /// The target.
-    #[serde(rename = "objective_seconds", serialize_with = "promised_seconds")]
+    #[serde(rename = "objective_seconds", serialize_with = "optional_seconds")]
     pub objective: Option<Duration>,
     /// The last drill's.
     #[serde(rename = "last_seconds", serialize_with = "restore_or_unmeasured")]
@@ -199,7 +199,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
     let last_backup = last_backup(facts);
     let erasure = erasure_status(facts, now);
 
-    let mut findings = Findings { list: Vec::new() };
+    let mut findings = Findings::default();
     if facts.backups.is_empty() && facts.runs.is_empty() && facts.drills.is_empty() {
         findings.add(
             State::Unknown,
@@ -258,6 +258,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
 }
 
 /// What was found, and how bad it is.
+#[derive(Default)]
 pub(super) struct Findings {
     list: Vec<(State, String)>,
 }
@@ -265,6 +266,12 @@ pub(super) struct Findings {
 impl Findings {
     pub(super) fn add(&mut self, state: State, reason: String) {
         self.list.push((state, reason));
+    }
+
+    /// How bad the first reason is that says this.
+    #[cfg(test)]
+    pub(super) fn found(&self, what: &str) -> Option<State> {
+        self.list.iter().find(|(_, reason)| reason.contains(what)).map(|(state, _)| *state)
     }
 
     /// The worst state, and the reasons with the worst first, otherwise as they were found.
@@ -541,6 +548,8 @@ pub(crate) fn human_exposure(exposure: Exposure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::record::PruneOutcome;
+    use crate::evidence::facts::Hidden;
     use crate::evidence::samples::*;
 
     fn state_of(facts: &JobFacts) -> (State, String) {
@@ -634,6 +643,41 @@ mod tests {
                 State::Critical,
                 "was refuted by a drill",
                 "`lifeboat check shop --read-data`",
+            ),
+            (
+                "latest backup refuted by a check",
+                |f| f.refutations.push(refutation(91, now(), &f.backups.last().unwrap().id.clone(), 3)),
+                State::Critical,
+                "was refuted, 3 of its objects are missing or damaged",
+                "`lifeboat check shop --read-data`",
+            ),
+            (
+                "an older backup refuted",
+                |f| f.refutations.push(refutation(91, now(), &f.backups[2].id.clone(), 1)),
+                State::Warning,
+                "was refuted, 1 of its objects is missing or damaged",
+                "`lifeboat check shop`",
+            ),
+            (
+                "unexplained gap",
+                |f| f.gaps.push(SequenceRange { first: 2, last: 3 }),
+                State::Critical,
+                "numbers 2 to 3",
+                "`lifeboat check shop`",
+            ),
+            (
+                "newest hidden",
+                |f| f.hidden = Some(Hidden { there: 12, seen: 14 }),
+                State::Critical,
+                "saw backup number 14, the newest in the vault is number 12",
+                "`lifeboat check shop`",
+            ),
+            (
+                "prune stopped",
+                |f| f.prunes.push(prune(92, now(), PruneOutcome::Stopped, None)),
+                State::Critical,
+                "was stopped (deletion-stopped)",
+                "`lifeboat prune shop`",
             ),
             ("never drilled", |f| f.drills.clear(), State::Warning, "never rehearsed", "`lifeboat drill shop`"),
             (
