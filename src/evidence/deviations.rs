@@ -1,6 +1,6 @@
 //! What did not go as promised, and what a report does not claim: the two lists that make the rest of it believable.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::facts::{JobFacts, OwnIdentity, Witness};
@@ -9,7 +9,8 @@ use crate::catalog::{BackupRow, DrillRow};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{Exposure, Window};
 use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
-use crate::domain::record::{DrillOutcome, RunOutcome};
+use crate::domain::record::{DrillOutcome, PruneOutcome, RunOutcome, SequenceRange};
+use crate::operations::vaults::explains;
 
 /// Something that did not go as promised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,8 +47,14 @@ pub enum DeviationKind {
     RefutedBackup,
     /// A drill passed, and took longer than the RTO.
     RtoExceeded,
-    /// A backup was there after its time.
+    /// A backup was removed before it was as old as it must become.
+    RemovedEarly,
+    /// Bytes of a backup were there after its time.
     NotErased,
+    /// A prune was stopped by something in the vault, or failed.
+    FailedPrune,
+    /// A person decided to go on without something in the vault.
+    Quarantine,
     /// A backup that this host knows of is gone from the vault, or not believed there.
     LostBackup,
 }
@@ -80,15 +87,7 @@ pub(super) fn deviations(facts: &JobFacts, measured: &Measured, window: Window) 
             add(row.committed, DeviationKind::PartialBackup, Some(row.id.to_string()), what);
         }
     }
-    let mut by_sequence: Vec<&BackupRow> = facts.backups.iter().collect();
-    by_sequence.sort_by_key(|row| row.sequence);
-    for pair in by_sequence.windows(2) {
-        let (before, after) = (pair[0], pair[1]);
-        if after.sequence > before.sequence.saturating_add(1) && window.covers(after.committed) {
-            let what = format!("between number {} and number {} backups are missing", before.sequence, after.sequence);
-            add(after.committed, DeviationKind::SequenceGap, Some(after.id.to_string()), what);
-        }
-    }
+    sequence_gaps(facts, window, &mut add);
     if let Witness::Lacks(gone) = &facts.witness {
         for backup in gone {
             let what = format!("the vault no longer has backup {backup}, or its signature is wrong");
@@ -138,20 +137,91 @@ pub(super) fn deviations(facts: &JobFacts, measured: &Measured, window: Window) 
             (DrillOutcome::Passed, _) => {}
         }
     }
-    if let Some(delete_after) = facts.promise.delete_after {
-        for row in &facts.backups {
-            let deadline =
-                TimeDelta::from_std(delete_after).ok().and_then(|d| row.recovery_point.checked_add_signed(d));
-            let Some(deadline) = deadline else { continue };
-            if row.retained_until.unwrap_or(window.end) > deadline && window.covers(deadline) {
-                let what =
-                    format!("the backup was still there {} after its recovery point", exact_duration(delete_after));
-                add(deadline, DeviationKind::NotErased, Some(row.id.to_string()), what);
-            }
-        }
-    }
+    keeping(facts, window, &mut add);
     found.sort_by(|a, b| (a.at, a.kind, &a.id).cmp(&(b.at, b.kind, &b.id)));
     found
+}
+
+type Add<'a> = &'a mut dyn FnMut(DateTime<Utc>, DeviationKind, Option<String>, String);
+
+/// Numbers that are missing, but for those that a removal or a person explains.
+fn sequence_gaps(facts: &JobFacts, window: Window, add: Add<'_>) {
+    let removed = facts.removals.iter().flat_map(|row| row.body.gone.iter().copied());
+    let explained: Vec<SequenceRange> =
+        removed.chain(facts.quarantines.iter().flat_map(|row| row.body.gone.iter().copied())).collect();
+    let mut by_sequence: Vec<&BackupRow> = facts.backups.iter().collect();
+    by_sequence.sort_by_key(|row| row.sequence);
+    for pair in by_sequence.windows(2) {
+        let (before, after) = (pair[0], pair[1]);
+        let is_gap = after.sequence > before.sequence.saturating_add(1);
+        if is_gap && window.covers(after.committed) && !explains(&explained, before.sequence + 1, after.sequence - 1) {
+            let what = format!("between number {} and number {} backups are missing", before.sequence, after.sequence);
+            add(after.committed, DeviationKind::SequenceGap, Some(after.id.to_string()), what);
+        }
+    }
+}
+
+/// What went otherwise in keeping and erasing.
+fn keeping(facts: &JobFacts, window: Window, add: Add<'_>) {
+    for row in &facts.backups {
+        let id = || Some(row.id.to_string());
+        if let (Some(deadline), Some(delete_after)) = (facts.deadline(row), facts.promise.delete_after)
+            && window.covers(deadline)
+            && facts.gone_at(row).unwrap_or(window.end) > deadline
+        {
+            let age = exact_duration(delete_after);
+            let what = match (row.retained_until, row.removal) {
+                (Some(removed), Some(_)) if removed <= deadline => {
+                    format!("{age} after its recovery point the backup was removed, but its bytes were not proven gone")
+                }
+                _ => format!("the backup was still there {age} after its recovery point"),
+            };
+            add(deadline, DeviationKind::NotErased, id(), what);
+        }
+        if let (Some(removed), Some(_), Some(kept_until)) = (row.retained_until, row.removal, facts.kept_until(row))
+            && removed < kept_until
+            && window.covers(removed)
+        {
+            let what = format!(
+                "the backup was removed {} after its commit, and is promised for {}",
+                human_duration((removed - row.committed).to_std().unwrap_or_default()),
+                exact_duration(facts.promise.keep_at_least.unwrap_or_default())
+            );
+            add(removed, DeviationKind::RemovedEarly, id(), what);
+        }
+    }
+    for row in facts.refutations.iter().filter(|row| window.covers(row.recorded)) {
+        let found = &row.body;
+        let objects = match found.objects.len() + found.lists.len() {
+            0 => String::new(),
+            1 => ": 1 object is missing or damaged".to_owned(),
+            count => format!(": {count} objects are missing or damaged"),
+        };
+        let backups = match &found.backups[..] {
+            [one] => format!("backup {one} is no good"),
+            several => format!("{} backups are no good", several.len()),
+        };
+        let what = format!("{backups} ({}){objects}", found.error_code);
+        add(row.recorded, DeviationKind::RefutedBackup, Some(row.id.to_string()), what);
+    }
+    for row in facts.prunes.iter().filter(|row| window.covers(row.body.finished)) {
+        let how = match row.body.outcome {
+            PruneOutcome::Done => continue,
+            PruneOutcome::Stopped => "something in the vault stopped every deletion",
+            PruneOutcome::Failed => "the prune broke off",
+        };
+        let code = row.body.error_code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+        let what = format!("{how}{code}");
+        add(row.body.finished, DeviationKind::FailedPrune, Some(row.id.to_string()), what);
+    }
+    for row in facts.quarantines.iter().filter(|row| window.covers(row.recorded)) {
+        let what = match (&row.body.backup, row.body.gone.len()) {
+            (Some(backup), _) => format!("somebody set backup {backup} aside, which could not be believed or followed"),
+            (None, 1) => "somebody accepted that backups are missing, one row of numbers".to_owned(),
+            (None, count) => format!("somebody accepted that backups are missing, {count} rows of numbers"),
+        };
+        add(row.recorded, DeviationKind::Quarantine, Some(row.id.to_string()), what);
+    }
 }
 
 /// Scheduled moments with nothing begun between them and the next: the first of each row of them, and how many there
@@ -217,9 +287,20 @@ pub(super) fn not_claimed(facts: &JobFacts, measured: &Measured, drills: &[&Dril
         drills.iter().any(|row| row.drill.environment.confinement == "trusted-source"),
         "At least one drill ran checks with its own user's rights, because the config trusts the source.",
     );
+    let (erases, measured_erasure) = (facts.promise.delete_after.is_some(), &measured.erasure);
     say(
-        facts.promise.delete_after.is_some(),
-        "Erasure is not proven: this version removes nothing itself; what is still there after its time is named above.",
+        erases && measured_erasure.proven_gone == 0,
+        "Nothing was proven gone in the window: no prune that came through followed a removal.",
+    );
+    say(
+        measured_erasure.removed + measured_erasure.proven_gone > 0,
+        "Ages at removal are by the clock of the host that pruned; that bytes are gone is what its record says, which it \
+         reckons by the store's clock.",
+    );
+    say(
+        erases,
+        "Erased means gone from the vault: what the store keeps behind it (snapshots, versions, copies of the disk) and \
+         what somebody copied from it are not known here.",
     );
     say(
         facts.identity == OwnIdentity::Present,
@@ -247,9 +328,13 @@ pub(super) fn not_claimed(facts: &JobFacts, measured: &Measured, drills: &[&Dril
     }
     list
 }
+
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
+    use crate::domain::record::QuarantineRecord;
     use crate::evidence::report::report;
     use crate::evidence::samples::*;
 
@@ -286,6 +371,35 @@ mod tests {
         let missed: Vec<_> = missed.iter().filter(|deviation| deviation.kind == MissedDrill).collect();
         assert_eq!(missed.len(), 1, "one row of two");
         assert!(missed[0].at == before_now(hours(30)) && missed[0].what.starts_with("2 scheduled times"));
+    }
+
+    #[test]
+    fn keeping_and_erasing_deviate_by_name() {
+        use DeviationKind::*;
+        let mut facts = erasing();
+        assert_eq!(kinds(&facts), []);
+        // Removed in time, and nothing shows that its bytes went.
+        facts.promise.delete_after = Some(hours(54));
+        let late = found(&facts);
+        assert_eq!(late.iter().map(|deviation| deviation.kind).collect::<Vec<_>>(), [NotErased, NotErased]);
+        assert!(late.iter().all(|deviation| deviation.what.contains("its bytes were not proven gone")), "{late:?}");
+        facts.promise.delete_after = Some(hours(72));
+        facts.promise.keep_at_least = Some(hours(50));
+        assert_eq!(kinds(&facts), [RemovedEarly; 3], "a minute early, as the commit came a minute late");
+        facts.promise.keep_at_least = Some(hours(24));
+
+        facts.refutations.push(refutation(91, before_now(hours(4)), &facts.backups[7].id.clone(), 2));
+        facts.prunes.push(prune(92, before_now(hours(3)), PruneOutcome::Stopped, None));
+        let quarantine = QuarantineRecord { backup: None, gone: vec![SequenceRange { first: 9, last: 9 }] };
+        facts.quarantines.push(record(93, before_now(hours(2)), quarantine));
+        assert_eq!(kinds(&facts), [RefutedBackup, FailedPrune, Quarantine]);
+        assert!(found(&facts)[0].what.ends_with("is no good (object-damaged): 2 objects are missing or damaged"));
+        // The ninth is known to be missing, the tenth is not.
+        facts.backups.remove(8);
+        assert_eq!(kinds(&facts), [RefutedBackup, FailedPrune, Quarantine]);
+        facts.backups.remove(8);
+        facts.promise.objectives.rpo = None;
+        assert_eq!(kinds(&facts), [SequenceGap, RefutedBackup, FailedPrune, Quarantine]);
     }
 
     #[test]

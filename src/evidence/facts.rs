@@ -1,15 +1,18 @@
 //! What status and report are made of: what was promised of a job, and what the catalog knows of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::catalog::{BackupRow, DrillRow, PruneRow, RefutationRow, RemovalRow, RunRow, Verdict, verdict};
+use crate::catalog::{
+    BackupRow, DrillRow, PruneRow, QuarantineRow, RefutationRow, RemovalRow, RunRow, Verdict, verdict,
+};
 use crate::domain::ids::{BackupId, JobName, VaultId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{Attempt, Objectives, Point, Restore, Standing, json_seconds};
-use crate::domain::record::DrillOutcome;
+use crate::domain::record::{DrillOutcome, SequenceRange};
 
 /// Everything that is known of a job, gathered by the caller.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +31,10 @@ pub struct JobFacts {
     pub identity: OwnIdentity,
     /// What the vault itself says of the backups that the catalog knows.
     pub witness: Witness,
+    /// Numbers of the job that are missing in the vault, and that no removal and no quarantine explains.
+    pub gaps: Vec<SequenceRange>,
+    /// The newest backup that this host saw is not in the vault, and nobody removed it.
+    pub hidden: Option<Hidden>,
     /// When backups should have begun in the report's window, in order, none after its end; status does without.
     pub scheduled_backups: Vec<DateTime<Utc>>,
     /// When drills should have begun in the report's window, in order, none after its end; status does without.
@@ -42,6 +49,8 @@ pub struct JobFacts {
     pub removals: Vec<RemovalRow>,
     /// What was found wrong, newest last.
     pub refutations: Vec<RefutationRow>,
+    /// What a person decided to go on without, newest last.
+    pub quarantines: Vec<QuarantineRow>,
     /// The job's runs of `prune`, newest last.
     pub prunes: Vec<PruneRow>,
 }
@@ -55,6 +64,15 @@ pub enum Witness {
     Lacks(Vec<BackupId>),
     /// It could not be read: why.
     Silent(String),
+}
+
+/// A newest backup that is gone without a reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hidden {
+    /// The highest number there is; 0 where there is none.
+    pub there: u64,
+    /// The highest number that this host ever saw.
+    pub seen: u64,
 }
 
 /// A vault by its name in the config and by its own id.
@@ -81,6 +99,10 @@ pub struct Promise {
     pub keep_at_least: Option<Duration>,
     /// Nothing of a backup is left when it is this old.
     pub delete_after: Option<Duration>,
+    /// How long before `delete_after` a backup goes in normal running.
+    pub erasing_lead: Option<Duration>,
+    /// The longest time between two prunes.
+    pub prune_gap: Option<Duration>,
     /// The public keys that new backups are sealed to.
     pub recipients: Vec<String>,
     /// Whether and when restores are rehearsed.
@@ -124,6 +146,14 @@ impl JobFacts {
     #[must_use]
     pub fn verdict(&self, backup: &BackupId) -> Verdict {
         verdict(backup, &self.drills, &self.refutations)
+    }
+
+    /// How many objects and lists of a backup were found wrong; 0 where it was refuted as a whole.
+    #[must_use]
+    pub fn refuted_objects(&self, backup: &BackupId) -> usize {
+        let of_backup = self.refutations.iter().filter(|row| row.body.backups.contains(backup));
+        let objects: BTreeSet<_> = of_backup.flat_map(|row| row.body.objects.iter().chain(&row.body.lists)).collect();
+        objects.len()
     }
 
     fn point(&self, row: &BackupRow) -> Point {
@@ -179,10 +209,10 @@ pub(crate) fn restore_or_unmeasured<S: Serializer>(restore: &Option<Restore>, to
     }
 }
 
-/// For `#[serde(serialize_with)]`: a promised duration, or null where none was promised.
-pub(crate) fn promised_seconds<S: Serializer>(promised: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-    match promised {
-        Some(promised) => to.serialize_f64(json_seconds(*promised)),
+/// For `#[serde(serialize_with)]`: a duration that was promised or measured, or null where there is none.
+pub(crate) fn optional_seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => to.serialize_f64(json_seconds(*duration)),
         None => to.serialize_none(),
     }
 }

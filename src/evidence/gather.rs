@@ -1,20 +1,23 @@
 //! Gathers what is promised of a job (the config) and what is known of it (the catalog) into facts.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
-use super::facts::{DrillPlan, JobFacts, OwnIdentity, Promise, VaultRef, Witness};
+use super::facts::{DrillPlan, Hidden, JobFacts, OwnIdentity, Promise, VaultRef, Witness};
 use crate::catalog::BackupRow;
 use crate::config::{JobSettings, Settings};
 use crate::domain::ids::{BackupId, VaultId};
 use crate::domain::objectives::{Objectives, Window};
+use crate::domain::record::SequenceRange;
+use crate::domain::retention::Retention;
 use crate::domain::schedule::Schedule;
 use crate::error::Result;
 use crate::operations::host::Host;
-use crate::operations::vaults::OpenVault;
-use crate::vault::survey::Survey;
+use crate::operations::vaults::{OpenVault, explains};
+use crate::vault::survey::{Fault, Survey};
 
 /// Scheduled moments that a report lists; a schedule of every minute over years is cut here.
 const MAX_SCHEDULED: usize = 100_000;
@@ -52,10 +55,20 @@ pub fn job_facts(
         Err(error) => Err(error.clone()),
     };
     let mut backups = host.runtime.block_on(catalog.backups(id, Some(&job.name)))?;
-    let witness = match survey {
-        Ok(survey) => hold_against(&mut backups, &survey, now),
-        Err(error) => Witness::Silent(error.to_string()),
+    let removals = host.runtime.block_on(catalog.removals(id, Some(&job.name)))?;
+    let quarantines = host.runtime.block_on(catalog.quarantines(id, Some(&job.name)))?;
+    let (witness, gaps, hidden) = match (&survey, vault) {
+        (Ok(survey), Ok(vault)) => {
+            let explained = removals.iter().flat_map(|row| row.body.gone.iter().copied());
+            let explained: Vec<SequenceRange> =
+                explained.chain(quarantines.iter().flat_map(|row| row.body.gone.iter().copied())).collect();
+            let hidden = vault.hidden_newest(host, survey, std::slice::from_ref(&job.name))?;
+            let hidden = hidden.first().map(|(_, there, seen)| Hidden { there: *there, seen: *seen });
+            (hold_against(&mut backups, survey, now), gaps(survey, job, &explained), hidden)
+        }
+        (Err(error), _) | (_, Err(error)) => (Witness::Silent(error.to_string()), Vec::new(), None),
     };
+    let backup_gap = gap(&job.schedule);
     let recipients = settings.vault_of(job).map(|vault| vault.recipients.clone()).unwrap_or_default();
     Ok(JobFacts {
         job: job.name.clone(),
@@ -63,10 +76,13 @@ pub fn job_facts(
         promise: Promise {
             timezone: zone.name().to_owned(),
             schedule: Some(job.schedule.to_string()),
-            backup_gap: gap(&job.schedule),
+            backup_gap,
             objectives: Objectives { rpo: job.objectives.rpo, rto: job.objectives.rto },
             keep_at_least: Some(job.retention.keep_at_least),
             delete_after: Some(job.retention.delete_after),
+            erasing_lead: backup_gap.map(|gap| erasing_lead(&job.retention, gap)),
+            // A prune follows each backup.
+            prune_gap: backup_gap,
             recipients,
             drill,
         },
@@ -74,15 +90,38 @@ pub fn job_facts(
         next_drill: drill_schedule.and_then(|schedule| schedule.next_after(now, zone)),
         identity,
         witness,
+        gaps,
+        hidden,
         scheduled_backups: scheduled(&job.schedule, window, zone),
         scheduled_drills: drill_schedule.map(|schedule| scheduled(schedule, window, zone)).unwrap_or_default(),
         backups,
         runs: host.runtime.block_on(catalog.runs(id, Some(&job.name)))?,
         drills: host.runtime.block_on(catalog.drills(id, Some(&job.name)))?,
-        removals: host.runtime.block_on(catalog.removals(id, Some(&job.name)))?,
+        removals,
         refutations: host.runtime.block_on(catalog.refutations(id, Some(&job.name)))?,
+        quarantines,
         prunes: host.runtime.block_on(catalog.prunes(id, Some(&job.name)))?,
     })
+}
+
+/// How long before `delete_after` a backup goes: twice what two prunes, the grace of an eighth of the window and a sweep
+/// need, at most the whole window.
+fn erasing_lead(retention: &Retention, prune_gap: Duration) -> Duration {
+    let window = retention.delete_after.saturating_sub(retention.keep_at_least);
+    let (grace, sweep) =
+        ((window / 8).min(Duration::from_secs(24 * 3600)), (window / 16).min(Duration::from_secs(3600)));
+    let needed = prune_gap.saturating_mul(2).saturating_add(grace).saturating_add(sweep);
+    needed.saturating_mul(2).min(window)
+}
+
+/// Missing numbers that nothing explains.
+fn gaps(survey: &Survey, job: &JobSettings, explained: &[SequenceRange]) -> Vec<SequenceRange> {
+    let of_job = survey.problems.iter().filter(|problem| problem.job == job.name);
+    let missing = of_job.filter_map(|problem| match problem.fault {
+        Fault::Missing { first, last } => Some(SequenceRange { first, last }),
+        _ => None,
+    });
+    missing.filter(|gap| !explains(explained, gap.first, gap.last)).collect()
 }
 
 /// What the catalog knows and the vault has not counts as gone from now on.

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
+use super::keeping::{PruneEntry, RemovalEntry};
 use super::report::{BackupEntry, DrillEntry, JobReport, Met, Report, RunEntry};
 use super::status::human_exposure;
 use crate::domain::objectives::{Exposure, Restore, Rpo, Trend, json_seconds};
 use crate::domain::quantity::{exact_duration, human_bytes, human_duration, human_seconds};
+use crate::domain::record::SequenceRange;
 
 /// The whole document, ending in a newline. The same report gives the same text.
 #[must_use]
@@ -27,7 +30,8 @@ pub fn render(report: &Report) -> String {
         &mut text,
         "Times are UTC. A duration stands as people read it, with its seconds behind it. *Exposure* is the age of the \
          newest data that could have been had back at a moment; the measured RPO is the largest exposure in the window. \
-         The measured RTO is the time from a drill's start to its last check passing.",
+         The measured RTO is the time from a drill's start to its last check passing. Ages are counted from a backup's \
+         recovery point; a backup is *proven gone* when the first prune that found nothing of it left has ended.",
     );
     for job in &report.jobs {
         job_section(&mut text, job);
@@ -44,6 +48,9 @@ fn job_section(text: &mut String, job: &JobReport) {
     backups(text, &job.backups);
     runs(text, &job.runs);
     drills(text, &job.drills);
+    removals(text, &job.removals);
+    prunes(text, &job.prunes);
+    findings(text, job);
     line(text, "");
     line(text, "### What is not claimed");
     line(text, "");
@@ -58,7 +65,7 @@ fn promised(text: &mut String, job: &JobReport) {
         Some(schedule) => format!("`{}` ({})", cell(schedule), cell(&promised.timezone)),
         None => "none".to_owned(),
     };
-    let duration = |duration: Option<std::time::Duration>| duration.map_or_else(|| "none".to_owned(), exact_duration);
+    let duration = |duration: Option<Duration>| duration.map_or_else(|| "none".to_owned(), exact_duration);
     heading(text, "Promised", &["what", "value"]);
     row(text, &["backups", &schedule(&promised.schedule)]);
     row(text, &["drills", &schedule(&promised.drill_schedule)]);
@@ -99,6 +106,22 @@ fn measured(text: &mut String, job: &JobReport) {
     line(text, "");
     line(text, &format!("- Objective: {}.", met(rto.met)));
     line(text, &format!("- Source: {}.", rto.source));
+
+    let erasure = &job.measured.erasure;
+    let age = |age: Option<Duration>| age.map_or_else(|| "none".to_owned(), |age| seconds(json_seconds(age)));
+    heading(text, "Measured erasure", &["figure", "value"]);
+    row(text, &["backups removed in the window", &erasure.removed.to_string()]);
+    row(text, &["largest age at removal", &age(erasure.largest_age_at_removal)]);
+    row(text, &["backups proven gone in the window", &erasure.proven_gone.to_string()]);
+    row(text, &["largest age when proven gone", &age(erasure.largest_age_proven_gone)]);
+    row(text, &["removed, and not yet proven gone", &erasure.pending_backups.to_string()]);
+    let oldest = erasure.oldest_retained_byte.map_or_else(|| "none".to_owned(), moment);
+    row(text, &["oldest recovery point of which bytes may be there", &oldest]);
+    line(text, "");
+    let within =
+        job.promised.delete_after.map(|limit| format!(" within {}", exact_duration(limit))).unwrap_or_default();
+    line(text, &format!("- Erased{within}: {}.", met(erasure.met)));
+    line(text, &format!("- Source: {}.", erasure.source));
 }
 
 fn deviations(text: &mut String, job: &JobReport) {
@@ -126,21 +149,11 @@ fn backups(text: &mut String, backups: &[BackupEntry]) {
     }
     table_head(
         text,
-        &[
-            "id",
-            "no.",
-            "recovery point",
-            "available",
-            "kind",
-            "drills say",
-            "data",
-            "stored",
-            "added",
-            "manifest SHA-256",
-        ],
+        &["id", "no.", "recovery point", "available", "kind", "verdict", "data", "stored", "added", "manifest SHA-256"],
     );
     for backup in backups {
-        let removed = backup.retained_until.map(|at| format!(", removed {}", moment(at))).unwrap_or_default();
+        let why = backup.removal.map(|reason| format!(" ({})", word(&reason))).unwrap_or_default();
+        let removed = backup.retained_until.map(|at| format!(", removed {}{why}", moment(at))).unwrap_or_default();
         row(
             text,
             &[
@@ -254,6 +267,101 @@ fn drills(text: &mut String, drills: &[DrillEntry]) {
     }
 }
 
+fn removals(text: &mut String, removals: &[RemovalEntry]) {
+    if removals.is_empty() {
+        return;
+    }
+    let at = |at: Option<DateTime<Utc>>| at.map(moment).unwrap_or_default();
+    let age = |age: Option<Duration>| age.map(human_duration).unwrap_or_default();
+    let columns =
+        ["record", "host", "backup", "why", "recovery point", "removed", "age then", "proven gone", "age then"];
+    heading(text, "Removals", &columns);
+    for removal in removals {
+        row(
+            text,
+            &[
+                &format!("`{}`", removal.id),
+                &cell(&removal.host),
+                &format!("`{}`", removal.backup),
+                &word(&removal.reason),
+                &at(removal.recovery_point),
+                &moment(removal.removed_at),
+                &age(removal.age_at_removal),
+                &at(removal.proven_gone_at),
+                &age(removal.age_proven_gone),
+            ],
+        );
+    }
+}
+
+fn prunes(text: &mut String, prunes: &[PruneEntry]) {
+    if prunes.is_empty() {
+        return;
+    }
+    let columns =
+        ["record", "host", "began", "took", "outcome", "backups removed", "condemned", "deleted", "clean through"];
+    heading(text, "Prunes", &columns);
+    for prune in prunes {
+        let code = prune.error_code.as_deref().map(|code| format!(" ({})", cell(code))).unwrap_or_default();
+        row(
+            text,
+            &[
+                &format!("`{}`", prune.id),
+                &cell(&prune.host),
+                &moment(prune.started),
+                &human_seconds(prune.duration_seconds),
+                &format!("{}{code}", word(&prune.outcome)),
+                &prune.removed_backups.to_string(),
+                &prune.condemned_objects.to_string(),
+                &format!("{} ({})", prune.deleted_objects, human_bytes(prune.deleted_bytes)),
+                &prune.clean_through.map(moment).unwrap_or_default(),
+            ],
+        );
+    }
+}
+
+/// What was found wrong, and what was decided about it.
+fn findings(text: &mut String, job: &JobReport) {
+    if !job.refutations.is_empty() {
+        heading(text, "Found wrong", &["record", "host", "when", "found by", "backups", "objects", "code"]);
+    }
+    for found in &job.refutations {
+        let backups: Vec<String> = found.backups.iter().map(|backup| format!("`{backup}`")).collect();
+        row(
+            text,
+            &[
+                &format!("`{}`", found.id),
+                &cell(&found.host),
+                &moment(found.found_at),
+                &word(&found.found_by),
+                &backups.join(" "),
+                &found.objects.to_string(),
+                &cell(&found.error_code),
+            ],
+        );
+    }
+    if !job.quarantines.is_empty() {
+        heading(text, "Quarantined", &["record", "host", "when", "backup", "missing numbers accepted"]);
+    }
+    for quarantine in &job.quarantines {
+        let range = |range: &SequenceRange| match range.first == range.last {
+            true => range.first.to_string(),
+            false => format!("{} to {}", range.first, range.last),
+        };
+        let gone: Vec<String> = quarantine.gone.iter().map(range).collect();
+        row(
+            text,
+            &[
+                &format!("`{}`", quarantine.id),
+                &cell(&quarantine.host),
+                &moment(quarantine.decided_at),
+                &quarantine.backup.as_ref().map(|backup| format!("`{backup}`")).unwrap_or_default(),
+                &gone.join(", "),
+            ],
+        );
+    }
+}
+
 fn line(text: &mut String, content: &str) {
     // Writing to a String does not fail.
     let _ = writeln!(text, "{content}");
@@ -350,6 +458,15 @@ mod tests {
 
     fn rendered(facts: &[crate::evidence::facts::JobFacts]) -> String {
         render(&report(facts, Window::before(now(), hours(48)), now(), "lifeboat 0.1.0"))
+    }
+
+    #[test]
+    fn keeping_and_erasing_read_like_this() {
+        let text = rendered(&[erasing_with_findings()]);
+        let from = text.find("### Measured erasure").unwrap();
+        let drills = text.find("### Drills").unwrap();
+        let backups = text.find("### Backups").unwrap();
+        insta::assert_snapshot!(format!("{}[...]\n{}", &text[from..backups], &text[drills..]));
     }
 
     #[test]

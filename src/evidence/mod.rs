@@ -5,8 +5,10 @@
 //! Nothing here reads a clock, a vault or a terminal.
 
 pub mod deviations;
+pub mod erasure;
 pub mod facts;
 pub mod gather;
+pub mod keeping;
 pub mod markdown;
 pub mod report;
 pub mod status;

@@ -10,14 +10,15 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::deviations::{Deviation, deviations, not_claimed};
-use super::facts::{DrillPlan, JobFacts, VaultRef, attempt, promised_seconds, restore_or_unmeasured};
+use super::facts::{DrillPlan, JobFacts, VaultRef, attempt, optional_seconds, restore_or_unmeasured};
+use super::keeping::{self, ErasureMeasured, PruneEntry, QuarantineEntry, RefutationEntry, RemovalEntry};
 use crate::catalog::{BackupRow, DrillRow, RunRow, Verdict};
 use crate::domain::ids::{BackupId, JobName, ManifestHash, RecordId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{
     Basis, Exposure, Restore, Rpo, Trend, Window, exposure_at, measured_rpo, measured_rto, newest_at,
 };
-use crate::domain::record::{DrillEnvironment, DrillOutcome, Phase, RunOutcome};
+use crate::domain::record::{DrillEnvironment, DrillOutcome, Phase, RemovalReason, RunOutcome};
 
 /// The shape of the document.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -59,6 +60,14 @@ pub struct JobReport {
     pub runs: Vec<RunEntry>,
     /// The drills that ended in the window.
     pub drills: Vec<DrillEntry>,
+    /// The backups that were removed in the window.
+    pub removals: Vec<RemovalEntry>,
+    /// The prunes that ended in the window.
+    pub prunes: Vec<PruneEntry>,
+    /// What was found wrong in the window.
+    pub refutations: Vec<RefutationEntry>,
+    /// What a person decided in the window to go on without.
+    pub quarantines: Vec<QuarantineEntry>,
     /// What did not go as promised, in the order of time.
     pub deviations: Vec<Deviation>,
     /// What a reader must not conclude, one sentence each.
@@ -75,16 +84,16 @@ pub struct Promised {
     /// The zone of both.
     pub timezone: String,
     /// No backup goes before it is this old.
-    #[serde(rename = "keep_at_least_seconds", serialize_with = "promised_seconds")]
+    #[serde(rename = "keep_at_least_seconds", serialize_with = "optional_seconds")]
     pub keep_at_least: Option<Duration>,
     /// Nothing of a backup is left when it is this old.
-    #[serde(rename = "delete_after_seconds", serialize_with = "promised_seconds")]
+    #[serde(rename = "delete_after_seconds", serialize_with = "optional_seconds")]
     pub delete_after: Option<Duration>,
     /// The RPO.
-    #[serde(rename = "rpo_objective_seconds", serialize_with = "promised_seconds")]
+    #[serde(rename = "rpo_objective_seconds", serialize_with = "optional_seconds")]
     pub rpo: Option<Duration>,
     /// The RTO.
-    #[serde(rename = "rto_objective_seconds", serialize_with = "promised_seconds")]
+    #[serde(rename = "rto_objective_seconds", serialize_with = "optional_seconds")]
     pub rto: Option<Duration>,
     /// Who can open new backups.
     pub recipients: Vec<String>,
@@ -111,6 +120,8 @@ pub struct Measured {
     pub rpo: RpoMeasured,
     /// How long restores took.
     pub rto: RtoMeasured,
+    /// How old data was when it was gone.
+    pub erasure: ErasureMeasured,
 }
 
 /// RPO over the window.
@@ -172,9 +183,11 @@ pub struct BackupEntry {
     pub available_at: DateTime<Utc>,
     /// When it was removed.
     pub retained_until: Option<DateTime<Utc>>,
+    /// Why.
+    pub removal: Option<RemovalReason>,
     /// Complete or partial.
     pub completeness: Completeness,
-    /// What drills found.
+    /// What drills, checks and later backups found.
     pub verdict: Verdict,
     /// Who can open it.
     pub recipients: Vec<String>,
@@ -294,6 +307,10 @@ fn job_report(facts: &JobFacts, window: Window) -> JobReport {
         },
         deviations: deviations(facts, &measured, window),
         not_claimed: not_claimed(facts, &measured, &drills, window),
+        removals: keeping::removals(facts, window),
+        prunes: keeping::prunes(facts, window),
+        refutations: keeping::refutations(facts, window),
+        quarantines: keeping::quarantines(facts, window),
         measured,
         backups,
         runs: runs.into_iter().map(run_entry).collect(),
@@ -338,6 +355,7 @@ fn measured(facts: &JobFacts, window: Window) -> Measured {
             },
             source: RTO_SOURCE,
         },
+        erasure: keeping::measured(facts, window),
     }
 }
 
@@ -349,6 +367,7 @@ fn backup_entry(row: &BackupRow, facts: &JobFacts) -> BackupEntry {
         recovery_point: row.recovery_point,
         available_at: row.committed,
         retained_until: row.retained_until,
+        removal: row.removal,
         completeness: row.completeness,
         verdict: facts.verdict(&row.id),
         recipients: row.recipients.clone(),
@@ -425,6 +444,24 @@ mod tests {
     fn the_record_is_stable() {
         let report = report(&[troubled()], window(), now(), "lifeboat 0.1.0");
         insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
+    }
+
+    #[test]
+    fn the_record_of_erasing_is_stable() {
+        let json = serde_json::to_value(job_report(&erasing_with_findings(), window())).unwrap();
+        let part = |name: &str| json[name].clone();
+        insta::assert_snapshot!(
+            serde_json::to_string_pretty(&serde_json::json!({
+                "erasure": json["measured"]["erasure"],
+                "removals": part("removals"),
+                "prunes": part("prunes"),
+                "refutations": part("refutations"),
+                "quarantines": part("quarantines"),
+                "deviations": part("deviations"),
+                "not_claimed": part("not_claimed"),
+            }))
+            .unwrap()
+        );
     }
 
     #[test]

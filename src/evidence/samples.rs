@@ -6,11 +6,14 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::facts::{DrillPlan, JobFacts, OwnIdentity, Promise, VaultRef, Witness};
-use crate::catalog::{BackupRow, DrillRow, RunRow};
-use crate::domain::ids::{BackupId, ManifestHash, RecordId, VaultId};
+use crate::catalog::{BackupRow, DrillRow, PruneRow, RecordRow, RefutationRow, RunRow};
+use crate::domain::ids::{BackupId, ManifestHash, ObjectId, RecordId, VaultId};
 use crate::domain::manifest::{BackupSummary, Completeness, SourceSummary};
 use crate::domain::objectives::Objectives;
-use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, Phase, RunOutcome, RunRecord};
+use crate::domain::record::{
+    DrillEnvironment, DrillOutcome, DrillRecord, Finder, Phase, PruneOutcome, PruneRecord, QuarantineRecord,
+    RefutationRecord, RemovalReason, RemovalRecord, RunOutcome, RunRecord, SequenceRange,
+};
 
 pub(crate) const BACKUPS: u8 = 12;
 
@@ -175,6 +178,8 @@ pub(crate) fn healthy() -> JobFacts {
             objectives: Objectives { rpo: Some(hours(24)), rto: Some(hours(1)) },
             keep_at_least: Some(hours(24 * 14)),
             delete_after: Some(hours(24 * 30)),
+            erasing_lead: Some(hours(74)),
+            prune_gap: Some(hours(6)),
             recipients: vec!["age1operator".to_owned()],
             drill: DrillPlan::Scheduled { schedule: "0 5 * * SUN".to_owned(), gap: Some(hours(24 * 7)) },
         },
@@ -182,6 +187,8 @@ pub(crate) fn healthy() -> JobFacts {
         next_drill: Some(now() + TimeDelta::hours(14)),
         identity: OwnIdentity::Absent,
         witness: Witness::Agrees,
+        gaps: Vec::new(),
+        hidden: None,
         scheduled_backups: Vec::new(),
         scheduled_drills: Vec::new(),
         backups,
@@ -189,8 +196,98 @@ pub(crate) fn healthy() -> JobFacts {
         drills,
         removals: Vec::new(),
         refutations: Vec::new(),
+        quarantines: Vec::new(),
         prunes: Vec::new(),
     }
+}
+
+/// A record of what keeping and erasing does.
+pub(crate) fn record<Body>(number: u8, recorded: DateTime<Utc>, body: Body) -> RecordRow<Body> {
+    RecordRow {
+        vault: vault_id(),
+        id: RecordId::from_random([number; 8]),
+        job: "shop".parse().unwrap(),
+        host: "web-1".to_owned(),
+        tool: "lifeboat 0.1.0".to_owned(),
+        recorded,
+        details: None,
+        body,
+    }
+}
+
+pub(crate) fn prune(
+    number: u8,
+    finished: DateTime<Utc>,
+    outcome: PruneOutcome,
+    clean_through: Option<DateTime<Utc>>,
+) -> PruneRow {
+    let did = |count: u64| if outcome == PruneOutcome::Done { count } else { 0 };
+    let body = PruneRecord {
+        outcome,
+        started: finished - TimeDelta::seconds(8),
+        finished,
+        duration_seconds: 8.0,
+        removed_backups: did(1),
+        condemned_objects: did(2),
+        deleted_objects: did(3),
+        deleted_bytes: did(4 << 20),
+        clean_through,
+        error_code: (outcome != PruneOutcome::Done).then(|| "deletion-stopped".to_owned()),
+    };
+    record(number, finished, body)
+}
+
+pub(crate) fn refutation(number: u8, recorded: DateTime<Utc>, backup: &BackupId, objects: u8) -> RefutationRow {
+    let body = RefutationRecord {
+        found_by: Finder::Check,
+        objects: (0..objects).map(|object| ObjectId([object; 32])).collect(),
+        lists: Vec::new(),
+        backups: vec![backup.clone()],
+        error_code: "object-damaged".to_owned(),
+    };
+    record(number, recorded, body)
+}
+
+/// Takes one of the job's backups out.
+pub(crate) fn remove(facts: &mut JobFacts, place: usize, at: DateTime<Utc>) {
+    let row = &mut facts.backups[place];
+    row.retained_until = Some(at);
+    row.removal = Some(RemovalReason::Expired);
+    let body = RemovalRecord {
+        backup: row.id.clone(),
+        summary: Some(row.summary.clone()),
+        reason: RemovalReason::Expired,
+        gone: vec![SequenceRange { first: 1, last: row.sequence }],
+    };
+    facts.removals.push(record(100 + place as u8, at, body));
+}
+
+/// A job whose data is erased within three days, and goes after two: two backups are erased, the third is removed and
+/// not yet swept, the fourth is due.
+pub(crate) fn erasing() -> JobFacts {
+    let mut facts = healthy();
+    facts.promise.keep_at_least = Some(hours(24));
+    facts.promise.delete_after = Some(hours(72));
+    facts.promise.erasing_lead = Some(hours(24));
+    remove(&mut facts, 0, before_now(hours(19)));
+    remove(&mut facts, 1, before_now(hours(13)));
+    remove(&mut facts, 2, before_now(hours(7)));
+    facts.prunes = vec![
+        prune(120, before_now(hours(18)), PruneOutcome::Done, Some(before_now(hours(20)))),
+        prune(121, before_now(hours(12)), PruneOutcome::Done, Some(before_now(hours(13)))),
+        prune(122, before_now(hours(7)), PruneOutcome::Done, Some(before_now(hours(8)))),
+    ];
+    facts
+}
+
+/// The same, with a stopped prune, a finding and a quarantine.
+pub(crate) fn erasing_with_findings() -> JobFacts {
+    let mut facts = erasing();
+    facts.refutations.push(refutation(91, before_now(hours(4)), &facts.backups[7].id.clone(), 2));
+    facts.prunes.push(prune(92, before_now(hours(3)), PruneOutcome::Stopped, None));
+    let gone = vec![SequenceRange { first: 9, last: 9 }, SequenceRange { first: 20, last: 22 }];
+    facts.quarantines.push(record(93, before_now(hours(2)), QuarantineRecord { backup: None, gone }));
+    facts
 }
 
 /// A job with one of most things that go wrong.

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::facts::{DrillPlan, JobFacts, OwnIdentity, Witness, attempt, promised_seconds, restore_or_unmeasured};
-use crate::catalog::Verdict;
-use crate::catalog::{BackupRow, DrillRow};
+use super::erasure::{ErasureStatus, erasure_status, judge_erasure};
+use super::facts::{DrillPlan, JobFacts, OwnIdentity, Witness, attempt, optional_seconds, restore_or_unmeasured};
+use crate::catalog::{BackupRow, DrillRow, Verdict};
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{
-    Basis, Exposure, Point, Restore, Rto, Standing, Window, exposure_at, measured_rpo, measured_rto, newest_at,
+    Basis, Exposure, Point, Restore, Rto, Standing, Trend, Window, exposure_at, measured_rpo, measured_rto, newest_at,
 };
 use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
-use crate::domain::record::{DrillOutcome, RunOutcome};
+use crate::domain::record::{DrillOutcome, RunOutcome, SequenceRange};
 
 /// The shape of the document.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -77,15 +77,17 @@ pub struct JobStatus {
     pub next_backup: Option<DateTime<Utc>>,
     /// When the next drill is due.
     pub next_drill: Option<DateTime<Utc>>,
-    /// When the oldest backup there is must be gone.
+    /// When the oldest byte there is must be gone; as in `erasure`.
     pub erasure_deadline: Option<DateTime<Utc>>,
+    /// What is still to be erased.
+    pub erasure: ErasureStatus,
 }
 
 /// RPO figures; seconds, or `unbounded`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RpoStatus {
     /// The target.
-    #[serde(rename = "objective_seconds", serialize_with = "promised_seconds")]
+    #[serde(rename = "objective_seconds", serialize_with = "optional_seconds")]
     pub objective: Option<Duration>,
     /// Exposure now.
     #[serde(rename = "now_seconds")]
@@ -96,9 +98,25 @@ pub struct RpoStatus {
     /// The worst in the window.
     #[serde(rename = "worst_seconds")]
     pub worst: Exposure,
+    /// Half of the time in the window it was at most this.
+    #[serde(rename = "median_seconds")]
+    pub median: Exposure,
+    /// 95 % of the time in the window it was at most this.
+    #[serde(rename = "p95_seconds")]
+    pub p95: Exposure,
+    /// The share of the time, 0 to 1, that it was above the target; null without a target.
+    pub share_above_target: Option<f64>,
     /// The worst in the window, if only what a drill has proven counts.
     #[serde(rename = "proven_worst_seconds")]
     pub proven_worst: Exposure,
+    /// The median, if only what a drill has proven counts.
+    #[serde(rename = "proven_median_seconds")]
+    pub proven_median: Exposure,
+    /// The 95th percentile, if only what a drill has proven counts.
+    #[serde(rename = "proven_p95_seconds")]
+    pub proven_p95: Exposure,
+    /// The share above the target, if only what a drill has proven counts.
+    pub proven_share_above_target: Option<f64>,
     /// The window.
     pub window: Window,
 }
@@ -107,7 +125,7 @@ pub struct RpoStatus {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RtoStatus {
     /// The target.
-    #[serde(rename = "objective_seconds", serialize_with = "promised_seconds")]
+    #[serde(rename = "objective_seconds", serialize_with = "optional_seconds")]
     pub objective: Option<Duration>,
     /// The last drill's.
     #[serde(rename = "last_seconds", serialize_with = "restore_or_unmeasured")]
@@ -115,6 +133,8 @@ pub struct RtoStatus {
     /// The worst of the last [`RTO_DRILLS`].
     #[serde(rename = "worst_seconds", serialize_with = "restore_or_unmeasured")]
     pub worst: Option<Restore>,
+    /// Where it is going, over the same drills.
+    pub trend: Trend,
 }
 
 /// How the last run of `backup` ended.
@@ -158,21 +178,28 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
     let objectives = facts.promise.objectives;
     let window = Window::before(now, RPO_WINDOW);
     let window = facts.known_since().map_or(window, |since| window.not_before(since));
-    let worst = |basis| measured_rpo(&points, basis, window, None).worst;
+    let available = measured_rpo(&points, Basis::Available, window, objectives.rpo);
+    let proven = measured_rpo(&points, Basis::Proven, window, objectives.rpo);
     let rpo = RpoStatus {
         objective: objectives.rpo,
         now: exposure_at(&points, Basis::Available, now),
         proven_now: exposure_at(&points, Basis::Proven, now),
-        worst: worst(Basis::Available),
-        proven_worst: worst(Basis::Proven),
+        worst: available.worst,
+        median: available.median,
+        p95: available.p95,
+        share_above_target: available.share_above_target,
+        proven_worst: proven.worst,
+        proven_median: proven.median,
+        proven_p95: proven.p95,
+        proven_share_above_target: proven.share_above_target,
         window,
     };
     let attempts: Vec<_> = facts.drills.iter().map(attempt).collect();
     let rto = measured_rto(&attempts, RTO_DRILLS, objectives.rto);
     let last_backup = last_backup(facts);
-    let erasure_deadline = erasure_deadline(facts);
+    let erasure = erasure_status(facts, now);
 
-    let mut findings = Findings { list: Vec::new() };
+    let mut findings = Findings::default();
     if facts.backups.is_empty() && facts.runs.is_empty() && facts.drills.is_empty() {
         findings.add(
             State::Unknown,
@@ -185,7 +212,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
     } else {
         judge_backups(&mut findings, facts, &points, &rpo, last_backup.as_ref(), now);
         judge_drills(&mut findings, facts, &rto, now);
-        judge_erasure(&mut findings, facts, erasure_deadline, now);
+        judge_erasure(&mut findings, facts, now);
     }
     if facts.identity == OwnIdentity::Present {
         findings.add(
@@ -198,6 +225,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
         );
     }
     judge_witness(&mut findings, facts);
+    judge_missing(&mut findings, facts);
     let (state, reasons) = findings.judged();
 
     JobStatus {
@@ -207,7 +235,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
         reasons,
         recovery_point: newest_at(&points, Basis::Available, now).map(|point| point.recovery_point),
         rpo,
-        rto: RtoStatus { objective: objectives.rto, last: rto.last, worst: rto.worst },
+        rto: RtoStatus { objective: objectives.rto, last: rto.last, worst: rto.worst, trend: rto.trend },
         last_backup,
         last_drill: newest_drill(facts).map(|row| LastDrill {
             id: row.id.clone(),
@@ -224,17 +252,26 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
             .max(),
         next_backup: facts.next_backup,
         next_drill: facts.next_drill,
-        erasure_deadline,
+        erasure_deadline: erasure.deadline,
+        erasure,
     }
 }
 
-struct Findings {
+/// What was found, and how bad it is.
+#[derive(Default)]
+pub(super) struct Findings {
     list: Vec<(State, String)>,
 }
 
 impl Findings {
-    fn add(&mut self, state: State, reason: String) {
+    pub(super) fn add(&mut self, state: State, reason: String) {
         self.list.push((state, reason));
+    }
+
+    /// How bad the first reason is that says this.
+    #[cfg(test)]
+    pub(super) fn found(&self, what: &str) -> Option<State> {
+        self.list.iter().find(|(_, reason)| reason.contains(what)).map(|(state, _)| *state)
     }
 
     /// The worst state, and the reasons with the worst first, otherwise as they were found.
@@ -266,6 +303,34 @@ fn judge_witness(findings: &mut Findings, facts: &JobFacts) {
     }
 }
 
+/// Numbers that are gone without a reason: somebody, or a disk, took backups away.
+fn judge_missing(findings: &mut Findings, facts: &JobFacts) {
+    let job = &facts.job;
+    if let Some(hidden) = facts.hidden {
+        findings.add(
+            State::Critical,
+            format!(
+                "this host saw backup number {}, the newest in the vault is number {}, and nothing says who removed it: run \
+                 `lifeboat check {job}`",
+                hidden.seen, hidden.there
+            ),
+        );
+    }
+    let range = |gap: &SequenceRange| match gap.first == gap.last {
+        true => format!("number {}", gap.first),
+        false => format!("numbers {} to {}", gap.first, gap.last),
+    };
+    let Some((first, more)) = facts.gaps.split_first() else { return };
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more gaps", more.len()) };
+    findings.add(
+        State::Critical,
+        format!(
+            "backups are missing in the vault, {}{more}, and nothing says who removed them: run `lifeboat check {job}`",
+            range(first)
+        ),
+    );
+}
+
 fn judge_backups(
     findings: &mut Findings,
     facts: &JobFacts,
@@ -284,13 +349,15 @@ fn judge_backups(
         Some(row) if facts.verdict(&row.id) == Verdict::Refuted => findings.add(
             State::Critical,
             format!(
-                "the latest backup {} was refuted by a drill: run `lifeboat backup {job}`, then \
-                 `lifeboat check {job} --read-data`",
-                row.id
+                "the latest backup {} was refuted{}: run `lifeboat backup {job}`, then `lifeboat check {job} \
+                 --read-data`",
+                row.id,
+                refuted_by(facts, row)
             ),
         ),
         Some(_) => {}
     }
+    judge_refuted(findings, facts, newest);
     match (rpo.now, rpo.objective) {
         (Exposure::Unbounded, _) => {
             let ever = points.iter().any(|point| point.standing == Standing::Counts);
@@ -356,6 +423,39 @@ fn judge_backups(
     }
 }
 
+/// What refutes it: objects, or a drill that tried to restore it.
+fn refuted_by(facts: &JobFacts, row: &BackupRow) -> String {
+    match facts.refuted_objects(&row.id) {
+        0 if facts.refutations.iter().any(|found| found.body.backups.contains(&row.id)) => String::new(),
+        0 => " by a drill".to_owned(),
+        1 => ", 1 of its objects is missing or damaged".to_owned(),
+        count => format!(", {count} of its objects are missing or damaged"),
+    }
+}
+
+/// Older backups that are no good: what one would fall back on is less than it seems.
+fn judge_refuted(findings: &mut Findings, facts: &JobFacts, newest: Option<&BackupRow>) {
+    let there = facts.backups.iter().filter(|row| row.retained_until.is_none());
+    let refuted: Vec<&BackupRow> = there
+        .filter(|row| newest.is_none_or(|newest| newest.id != row.id))
+        .filter(|row| facts.verdict(&row.id) == Verdict::Refuted)
+        .collect();
+    let Some((last, others)) = refuted.split_last() else { return };
+    let others = match others.len() {
+        0 => String::new(),
+        count => format!(", and so were {count} older ones"),
+    };
+    findings.add(
+        State::Warning,
+        format!(
+            "backup {} was refuted{}{others}: run `lifeboat check {}`",
+            last.id,
+            refuted_by(facts, last),
+            facts.job
+        ),
+    );
+}
+
 fn judge_drills(findings: &mut Findings, facts: &JobFacts, rto: &Rto, now: DateTime<Utc>) {
     let job = &facts.job;
     let Some(last) = newest_drill(facts) else {
@@ -396,32 +496,6 @@ fn judge_drills(findings: &mut Findings, facts: &JobFacts, rto: &Rto, now: DateT
     }
 }
 
-/// The place for alarms at 50, 75 and 90 % of the way from `keep_at_least` to `delete_after`: they come with `prune`,
-/// because before there is something to run, an alarm says nothing new.
-fn judge_erasure(findings: &mut Findings, facts: &JobFacts, deadline: Option<DateTime<Utc>>, now: DateTime<Utc>) {
-    let (Some(deadline), Some(delete_after)) = (deadline, facts.promise.delete_after) else { return };
-    if deadline < now {
-        findings.add(
-            State::Critical,
-            format!(
-                "erasure deadline breached: a backup older than {} is still there, {} past its deadline: run \
-                 `lifeboat list {}`, and remove it from vault {}",
-                exact_duration(delete_after),
-                human_duration(elapsed(deadline, now)),
-                facts.job,
-                facts.vault.name
-            ),
-        );
-    }
-}
-
-/// The moment at which the oldest data that is still there must be gone. Data is as old as its recovery point.
-fn erasure_deadline(facts: &JobFacts) -> Option<DateTime<Utc>> {
-    let delete_after = TimeDelta::from_std(facts.promise.delete_after?).ok()?;
-    let present = facts.backups.iter().filter(|row| row.retained_until.is_none());
-    present.map(|row| row.recovery_point).min()?.checked_add_signed(delete_after)
-}
-
 fn newest_complete(facts: &JobFacts) -> Option<&BackupRow> {
     let present = facts.backups.iter().filter(|row| row.retained_until.is_none());
     present.filter(|row| row.completeness == Completeness::Complete).max_by_key(|row| (row.committed, row.sequence))
@@ -454,7 +528,7 @@ fn last_backup(facts: &JobFacts) -> Option<LastBackup> {
     }
 }
 
-fn elapsed(from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
+pub(super) fn elapsed(from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
     (to - from).to_std().unwrap_or(Duration::ZERO)
 }
 
@@ -474,6 +548,8 @@ pub(crate) fn human_exposure(exposure: Exposure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::record::PruneOutcome;
+    use crate::evidence::facts::Hidden;
     use crate::evidence::samples::*;
 
     fn state_of(facts: &JobFacts) -> (State, String) {
@@ -568,6 +644,41 @@ mod tests {
                 "was refuted by a drill",
                 "`lifeboat check shop --read-data`",
             ),
+            (
+                "latest backup refuted by a check",
+                |f| f.refutations.push(refutation(91, now(), &f.backups.last().unwrap().id.clone(), 3)),
+                State::Critical,
+                "was refuted, 3 of its objects are missing or damaged",
+                "`lifeboat check shop --read-data`",
+            ),
+            (
+                "an older backup refuted",
+                |f| f.refutations.push(refutation(91, now(), &f.backups[2].id.clone(), 1)),
+                State::Warning,
+                "was refuted, 1 of its objects is missing or damaged",
+                "`lifeboat check shop`",
+            ),
+            (
+                "unexplained gap",
+                |f| f.gaps.push(SequenceRange { first: 2, last: 3 }),
+                State::Critical,
+                "numbers 2 to 3",
+                "`lifeboat check shop`",
+            ),
+            (
+                "newest hidden",
+                |f| f.hidden = Some(Hidden { there: 12, seen: 14 }),
+                State::Critical,
+                "saw backup number 14, the newest in the vault is number 12",
+                "`lifeboat check shop`",
+            ),
+            (
+                "prune stopped",
+                |f| f.prunes.push(prune(92, now(), PruneOutcome::Stopped, None)),
+                State::Critical,
+                "was stopped (deletion-stopped)",
+                "`lifeboat prune shop`",
+            ),
             ("never drilled", |f| f.drills.clear(), State::Warning, "never rehearsed", "`lifeboat drill shop`"),
             (
                 "stale drill",
@@ -602,7 +713,7 @@ mod tests {
                 |f| f.promise.delete_after = Some(hours(24)),
                 State::Critical,
                 "erasure deadline breached",
-                "`lifeboat list shop`",
+                "`lifeboat prune shop`",
             ),
         ];
         for (name, trouble, state, says, types) in table {

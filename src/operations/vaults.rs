@@ -199,7 +199,8 @@ impl OpenVault {
             let quarantines = host.runtime.block_on(home.catalog.quarantines(&self.id, Some(job)))?;
             let ranges = removals.iter().flat_map(|row| &row.body.gone);
             let ranges = ranges.chain(quarantines.iter().flat_map(|row| &row.body.gone));
-            if !explain(ranges.copied().collect(), there + 1, seen) {
+            let ranges: Vec<SequenceRange> = ranges.copied().collect();
+            if !explains(&ranges, there + 1, seen) {
                 hidden.push((job.clone(), there, seen));
             }
         }
@@ -234,7 +235,9 @@ impl OpenVault {
 }
 
 /// Whether the ranges together have every number from `first` to `last`.
-fn explain(mut ranges: Vec<SequenceRange>, first: u64, last: u64) -> bool {
+#[must_use]
+pub fn explains(ranges: &[SequenceRange], first: u64, last: u64) -> bool {
+    let mut ranges = ranges.to_vec();
     ranges.sort_unstable();
     let mut next = first;
     for range in ranges {
