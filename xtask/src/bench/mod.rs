@@ -5,12 +5,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use peers::{Lineup, TOOLS};
+use peers::{Compiling, Lineup, TOOLS};
 use rows::{Bench, Scale};
 use table::{SUBJECT, Sheet};
 
 mod data;
 mod days;
+mod floors;
 mod page;
 mod peers;
 mod rows;
@@ -29,8 +30,8 @@ const QUICK: Scale = Scale { files: 500, days: 6, small_files: 2000, database_by
 /// How the bench is asked for.
 pub(crate) const USAGE: &str = "\
 bench files takes
-  --million --sqlite --prune   these parts as well as tree and days; --all: all of them
-  --only PART[,PART]           these parts alone: tree, days, million, sqlite, prune
+  --million --sqlite --prune   these parts as well as floors, tree and days; --all: all of them
+  --only PART[,PART]           these parts alone: floors, tree, days, million, sqlite, prune
   --tools NAME[,NAME]          these peers alone: restic, rustic, borg, tar
   --rounds N                   medians of N (3)
   --files N, --days N          another scale of tree and days
@@ -41,6 +42,7 @@ bench files takes
 /// A part of the bench, which is a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
+    Floors,
     Tree,
     Days,
     Million,
@@ -49,10 +51,11 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Tree, Self::Days, Self::Million, Self::Sqlite, Self::Prune];
+    const ALL: [Self; 6] = [Self::Floors, Self::Tree, Self::Days, Self::Million, Self::Sqlite, Self::Prune];
 
     fn name(self) -> &'static str {
         match self {
+            Self::Floors => "floors",
             Self::Tree => "tree",
             Self::Days => "days",
             Self::Million => "million",
@@ -63,6 +66,7 @@ impl Part {
 
     fn title(self, scale: &Scale) -> String {
         match self {
+            Self::Floors => format!("What the simplest programs take for the tree of {} files", scale.files),
             Self::Tree => format!("A tree of {} files", scale.files),
             Self::Days => format!("{} days, 1 % of the small files of {} changed each day", scale.days, scale.files),
             Self::Million => format!("{} small files", scale.small_files),
@@ -73,6 +77,7 @@ impl Part {
 
     fn run(self, bench: &Bench<'_>) -> Result<Sheet, String> {
         match self {
+            Self::Floors => floors::floors(bench),
             Self::Tree => rows::tree(bench),
             Self::Days => days::days(bench),
             Self::Million => rows::million(bench),
@@ -99,7 +104,7 @@ impl Options {
     pub(crate) fn parse(args: &[&str]) -> Result<Self, String> {
         let ["files", flags @ ..] = args else { return Err("there is one bench so far: files".to_owned()) };
         let mut options = Self {
-            parts: vec![Part::Tree, Part::Days],
+            parts: vec![Part::Floors, Part::Tree, Part::Days],
             tools: vec![],
             rounds: ROUNDS,
             scale: FULL,
@@ -147,7 +152,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
             root.join("target/release/lifeboat")
         }
     };
-    let lineup = Lineup::gather(root, &lifeboat, &options.tools)?;
+    // Whoever asks whether the bench works does not wait for half an hour of compiling.
+    let compiling = if options.scale == FULL { Compiling::Allowed } else { Compiling::Never };
+    let lineup = Lineup::gather(root, &lifeboat, &options.tools, compiling)?;
     let place = root.join("target/bench");
     fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
     let bench = Bench { root, place, lifeboat, lineup: &lineup, rounds: options.rounds, scale: options.scale };
@@ -158,7 +165,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
         println!("== {title}");
         let facts = page::facts(root, &bench.place, options.rounds, &lineup.versions);
         let sheet = part.run(&bench)?;
-        let block = format!("{}\n\n{facts}\n", sheet.markdown().trim());
+        // What a failed tool said may name places of this machine.
+        let table = sheet.markdown().replace(&root.display().to_string(), ".");
+        let block = format!("{}\n\n{facts}\n", table.trim());
         println!("\n{block}");
         said.push_str(&format!("\n## {title}\n\n{block}"));
         // What one tool could not do may be the next run's; a page shows whole parts only.
@@ -200,8 +209,8 @@ mod tests {
     #[test]
     fn long_parts_run_where_they_are_asked_for() {
         let parts = |args: &[&str]| Options::parse(args).unwrap().parts;
-        assert_eq!(parts(&["files"]), [Part::Tree, Part::Days]);
-        assert_eq!(parts(&["files", "--prune"]), [Part::Tree, Part::Days, Part::Prune]);
+        assert_eq!(parts(&["files"]), [Part::Floors, Part::Tree, Part::Days]);
+        assert_eq!(parts(&["files", "--prune"]), [Part::Floors, Part::Tree, Part::Days, Part::Prune]);
         assert_eq!(parts(&["files", "--only", "sqlite,prune"]), [Part::Sqlite, Part::Prune]);
         assert_eq!(parts(&["files", "--all"]), Part::ALL);
     }

@@ -116,6 +116,13 @@ pub(super) const TOOLS: &[Tool] = &[
     },
 ];
 
+/// Whether a peer that no package has may be compiled, which keeps a machine busy for half an hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compiling {
+    Allowed,
+    Never,
+}
+
 /// The tools of this run: whether each is there, and what they are called by.
 pub(super) struct Lineup {
     /// One for each of [`TOOLS`]: why it is not there.
@@ -129,7 +136,12 @@ pub(super) struct Lineup {
 impl Lineup {
     /// Installs what is missing. A peer that cannot be had is remembered with the reason, and no error; `wanted` names
     /// the peers to run, all of them where it is empty.
-    pub(super) fn gather(root: &Path, lifeboat: &Path, wanted: &[String]) -> Result<Self, String> {
+    pub(super) fn gather(
+        root: &Path,
+        lifeboat: &Path,
+        wanted: &[String],
+        compiling: Compiling,
+    ) -> Result<Self, String> {
         crate::test::install(GROUND)?;
         let peers = root.join("target/peers");
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -143,7 +155,7 @@ impl Lineup {
                 if !asked_for {
                     return Some("not asked for in this run".to_owned());
                 }
-                provide(tool, &path, &peers).err().map(|why| format!("not installed: {why}"))
+                provide(tool, &path, &peers, compiling).err().map(|why| format!("not installed: {why}"))
             })
             .collect();
         let mut lineup = Self { absent, versions: Vec::new(), path };
@@ -166,10 +178,9 @@ impl Lineup {
         TOOLS.iter().enumerate().filter(|(column, _)| self.absent[*column].is_none())
     }
 
-    /// A sentence for each tool that does not run.
-    pub(super) fn absences(&self) -> Vec<String> {
-        let said = |(tool, why): (&Tool, &Option<String>)| why.as_ref().map(|why| format!("{}: {why}.", tool.name));
-        TOOLS.iter().zip(&self.absent).filter_map(said).collect()
+    /// The columns of the tools that do not run, and why.
+    pub(super) fn absences(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.absent.iter().enumerate().filter_map(|(column, why)| Some((column, why.as_deref()?)))
     }
 }
 
@@ -178,13 +189,14 @@ pub(super) fn script(text: &str) -> String {
     format!("set -euo pipefail; {}", spelled_out(text))
 }
 
-fn provide(tool: &Tool, path: &std::ffi::OsStr, peers: &Path) -> Result<(), String> {
+fn provide(tool: &Tool, path: &std::ffi::OsStr, peers: &Path, compiling: Compiling) -> Result<(), String> {
     let found = |program: &str| std::env::split_paths(path).any(|folder| folder.join(program).is_file());
     for (program, package) in tool.programs {
         if found(program) {
             continue;
         }
         match *package {
+            "" if compiling == Compiling::Never => return Err("this run compiles no peer".to_owned()),
             "" => compile_rustic(peers)?,
             package => crate::test::install(&[(program, package)]).map_err(|why| one_line(&why))?,
         }

@@ -44,7 +44,7 @@ impl Bench<'_> {
     /// An empty sheet that says who is missing.
     pub(super) fn sheet(&self) -> Sheet {
         let mut sheet = Sheet::new(TOOLS.iter().map(|tool| tool.name).collect());
-        self.lineup.absences().into_iter().for_each(|absence| sheet.note(absence));
+        self.lineup.absences().for_each(|(column, why)| sheet.absent(column, why));
         sheet
     }
 
@@ -79,7 +79,7 @@ impl Broken {
         }
         println!("  {}", tool.name);
         if let Err(why) = step(sheet) {
-            eprintln!("  {} failed: {why}", tool.name);
+            println!("  {} failed: {why}", tool.name);
             self.0.insert(column);
             rows.iter().for_each(|row| sheet.fail(*row, column));
             sheet.note(format!("{} failed: {}", tool.name, why.lines().next().unwrap_or_default()));

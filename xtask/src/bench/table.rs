@@ -74,13 +74,14 @@ pub(super) struct RowId(usize);
 pub(super) struct Sheet {
     tools: Vec<&'static str>,
     rows: Vec<Row>,
+    absent: Vec<usize>,
     notes: Vec<String>,
 }
 
 impl Sheet {
     /// An empty sheet with a column for each tool.
     pub(super) fn new(tools: Vec<&'static str>) -> Self {
-        Self { tools, rows: Vec::new(), notes: Vec::new() }
+        Self { tools, rows: Vec::new(), absent: Vec::new(), notes: Vec::new() }
     }
 
     /// Adds a row.
@@ -99,6 +100,12 @@ impl Sheet {
         self.rows[row.0].tools[tool].failed = true;
     }
 
+    /// Keeps the column of a tool that could not be had, so that nobody takes it for one that nobody thought of.
+    pub(super) fn absent(&mut self, tool: usize, why: &str) {
+        self.absent.push(tool);
+        self.note(format!("{}: {why}.", self.tools[tool]));
+    }
+
     /// Adds a sentence below the table, once.
     pub(super) fn note(&mut self, note: String) {
         if !self.notes.contains(&note) {
@@ -111,23 +118,48 @@ impl Sheet {
         self.rows.iter().flat_map(|row| &row.tools).any(|samples| samples.failed)
     }
 
-    /// The table, and the notes below it.
+    /// The table, and the notes below it. A column in which nothing stands is left out.
     pub(super) fn markdown(&self) -> String {
-        let mut text = format!("| | {} | to the best peer | target | |\n|---|", self.tools.join(" | "));
-        text.push_str(&"---:|".repeat(self.tools.len() + 1));
-        text.push_str("---|---|\n");
+        let shown: Vec<usize> = (0..self.tools.len()).filter(|tool| self.has_column(*tool)).collect();
+        let compared = self.rows.iter().any(|row| self.ratio(row).is_some());
+        let judged = self.rows.iter().any(|row| row.target != Target::Nothing);
+        let mut heads: Vec<&str> = vec![""];
+        let mut rules = vec!["---"];
+        heads.extend(shown.iter().map(|tool| self.tools[*tool]));
+        rules.extend(shown.iter().map(|_| "---:"));
+        if compared {
+            heads.push("to the best peer");
+            rules.push("---:");
+        }
+        if judged {
+            heads.extend(["target", ""]);
+            rules.extend(["---", "---"]);
+        }
+        let mut text = format!("| {} |\n|{}|\n", heads.join(" | ").trim_start(), rules.join("|"));
         for row in &self.rows {
-            let _ = write!(text, "| {} |", row.what);
-            for samples in &row.tools {
-                let _ = write!(text, " {} |", row.cell(samples));
+            let mut cells = vec![row.what.clone()];
+            cells.extend(shown.iter().map(|tool| self.cell(row, *tool)));
+            if compared {
+                cells.push(self.ratio(row).map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}×")));
             }
-            let ratio = self.ratio(row).map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}×"));
-            let _ = writeln!(text, " {ratio} | {} | {} |", row.target_text(), self.verdict(row).text());
+            if judged {
+                cells.extend([row.target_text(), self.verdict(row).text().to_owned()]);
+            }
+            let _ = writeln!(text, "| {} |", cells.join(" | ").trim_end());
         }
         for note in &self.notes {
             let _ = write!(text, "\n{note}\n");
         }
         text
+    }
+
+    fn has_column(&self, tool: usize) -> bool {
+        let said = |samples: &Samples| samples.failed || !samples.values.is_empty();
+        self.absent.contains(&tool) || self.rows.iter().any(|row| said(&row.tools[tool]))
+    }
+
+    fn cell(&self, row: &Row, tool: usize) -> String {
+        if self.absent.contains(&tool) { "absent".to_owned() } else { row.cell(&row.tools[tool]) }
     }
 
     fn value(&self, row: &Row, tool: &str) -> Option<f64> {
@@ -281,7 +313,18 @@ mod tests {
     fn memory_is_the_worst_round_and_not_the_median() {
         let sheet = sheet(Unit::PeakMib, Target::AtMost(256.0), &[&[40.0, 300.0, 50.0]]);
         assert_eq!(sheet.verdict(&sheet.rows[0]), Verdict::NotMet);
-        assert!(sheet.markdown().contains("| 300 MiB | – | – | – | – | ≤ 256 MiB | **not met** |"));
+        let expected =
+            "| | lifeboat | target |  |\n|---|---:|---|---|\n| first backup | 300 MiB | ≤ 256 MiB | **not met** |\n";
+        assert_eq!(sheet.markdown(), expected, "no column for those that took no part");
+    }
+
+    #[test]
+    fn a_tool_that_could_not_be_had_is_said_in_the_table() {
+        let mut sheet = sheet(Unit::Seconds, Target::Nothing, &[&[1.0], &[2.0]]);
+        sheet.absent(2, "not installed: no network");
+        let expected = "| | lifeboat | restic | rustic | to the best peer |\n|---|---:|---:|---:|---:|\n\
+                        | first backup | 1.00 s | 2.00 s | absent | 0.50× |\n\nrustic: not installed: no network.\n";
+        assert_eq!(sheet.markdown(), expected);
     }
 
     #[test]
