@@ -197,3 +197,29 @@ pub(super) fn content(folder: &Path) -> Content {
     }
     total
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_wrote_gets_its_clock_once_and_nothing_else_does() {
+        let folder = std::env::temp_dir().join(format!("xtask-stamp-{}", std::process::id()));
+        fs::create_dir_all(folder.join("objects")).unwrap();
+        let (old, new) = (folder.join("old"), folder.join("objects/new"));
+        let started = SystemTime::now();
+        let before = started - Duration::from_secs(3600);
+        fs::write(&old, "").unwrap();
+        fs::File::options().write(true).open(&old).unwrap().set_modified(before).unwrap();
+        fs::write(&new, "").unwrap();
+        let written = fs::metadata(&new).unwrap().modified().unwrap();
+        let ahead = Duration::from_secs(86_400);
+        for _ in 0..2 {
+            stamp(&folder, started, ahead).unwrap();
+            assert_eq!(fs::metadata(&new).unwrap().modified().unwrap(), written + ahead);
+            assert_eq!(fs::metadata(&old).unwrap().modified().unwrap(), before);
+        }
+        remove(&folder).unwrap();
+        assert!(stamp(&folder, started, ahead).is_err() && content(&folder).files == 0);
+    }
+}
