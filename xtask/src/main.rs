@@ -15,7 +15,7 @@ mod walls;
 
 const USAGE: &str = "\
 cargo xtask test [--no-lint] [FILTER]   install what tests need, lint, and run them; skips nothing
-cargo xtask bench files [--rounds N] [--files N]   time lifeboat beside its peers
+cargo xtask bench files [--all] [--quick] [--output docs/PERFORMANCE.md] [..]   time lifeboat beside its peers
 cargo xtask tidy                        check the walls between rooms and the house rules
 cargo xtask errors                      write docs/ERRORS.md from src/error.rs";
 
