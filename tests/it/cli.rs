@@ -422,7 +422,33 @@ const CONTRACT: &[(&[&str], &[&str])] = &[
     (&["key", "new", "another.txt"], &["recipient", "file"]),
     (&["key", "show", "identity.txt"], &["recipients[]", "trust"]),
     (&["catalog", "rebuild"], &["vaults[].vault", "vaults[].backups", "vaults[].records", "vaults[].problems"]),
-    (&["init", "."], &["config", "made[].what", "made[].path", "made[].new", "vaults[].id"]),
+    (&["init", "."], &["config", "made[].what", "made[].path", "made[].new", "vaults[].id", "vaults[].stranger"]),
+    (
+        &["host", "list"],
+        &[
+            "vault",
+            "serial",
+            "hosts[].name",
+            "hosts[].key",
+            "hosts[].jobs",
+            "hosts[].from",
+            "hosts[].until",
+            "hosts[].revoked",
+            "hosts[].this_host",
+            "hosts[].last_manifests",
+        ],
+    ),
+    (
+        &["recipient", "list"],
+        &[
+            "vault",
+            "serial",
+            "recipients[].recipient",
+            "recipients[].in_config",
+            "recipients[].approved",
+            "recipients[].until",
+        ],
+    ),
 ];
 
 /// Whether a value has a path; every element of an array must.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{PROGRAM, Said, World, said};
 
 /// The config of the second host: a state folder, a key and a job of its own, on the first one's vault.
-const SECOND: &str = "second/lifeboat.toml";
+pub(crate) const SECOND: &str = "second/lifeboat.toml";
 
 /// A world with a second host whose key no one knows yet.
 fn two_hosts() -> World {
@@ -75,7 +75,7 @@ fn command_to_add<'s>(said: &'s Said, name: &'s str) -> Vec<&'s str> {
 }
 
 /// Two hosts, the second of which may write `blog`.
-fn two_known_hosts() -> World {
+pub(crate) fn two_known_hosts() -> World {
     let world = two_hosts();
     let init = second(&world, 0, &["init"]);
     world.expect(0, &[&command_to_add(&init, "web-2")[..], &["--jobs", "blog"]].concat());
