@@ -5,6 +5,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::domain::ids::JobName;
 use crate::error::{Code, Error, Result};
@@ -42,33 +43,59 @@ pub(in super::super) fn host(session: Session, command: &HostCommand) -> Result<
     match command {
         HostCommand::Add { name, key, jobs, vault_key } => {
             let (key, jobs) = (public_key(key)?, patterns(jobs)?);
-            add(&session.reading()?, name, &key, &jobs, vault_key)
+            add(&session.reading()?, name, &key, &jobs, vault_key, json)
         }
         HostCommand::Revoke { name, last, vault_key } => {
             let last = last_manifests(last)?;
-            revoke(&session.reading()?, name, &last, vault_key)
+            revoke(&session.reading()?, name, &last, vault_key, json)
         }
         HostCommand::List => list(&session.reading()?, json),
     }
 }
 
-fn add(reading: &Reading, name: &str, key: &PublicKey, jobs: &[JobPattern], vault_key: &Path) -> Result<Exit> {
-    match trustees::add_host(&reading.host, &reading.vault, vault_key, name, key, jobs)? {
+fn add(
+    reading: &Reading,
+    name: &str,
+    key: &PublicKey,
+    jobs: &[JobPattern],
+    vault_key: &Path,
+    json: bool,
+) -> Result<Exit> {
+    let changed = trustees::add_host(&reading.host, &reading.vault, vault_key, name, key, jobs)?;
+    if json {
+        let trust = changed.as_ref().unwrap_or(&reading.vault.trust);
+        let jobs = trust.hosts.iter().find(|host| host.name == name).map(|host| &host.jobs);
+        let (changed, serial) = (changed.is_some(), trust.serial);
+        print_json(&json!({ "schema_version": 1, "host": name, "jobs": jobs, "changed": changed, "serial": serial }));
+        return Ok(Exit::DONE);
+    }
+    match changed {
         None => say(&format!("host {name} may write that already; nothing was changed")),
         Some(trust) => {
             let now = trust.hosts.iter().find(|host| host.name == name).map_or(jobs, |host| &host.jobs);
-            say(&format!("host {name} may write {} (vault.json number {})", of_jobs(now), trust.serial));
+            say(&format!("host {name} may write {} now (vault.json number {})", of_jobs(now), trust.serial));
             put_away(vault_key);
         }
     }
     Ok(Exit::DONE)
 }
 
-fn revoke(reading: &Reading, name: &str, last: &BTreeMap<JobName, u64>, vault_key: &Path) -> Result<Exit> {
+fn revoke(reading: &Reading, name: &str, last: &BTreeMap<JobName, u64>, vault_key: &Path, json: bool) -> Result<Exit> {
     let revoked = trustees::revoke_host(&reading.host, &reading.vault, vault_key, name, last)?;
+    if json {
+        let disowned: Vec<_> = revoked.disowned.iter().map(|manifest| &manifest.id).collect();
+        print_json(&json!({
+            "schema_version": 1,
+            "host": name,
+            "last_manifests": revoked.believed,
+            "disowned": disowned,
+            "serial": revoked.trust.serial,
+        }));
+        return Ok(Exit::DONE);
+    }
     say(&format!("host {name} is revoked (vault.json number {})", revoked.trust.serial));
     if revoked.believed.is_empty() {
-        say("no backup of its is believed");
+        say("none of its backups is believed");
     }
     for (job, sequence) in &revoked.believed {
         say(&format!("still believed: its backups of {job} up to number {sequence}"));
@@ -94,7 +121,7 @@ fn revoke(reading: &Reading, name: &str, last: &BTreeMap<JobName, u64>, vault_ke
     Ok(Exit::DONE)
 }
 
-fn put_away(vault_key: &Path) {
+pub(super) fn put_away(vault_key: &Path) {
     say(&format!("Take {} off this host again.", vault_key.display()));
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::json;
 
 use crate::config::{Settings, VaultSettings};
 use crate::error::{Code, Error, Result};
@@ -13,6 +14,7 @@ use super::super::Exit;
 use super::super::args::RecipientCommand;
 use super::super::output::{columns, counted, print, print_json, say};
 use super::super::session::{Configured, IdentitySource, Session};
+use super::host::put_away;
 
 #[derive(Serialize)]
 struct Document {
@@ -54,6 +56,10 @@ fn meant<'s>(settings: &'s Settings, name: Option<&str>) -> Result<&'s VaultSett
 fn add(session: &Configured, vault: &OpenVault, recipient: &str, vault_key: Option<&Path>) -> Result<Exit> {
     let recipient = recipient.trim();
     let change = trustees::add_recipient(&session.host, vault, &session.settings, vault_key, recipient)?;
+    if session.global.json {
+        print_json(&changed(vault, &change));
+        return Ok(Exit::DONE);
+    }
     if !told(session, vault, &change, "added") {
         say("it is a recipient already; nothing was changed");
         return Ok(Exit::DONE);
@@ -61,24 +67,32 @@ fn add(session: &Configured, vault: &OpenVault, recipient: &str, vault_key: Opti
     if change.config_changed {
         say("The next backup of each job seals everything anew; the ones there are stay closed to the new recipient.");
     }
-    tell_others(vault, &change, "add", recipient);
+    tell_others(vault, &change, "add", recipient, vault_key);
     Ok(Exit::DONE)
 }
 
 fn remove(session: &Configured, vault: &OpenVault, recipient: &str, vault_key: Option<&Path>) -> Result<Exit> {
     let recipient = recipient.trim();
     let change = trustees::remove_recipient(&session.host, vault, &session.settings, vault_key, recipient)?;
+    let open = trustees::sealed_to(&session.host, vault, &session.settings, recipient)?;
+    if session.global.json {
+        let mut document = changed(vault, &change);
+        document["still_open"] = json!({
+            "backups": open.backups,
+            "last_deadline": open.last_deadline.as_ref().map(|(.., deadline)| deadline),
+            "unknown_jobs": open.unknown_jobs,
+        });
+        print_json(&document);
+        return Ok(Exit::DONE);
+    }
     if !told(session, vault, &change, "removed") {
         say("it is no recipient any more; nothing was changed");
     } else if change.config_changed {
         say("The next backup of each job seals everything anew, without it.");
     }
-    let open = trustees::sealed_to(&session.host, vault, &session.settings, recipient)?;
     if open.backups > 0 {
         let there = counted(open.backups as u64, "backup");
-        say(&format!(
-            "{there} can still be opened with its identity, by whoever can read the vault, until they expire."
-        ));
+        say(&format!("Until they expire, whoever has its identity and reaches the vault can read: {there}."));
     }
     if let Some((backup, job, deadline)) = &open.last_deadline {
         let day = deadline.with_timezone(&session.settings.timezone).format("%Y-%m-%d %H:%M %Z");
@@ -88,8 +102,19 @@ fn remove(session: &Configured, vault: &OpenVault, recipient: &str, vault_key: O
         let jobs: Vec<&str> = open.unknown_jobs.iter().map(crate::domain::ids::JobName::as_str).collect();
         say(&format!("When those of other hosts' jobs expire, their configs say: {}.", jobs.join(", ")));
     }
-    tell_others(vault, &change, "remove", recipient);
+    tell_others(vault, &change, "remove", recipient, vault_key);
     Ok(Exit::DONE)
+}
+
+fn changed(vault: &OpenVault, change: &RecipientChange) -> serde_json::Value {
+    let trust = change.trust.as_ref();
+    json!({
+        "schema_version": 1,
+        "recipients": change.recipients,
+        "config_changed": change.config_changed,
+        "changed": change.config_changed || trust.is_some(),
+        "serial": trust.unwrap_or(&vault.trust).serial,
+    })
 }
 
 /// Says what was changed; false where nothing was.
@@ -105,10 +130,13 @@ fn told(session: &Configured, vault: &OpenVault, change: &RecipientChange, done:
 }
 
 /// Other hosts have configs of their own.
-fn tell_others(vault: &OpenVault, change: &RecipientChange, verb: &str, recipient: &str) {
+fn tell_others(vault: &OpenVault, change: &RecipientChange, verb: &str, recipient: &str, vault_key: Option<&Path>) {
     let writers = vault.trust.hosts.iter().filter(|host| host.revoked.is_none()).count();
     if writers > 1 && change.trust.is_some() {
         say(&format!("On the vault's other hosts, without the vault key: lifeboat recipient {verb} {recipient}"));
+    }
+    if let Some(vault_key) = vault_key {
+        put_away(vault_key);
     }
 }
 

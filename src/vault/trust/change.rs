@@ -49,7 +49,7 @@ pub enum ChangeError {
         known: Vec<String>,
     },
     /// It was revoked before.
-    #[error("host {name} was revoked at {at} already, and no more is believed of it than was then")]
+    #[error("host {name} was revoked at {} already, and no more is believed of it than was then", at.format("%Y-%m-%d %H:%M:%S UTC"))]
     AlreadyRevoked {
         /// The name.
         name: String,
