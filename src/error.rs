@@ -104,6 +104,7 @@ codes! {
     ManifestMissing, "manifest-missing", Damage, "A manifest that must exist, because later ones stand, is gone.";
     ObjectDamaged, "object-damaged", Damage, "An object's bytes are not those that its name says.";
     ObjectMissing, "object-missing", Damage, "An object that a backup names is not in the vault.";
+    RecipientUnapproved, "recipient-unapproved", Damage, "A backup is sealed to somebody whom vault.json does not approve: they can read it.";
     DataUnsafe, "data-unsafe", Damage, "A backup holds something that must not be unpacked: a path that leads out of the target, or more data than declared.";
     HostUnauthorised, "host-unauthorised", Failed, "This host's key is not among those that vault.json lets write this job.";
     KeyMissing, "key-missing", Failed, "A key file is missing, is none, or cannot be read or written.";

@@ -80,6 +80,12 @@ pub enum Command {
     /// Make or look at identities
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The hosts that may write into a vault; changing them needs the vault's offline key
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Whom backups are sealed to; changing them needs the vault's offline key
+    #[command(subcommand)]
+    Recipient(RecipientCommand),
     /// The operational memory of this host
     #[command(subcommand)]
     Catalog(CatalogCommand),
@@ -284,6 +290,63 @@ pub enum KeyCommand {
         /// The file [default: that of --identity]
         file: Option<PathBuf>,
     },
+}
+
+/// `host ...`.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Let a host write; one that may already, more jobs
+    Add {
+        /// What it is called from now on; of no host of the vault before
+        name: String,
+        /// The public half of its key (RWQ...): `lifeboat init` prints it there
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// The jobs that it may write [default: all]
+        #[arg(long, value_name = "JOB,...", value_delimiter = ',')]
+        jobs: Vec<String>,
+        /// The vault's offline key
+        #[arg(long, value_name = "FILE")]
+        vault_key: PathBuf,
+    },
+    /// Believe nothing any more that a host signs from now on
+    Revoke {
+        /// The host
+        name: String,
+        /// The last backup of a job to believe, by its number, 0 for none [default: the newest there is]
+        #[arg(long, value_name = "JOB=SEQ")]
+        last: Vec<String>,
+        /// The vault's offline key
+        #[arg(long, value_name = "FILE")]
+        vault_key: PathBuf,
+    },
+    /// List the hosts: their keys, jobs, times, and the newest backup of each job
+    List,
+}
+
+/// `recipient ...`.
+#[derive(Debug, Subcommand)]
+pub enum RecipientCommand {
+    /// Seal to one more from the next backup on: in the config, and approved in vault.json
+    Add {
+        /// Its public key
+        #[arg(value_name = "AGE1...")]
+        recipient: String,
+        /// The vault's offline key; not needed where vault.json approves it already
+        #[arg(long, value_name = "FILE")]
+        vault_key: Option<PathBuf>,
+    },
+    /// Seal to one less from the next backup on
+    Remove {
+        /// Its public key
+        #[arg(value_name = "AGE1...")]
+        recipient: String,
+        /// The vault's offline key; not needed where vault.json does not approve it any more
+        #[arg(long, value_name = "FILE")]
+        vault_key: Option<PathBuf>,
+    },
+    /// List them, as config and vault.json have them
+    List,
 }
 
 /// `catalog ...`.

@@ -140,6 +140,8 @@ fn dispatch(cli: Cli, host: Host) -> Result<Exit> {
         Command::Status(args) => commands::status::status(session, &args),
         Command::Report(args) => commands::status::report(session, &args),
         Command::Key(command) => commands::key::key(&session, &command),
+        Command::Host(command) => commands::host::host(session, &command),
+        Command::Recipient(command) => commands::recipient::recipient(session, &command),
         Command::Catalog(command) => commands::catalog::catalog(session, &command),
         Command::Completions { shell } => commands::manual::completions(shell),
         Command::Man { dir } => commands::manual::man(&dir, session.global.quiet),

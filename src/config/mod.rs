@@ -7,6 +7,7 @@
 //! It does not know vaults or sources, only where they are said to be.
 
 pub mod check;
+pub mod edit;
 mod erasing;
 mod error;
 mod file;

@@ -20,7 +20,7 @@ use crate::domain::record::Finder;
 use crate::error::{Code, Diagnostic, Error, Result};
 use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
-use crate::vault::layout::{Key, LISTS, OBJECTS};
+use crate::vault::layout::{Key, LISTS, ManifestName, OBJECTS};
 use crate::vault::lists::read_list;
 use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
 use crate::vault::records::{read_details, survey_records};
@@ -139,6 +139,7 @@ pub fn check(
     let manifests: Vec<Manifest> =
         manifests(survey).into_iter().filter(|m| jobs.is_empty() || jobs.contains(&m.job)).collect();
     report.backups = manifests.len() as u64;
+    check_recipients(vault, &manifests, &mut report);
 
     let storage = &*vault.storage;
     let mut lists: BTreeMap<ObjectId, BTreeSet<usize>> = BTreeMap::new();
@@ -294,6 +295,22 @@ fn find_strays(
     }
     report.damaged_strays.sort();
     Ok(())
+}
+
+/// A backup that somebody else can open restores as well as any other: it is told, and spoils nothing.
+fn check_recipients(vault: &OpenVault, manifests: &[Manifest], report: &mut CheckReport) {
+    for manifest in manifests {
+        let strangers = vault.trust.unapproved_at(&manifest.recipients, manifest.committed);
+        if strangers.is_empty() {
+            continue;
+        }
+        report.damaged.push(Damage {
+            object: Key::Manifest(ManifestName::of(manifest)).to_string(),
+            code: Code::RecipientUnapproved.name(),
+            reason: format!("it is sealed to {}, whom vault.json does not approve", strangers.join(", ")),
+            backups: Vec::new(),
+        });
+    }
 }
 
 /// Records spoil no backup, but without them the past cannot be told. One that is gone whole cannot be missed: nothing

@@ -88,6 +88,14 @@ pub fn vault(host: &Host, name: &str, vault: &Result<OpenVault>) -> Vec<Finding>
             vault.settings.url, vault.id, vault.trust.serial
         ),
     )];
+    let strangers = vault.trust.unapproved(&vault.settings.recipients);
+    if let Some(first) = strangers.first() {
+        findings.push(Finding::warning(
+            &about,
+            format!("the config seals to {}, whom vault.json does not approve", strangers.join(", ")),
+            format!("lifeboat recipient add {first} --vault-key FILE, or take it out of `recipients`"),
+        ));
+    }
     match host.runtime.block_on(vault.storage.available_bytes()) {
         Ok(Some(free)) if free < LITTLE_ROOM_BYTES => findings.push(Finding::warning(
             &about,

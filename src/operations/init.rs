@@ -19,9 +19,10 @@ use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::keys::SigningKey;
 use crate::vault::layout::{BACKUPS, Key, OBJECTS};
 use crate::vault::readme::write_readme;
-use crate::vault::trust::{HostEntry, JobPattern, TrustDocument, exists, read_trust, write_trust};
+use crate::vault::trust::{HostEntry, JobPattern, TrustDocument, exists, write_trust};
 
 use super::host::Host;
+use super::vaults::believe;
 
 /// The lock that `init` takes among those of jobs.
 const INIT_LOCK: &str = "vault";
@@ -48,6 +49,17 @@ pub struct VaultMade {
     pub trust: String,
     /// Files made, and found.
     pub made: Vec<Made>,
+    /// Set where vault.json does not name this host's key yet.
+    pub stranger: Option<Stranger>,
+}
+
+/// A host that a vault does not know, and what would make it known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stranger {
+    /// A name for it that is free in vault.json.
+    pub name: String,
+    /// The public half of its key.
+    pub key: String,
 }
 
 /// A new identity file's text: a comment that says what it is, the vault's lines, the secret line.
@@ -110,9 +122,10 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
             (None, Some(text)) => read_comments(&text)?.ok_or_else(|| unvouched(settings))?,
             (None, None) => return Err(unvouched(settings)),
         };
-        let trust = host.runtime.block_on(read_trust(&*storage, &pin))?;
+        let trust = believe(host, &*storage, &pin)?;
         let made = vec![Made { what: "vault", path: path.clone(), new: false }];
-        return Ok(VaultMade { id: trust.vault, trust: pin.key.to_string(), made });
+        let stranger = stranger(host, &trust)?;
+        return Ok(VaultMade { id: trust.vault, trust: pin.key.to_string(), made, stranger });
     }
 
     must_be_new(host, settings, &*storage, pinned.as_deref())?;
@@ -159,8 +172,9 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
         write_readme(&*storage).await?;
         write_trust(&*storage, &key, &document).await
     })?;
+    state.saw_trust(&id, document.serial)?;
     made.push(Made { what: "vault", path: path.clone(), new: true });
-    Ok(VaultMade { id, trust: key.public().to_string(), made })
+    Ok(VaultMade { id, trust: key.public().to_string(), made, stranger: None })
 }
 
 /// Fails where a vault was lost rather than never made: backups without their vault.json, or a vault that this host
@@ -225,6 +239,19 @@ fn unvouched(settings: &VaultSettings) -> Error {
         format!("there is a vault in {} already, and nothing says whose signature it must have", settings.url),
     )
     .with_hint("put its key into the config: `trust = \"RWQ...\"` (it stands in the identity file)")
+}
+
+/// This host, if vault.json does not name its key. Its own name is proposed, with a number where that is taken.
+fn stranger(host: &Host, trust: &TrustDocument) -> Result<Option<Stranger>> {
+    let key = host.key()?.public().clone();
+    if trust.hosts.iter().any(|entry| entry.key == key) {
+        return Ok(None);
+    }
+    let own = host_name();
+    let names = std::iter::once(own.clone()).chain((2_u32..).map(|number| format!("{own}-{number}")));
+    let free = |name: &String| trust.hosts.iter().all(|entry| entry.name != *name);
+    let name = names.into_iter().find(free).unwrap_or(own);
+    Ok(Some(Stranger { name, key: key.to_string() }))
 }
 
 fn host_name() -> String {

@@ -20,6 +20,7 @@ pub mod refute;
 pub mod restore;
 pub mod selection;
 pub mod state;
+pub mod trustees;
 pub mod vaults;
 
 /// What manifests and records say of the program that wrote them.

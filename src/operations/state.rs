@@ -64,8 +64,12 @@ impl Diagnostic for StateError {
             Self::Locked { .. } => {
                 Some("wait for it to end; `ps` shows it. A process that died holds nothing".to_owned())
             }
-            Self::Damaged { path } => Some(match path.extension() {
-                Some(ending) if ending == "record" => format!("move {} away; what it recorded is lost", path.display()),
+            Self::Damaged { path } => Some(match path.extension().and_then(|ending| ending.to_str()) {
+                Some("record") => format!("move {} away; what it recorded is lost", path.display()),
+                Some("serials") => format!(
+                    "move {} away; until this host has seen vault.json again, an older one would not be noticed",
+                    path.display()
+                ),
                 _ => format!("move {} away; the next backup is a full one", path.display()),
             }),
             Self::OutboxFull { .. } => Some("`lifeboat doctor` says what is wrong with the vault".to_owned()),
@@ -140,6 +144,48 @@ impl StateDir {
     #[must_use]
     pub fn pin_file(&self, vault: &str) -> PathBuf {
         self.root.join("vaults").join(format!("{}.trust", &blake3::hash(vault.as_bytes()).to_hex()[..16]))
+    }
+
+    /// The highest serial number of the vault's vault.json that this host ever believed.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn highest_trust(&self, vault: &VaultId) -> Result<Option<u64>, StateError> {
+        let path = self.serial_file(vault);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(StateError::Io { verb: "read", path, cause }),
+        };
+        let mut highest = None;
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let serial: u64 = line.parse().map_err(|_| StateError::Damaged { path: path.clone() })?;
+            highest = highest.max(Some(serial));
+        }
+        Ok(highest)
+    }
+
+    /// Remembers a serial number of vault.json. Lines are only ever added, so that of two processes neither takes back
+    /// what the other saw; each begins on a line of its own, so that one that was cut short spoils no other.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn saw_trust(&self, vault: &VaultId, serial: u64) -> Result<(), StateError> {
+        if self.highest_trust(vault)? >= Some(serial) {
+            return Ok(());
+        }
+        make_private(&self.root.join("vaults"))?;
+        let path = self.serial_file(vault);
+        let mut options = OpenOptions::new();
+        let file = options.append(true).create(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(format!("\n{serial}\n").as_bytes()).and_then(|()| file.sync_all()))
+            .map_err(|cause| StateError::Io { verb: "write", path, cause })
+    }
+
+    /// Where the serial numbers of a vault's vault.json are remembered.
+    #[must_use]
+    pub fn serial_file(&self, vault: &VaultId) -> PathBuf {
+        self.root.join("vaults").join(format!("{vault}.serials"))
     }
 
     /// Where a source's memory of its last backup lies; its folder is made.
@@ -295,6 +341,25 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         fs::write(dir.path().join("state/host.secret"), "short").unwrap();
         assert!(matches!(state.host_secret(), Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn the_highest_serial_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let (vault, other) = (VaultId::from_random([1; 8]), VaultId::from_random([2; 8]));
+        assert_eq!(state.highest_trust(&vault).unwrap(), None);
+        for serial in [1, 12, 3] {
+            state.saw_trust(&vault, serial).unwrap();
+        }
+        assert_eq!(state.highest_trust(&vault).unwrap(), Some(12));
+        assert_eq!(state.highest_trust(&other).unwrap(), None);
+        // A line that was cut short by a crash, and the next one.
+        OpenOptions::new().append(true).open(state.serial_file(&vault)).unwrap().write_all(b"\n1").unwrap();
+        state.saw_trust(&vault, 13).unwrap();
+        assert_eq!(state.highest_trust(&vault).unwrap(), Some(13));
+        fs::write(state.serial_file(&vault), "many").unwrap();
+        assert!(matches!(state.highest_trust(&vault), Err(StateError::Damaged { .. })));
     }
 
     #[test]

@@ -12,10 +12,10 @@ use crate::domain::record::SequenceRange;
 use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
 use crate::storage::local::Local;
-use crate::vault::VaultError;
 use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::survey::{self, Survey};
 use crate::vault::trust::{TrustDocument, exists, read_trust};
+use crate::vault::{Distrust, VaultError};
 
 use super::catch_up::catch_up;
 use super::host::Host;
@@ -92,13 +92,45 @@ pub fn open_bare(host: &Host, url: &VaultUrl, flag: Option<&str>, trusted: &Trus
 
 fn open_with(host: &Host, settings: VaultSettings, pin: &Pin) -> Result<OpenVault> {
     let storage = storage(host, &settings.url)?;
-    let trust = host.runtime.block_on(read_trust(&*storage, pin))?;
+    let trust = believe(host, &*storage, pin)?;
     if let Some(home) = host.home_if_any()
         && home.state.pinned_trust(&settings.name)?.is_none()
     {
         home.state.pin_trust(&settings.name, &comment_lines(&trust.vault, &pin.key))?;
     }
     Ok(OpenVault { id: trust.vault.clone(), settings, storage, trust })
+}
+
+/// Reads vault.json, believes it, and remembers its number.
+///
+/// # Errors
+/// As [`read_trust`] and [`must_be_newest`].
+pub fn believe(host: &Host, storage: &dyn Storage, pin: &Pin) -> Result<TrustDocument> {
+    let trust = host.runtime.block_on(read_trust(storage, pin))?;
+    must_be_newest(host, storage, &trust)?;
+    Ok(trust)
+}
+
+/// Fails where this host saw a newer vault.json of the vault, and remembers this one where it did not: who puts an older one
+/// back puts back those who were revoked since.
+///
+/// # Errors
+/// [`Code::VaultUntrusted`], or where the state folder cannot be used.
+pub fn must_be_newest(host: &Host, storage: &dyn Storage, trust: &TrustDocument) -> Result<()> {
+    let Some(home) = host.home_if_any() else { return Ok(()) };
+    if let Some(seen) = home.state.highest_trust(&trust.vault)?
+        && trust.serial < seen
+    {
+        let reason = Distrust::RolledBack { found: trust.serial, seen };
+        let hint = format!(
+            "put the newest vault.json and vault.json.minisig back from a copy of the vault. If number {seen} is lost for \
+             good, remove {}, look at `lifeboat host list`, and change again what was changed since number {}",
+            home.state.serial_file(&trust.vault).display(),
+            trust.serial
+        );
+        return Err(Error::from(VaultError::Untrusted { place: storage.describe(), reason }).with_hint(hint));
+    }
+    Ok(home.state.saw_trust(&trust.vault, trust.serial)?)
 }
 
 /// The store at a url; not looked into yet.

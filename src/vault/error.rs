@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
-use super::keys::KeyId;
+use super::keys::{KeyId, PublicKey};
 use super::signing::SignatureFault;
 use crate::domain::ids::{JobName, ObjectId, VaultId};
 use crate::error::{Code, Diagnostic};
@@ -106,6 +106,14 @@ pub enum Distrust {
         /// The store's time.
         now: DateTime<Utc>,
     },
+    /// It is older than one that this host saw: a host that was revoked since would be believed again.
+    #[error("it has number {found}, and this host saw number {seen}: somebody put an older one back")]
+    RolledBack {
+        /// Its serial number.
+        found: u64,
+        /// The highest that was seen here.
+        seen: u64,
+    },
     /// It cannot even be read as a file.
     #[error("{reason}")]
     Unreadable {
@@ -149,6 +157,8 @@ pub enum VaultError {
     HostUnauthorised {
         /// The job.
         job: JobName,
+        /// This host's key.
+        key: PublicKey,
         /// Why.
         reason: Distrust,
     },
@@ -288,11 +298,7 @@ impl Diagnostic for VaultError {
             Self::NewerVersion { .. } | Self::NewerContents { .. } => {
                 Some("install the newer lifeboat that wrote it".into())
             }
-            Self::HostUnauthorised { .. } => Some(
-                "only the host that made a vault can write into it in this version: run it there, or make a vault of \
-                 this host's own with `lifeboat init`"
-                    .into(),
-            ),
+            Self::HostUnauthorised { job, key, reason } => Some(how_to_let_write(job, key, reason)),
             Self::ManifestUntrusted { reason: Distrust::NewerVersion { .. }, .. }
             | Self::RecordUntrusted { reason: Distrust::NewerVersion { .. } | Distrust::UnknownKind { .. }, .. } => {
                 Some("install the newer lifeboat that wrote it".into())
@@ -314,5 +320,25 @@ impl Diagnostic for VaultError {
                     .into(),
             ),
         }
+    }
+}
+
+/// What makes vault.json let a host sign a job, and where that is typed.
+fn how_to_let_write(job: &JobName, key: &PublicKey, reason: &Distrust) -> String {
+    match reason {
+        Distrust::Revoked { .. } => {
+            "a revoked key stays revoked: move host.key out of the state folder, `lifeboat init` makes \
+                                     another and says how to add it, under a new name"
+                .into()
+        }
+        Distrust::OutsideTime { .. } => {
+            "compare this host's clock (`date -u`) with the times that `lifeboat host list` shows".into()
+        }
+        Distrust::JobNotAllowed { host, .. } => {
+            format!(
+                "where the vault's offline key is: `lifeboat host add {host} --key {key} --jobs {job} --vault-key FILE`"
+            )
+        }
+        _ => format!("where the vault's offline key is: `lifeboat host add NAME --key {key} --vault-key FILE`"),
     }
 }

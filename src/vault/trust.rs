@@ -1,7 +1,7 @@
 //! Whom a vault believes: vault.json, signed by the vault's offline key, names the hosts and the jobs each may sign.
 //!
 //! Everything else in the vault is believed through it, and it is believed through the [`Pin`] that a config or an
-//! identity file carries.
+//! identity file carries. It may also say whom backups may be sealed to. The next document is made in [`change`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,8 @@ use super::signing::{MAX_SIGNATURE_BYTES, sign, verify};
 use super::{Distrust, VaultError};
 use crate::domain::ids::{JobName, VaultId};
 use crate::storage::{Storage, StorageError};
+
+pub mod change;
 
 /// The `type` of vault.json.
 pub const TRUST_TYPE: &str = "lifeboat-vault";
@@ -40,6 +42,9 @@ pub struct TrustDocument {
     pub created: DateTime<Utc>,
     /// Who may sign.
     pub hosts: Vec<HostEntry>,
+    /// Whom backups may be sealed to; absent where nobody ever said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<Vec<RecipientEntry>>,
 }
 
 /// A host that may sign.
@@ -58,6 +63,16 @@ pub struct HostEntry {
     pub until: Option<DateTime<Utc>>,
     /// Set where its key is no longer its own.
     pub revoked: Option<Revocation>,
+}
+
+/// A recipient that backups may be, or might once be, sealed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipientEntry {
+    /// age's public key (`age1…`); unique in the document.
+    pub key: String,
+    /// Nothing that was committed after this moment may be sealed to it.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// The end of a key, and what was signed with it before.
@@ -110,7 +125,7 @@ impl TrustDocument {
     /// A vault's first one.
     #[must_use]
     pub fn first(vault: VaultId, created: DateTime<Utc>, hosts: Vec<HostEntry>) -> Self {
-        Self { kind: TRUST_TYPE.into(), version: VAULT_VERSION, vault, serial: 1, created, hosts }
+        Self { kind: TRUST_TYPE.into(), version: VAULT_VERSION, vault, serial: 1, created, hosts, recipients: None }
     }
 
     /// The host whose key signed something of this job at this moment, or why it is not believed.
@@ -167,7 +182,27 @@ impl TrustDocument {
             // Numbers can be made alike; keys cannot.
             if host.key == *key { Ok(host) } else { Err(Distrust::UnknownHost { key: key.id() }) }
         });
-        host.map_err(|reason| VaultError::HostUnauthorised { job: job.clone(), reason })
+        host.map_err(|reason| VaultError::HostUnauthorised { job: job.clone(), key: key.clone(), reason })
+    }
+
+    /// Those of these recipients that nothing may be sealed to from now on: none where the document names no approved
+    /// set.
+    #[must_use]
+    pub fn unapproved(&self, recipients: &[String]) -> Vec<String> {
+        self.without_approval(recipients, |entry| entry.until.is_none())
+    }
+
+    /// Those of a backup's recipients that it should not have been sealed to when it was committed: a recipient that was
+    /// removed since was right in its time.
+    #[must_use]
+    pub fn unapproved_at(&self, recipients: &[String], committed: DateTime<Utc>) -> Vec<String> {
+        self.without_approval(recipients, |entry| entry.until.is_none_or(|until| committed <= until))
+    }
+
+    fn without_approval(&self, recipients: &[String], approves: impl Fn(&RecipientEntry) -> bool) -> Vec<String> {
+        let Some(approved) = &self.recipients else { return Vec::new() };
+        let known = |recipient: &String| approved.iter().any(|entry| entry.key == *recipient && approves(entry));
+        recipients.iter().filter(|recipient| !known(recipient)).cloned().collect()
     }
 
     fn scope(&self) -> String {
@@ -191,6 +226,20 @@ impl TrustDocument {
             }
             if !keys.insert(host.key.id()) {
                 return Err(format!("key {} stands in it twice", host.key.id()));
+            }
+        }
+        if let Some(recipients) = &self.recipients {
+            let mut keys = BTreeSet::new();
+            for RecipientEntry { key, .. } in recipients {
+                if !key.starts_with("age1") || !key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) {
+                    return Err(format!("{key:?} is not a recipient"));
+                }
+                if !keys.insert(key) {
+                    return Err(format!("recipient {key} stands in it twice"));
+                }
+            }
+            if recipients.iter().all(|entry| entry.until.is_some()) {
+                return Err("it approves no recipient at all".into());
             }
         }
         Ok(())

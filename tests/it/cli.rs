@@ -292,6 +292,40 @@ fn keys_are_made_and_shown() {
 }
 
 #[test]
+fn hosts_and_recipients_are_told() {
+    let world = world("");
+    world.backup();
+    let own = world.json(0, &["host", "list"])["hosts"][0]["name"].as_str().unwrap().to_owned();
+    let tell = |name: &str, args: &[&str]| {
+        let said = shown(&world.run(args));
+        let text = said.replace(&format!("\n{own} "), "\nHERE ");
+        compare(&world, name, &text.replace(&format!("\"{own}\""), "\"HERE\""), true);
+    };
+    let other = World::new().json(0, &["host", "list"])["hosts"][0]["key"].as_str().unwrap().to_owned();
+    let add = ["host", "add", "web-2", "--key", &other, "--jobs", "blog,mail", "--vault-key", "vault.key"];
+    tell("host_add", &add);
+    tell("host_add_again_json", &[&add[..], &["--json"]].concat());
+    tell("host_add_of_no_key", &["host", "add", "web-3", "--key", "RWQ", "--vault-key", "vault.key"]);
+    tell("host_list", &["host", "list"]);
+    tell("host_list_json", &["host", "list", "--json"]);
+    tell("host_revoke", &["host", "revoke", "web-2", "--vault-key", "vault.key"]);
+    tell("host_revoke_again", &["host", "revoke", "web-2", "--vault-key", "vault.key"]);
+    tell("host_list_after_a_revocation", &["host", "list"]);
+
+    let recipients = |file: &str| world.expect(0, &["key", "show", file]).stdout.trim().to_owned();
+    world.expect(0, &["key", "new", "new.txt"]);
+    let (old, new) = (recipients("identity.txt"), recipients("new.txt"));
+    tell("recipient_list", &["recipient", "list"]);
+    tell("recipient_remove_the_last", &["recipient", "remove", &old, "--vault-key", "vault.key"]);
+    tell("recipient_add_without_the_key", &["recipient", "add", &new]);
+    tell("recipient_add", &["recipient", "add", &new, "--vault-key", "vault.key"]);
+    tell("recipient_add_again_json", &["recipient", "add", &new, "--json"]);
+    tell("recipient_remove", &["recipient", "remove", &old, "--vault-key", "vault.key"]);
+    tell("recipient_remove_again_json", &["recipient", "remove", &old, "--json"]);
+    tell("recipient_list_after_a_change", &["recipient", "list"]);
+}
+
+#[test]
 fn every_command_explains_itself() {
     fn walk(world: &World, path: &[&str], command: &clap::Command, text: &mut String) {
         let mut args = path.to_vec();
@@ -423,7 +457,33 @@ const CONTRACT: &[(&[&str], &[&str])] = &[
     (&["key", "new", "another.txt"], &["recipient", "file"]),
     (&["key", "show", "identity.txt"], &["recipients[]", "trust"]),
     (&["catalog", "rebuild"], &["vaults[].vault", "vaults[].backups", "vaults[].records", "vaults[].problems"]),
-    (&["init", "."], &["config", "made[].what", "made[].path", "made[].new", "vaults[].id"]),
+    (&["init", "."], &["config", "made[].what", "made[].path", "made[].new", "vaults[].id", "vaults[].stranger"]),
+    (
+        &["host", "list"],
+        &[
+            "vault",
+            "serial",
+            "hosts[].name",
+            "hosts[].key",
+            "hosts[].jobs",
+            "hosts[].from",
+            "hosts[].until",
+            "hosts[].revoked",
+            "hosts[].this_host",
+            "hosts[].last_manifests",
+        ],
+    ),
+    (
+        &["recipient", "list"],
+        &[
+            "vault",
+            "serial",
+            "recipients[].recipient",
+            "recipients[].in_config",
+            "recipients[].approved",
+            "recipients[].until",
+        ],
+    ),
 ];
 
 /// Whether a value has a path; every element of an array must.

@@ -91,6 +91,17 @@ const CASES: &[Case] = &[
         fs::copy(other.path("state/host.key"), world.path("state/host.key")).unwrap();
         world.run(&["backup"])
     }),
+    (Code::RecipientUnapproved, 20, || {
+        let world = World::new();
+        let recipient = |file: &str| world.expect(0, &["key", "new", file]).stdout.trim().to_owned();
+        let (approved, stranger) = (recipient("approved.txt"), recipient("stranger.txt"));
+        world.expect(0, &["recipient", "add", &approved, "--vault-key", "vault.key"]);
+        change(&world, "lifeboat.toml", |bytes| {
+            *bytes = String::from_utf8(bytes.clone()).unwrap().replace(&approved, &stranger).into_bytes();
+        });
+        world.backup();
+        world.run(&["check"])
+    }),
     (Code::KeyMissing, 1, || backed_up().run(&["restore", "shop", "--to", "out", "--identity", "nowhere.txt"])),
     (Code::Locked, 11, || {
         let world = backed_up();

@@ -9,6 +9,7 @@ use clap::Parser;
 use lifeboat::cli::args::Cli;
 use lifeboat::domain::schedule::Schedule;
 
+use crate::hosts::{SECOND, two_known_hosts};
 use crate::support::{PROGRAM, World, said};
 
 /// A fenced block of shell commands, and the exit code that the document promises.
@@ -92,6 +93,8 @@ fn damage(world: &World) {
 
 const VAULT: &str = "/mnt/backups/shop";
 const IDENTITY: &str = "/mnt/usb/identity.txt";
+const NEW_IDENTITY: &str = "/mnt/usb/new-identity.txt";
+const VAULT_KEY: &str = "/mnt/usb/vault.key";
 
 #[test]
 fn the_readme_can_be_typed() {
@@ -138,9 +141,45 @@ fn the_other_runbooks_can_be_typed() {
     let world = World::new();
     world.backup();
     run(&world, &blocks(&read("runbooks/restore-by-hand.md"), false), &[(VAULT, world.path("vault"))]);
-    let places = [(IDENTITY, world.path("identity.txt")), ("/mnt/usb/new-identity.txt", world.path("new.txt"))];
+    let places = [
+        (IDENTITY, world.path("identity.txt")),
+        (NEW_IDENTITY, world.path("new.txt")),
+        (VAULT_KEY, world.path("vault.key")),
+    ];
     run(&world, &blocks(&read("runbooks/keys-lost-or-leaked.md"), false), &places);
     assert!(world.path("new.txt").is_file());
+}
+
+#[test]
+fn a_stolen_host_is_revoked_by_its_runbook() {
+    let world = two_known_hosts();
+    world.backup();
+    world.expect(0, &["backup", "blog", "--config", SECOND]);
+    let places = [
+        (VAULT_KEY, world.path("vault.key")),
+        (IDENTITY, world.path("identity.txt")),
+        ("/srv/restored", world.path("back")),
+    ];
+    run(&world, &blocks(&read("runbooks/host-stolen.md"), false), &places);
+    assert!(world.path("back/posts").is_dir());
+    world.expect(1, &["backup", "blog", "--config", SECOND]);
+}
+
+#[test]
+fn a_recipient_is_rotated_by_its_runbook() {
+    let world = World::new();
+    world.backup();
+    let places = [
+        (VAULT_KEY, world.path("vault.key")),
+        (IDENTITY, world.path("identity.txt")),
+        (NEW_IDENTITY, world.path("new.txt")),
+    ];
+    run(&world, &blocks(&read("runbooks/rotate-recipient.md"), false), &places);
+    world.expect(12, &["restore", "shop", "--to", "out", "--identity", "identity.txt"]);
+    // The new identity alone is enough on a bare host.
+    world.expect(0, &["list", "--vault", "./vault", "--identity", "new.txt", "--config", "lifeboat.toml"]);
+    fs::rename(world.path("lifeboat.toml"), world.path("elsewhere.toml")).unwrap();
+    world.expect(0, &["restore", "shop", "--to", "out", "--vault", "./vault", "--identity", "new.txt"]);
 }
 
 #[test]

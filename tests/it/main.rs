@@ -10,6 +10,7 @@ mod damage;
 mod demo;
 mod documents;
 mod forge;
+mod hosts;
 mod journeys;
 mod kill;
 mod resume;

@@ -97,7 +97,14 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
                 format!("error: DAMAGED: {} named above; looked at {looked_at}{strays} {codes}", report.damaged.len())
             });
         }
-        if !sound {
+        let unapproved = Code::RecipientUnapproved.name();
+        if report.damaged.iter().any(|damage| damage.code == unapproved) {
+            say(
+                " hint: who was not approved can read that backup. Compare `recipients` in the config of the host that made it with \
+                 `lifeboat recipient list`; who should read it is approved with `lifeboat recipient add`",
+            );
+        }
+        if report.damaged.iter().any(|damage| damage.code != unapproved) {
             say(
                 if report.recorded {
                     " hint: restore from a backup that is not named above; it is on record, and the next `lifeboat backup` \

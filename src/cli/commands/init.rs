@@ -78,6 +78,19 @@ fn with_config(session: Session, args: &InitArgs, file: &Path) -> Result<Exit> {
         say("tried: a little text was sealed, stored in the vault, fetched, and opened with the identity");
     }
     for (name, vault) in &vaults {
+        if let Some(stranger) = &vault.stranger {
+            say("");
+            say(&format!("The vault {name} does not know this host yet. Where the vault's offline key is, type:"));
+            say(&format!(
+                "    lifeboat host add {} --key {} --vault-key FILE",
+                shell_word(&stranger.name),
+                stranger.key
+            ));
+            say(
+                "with `--jobs` and their names if it is not to sign every job, and --vault and the vault's url if no config there",
+            );
+            say("names it. Then try here: lifeboat doctor");
+        }
         if vault.made.iter().any(|made| made.what == "vault key" && made.new) {
             say("");
             say(&format!("The vault key of {name} must leave this host: keep it offline, beside the identity."));
@@ -170,9 +183,22 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
 }
 
 fn document(file: &Path, made: &[Made], vaults: &[(String, VaultMade)], recipient: Option<&str>) -> serde_json::Value {
-    let vaults: Vec<_> =
-        vaults.iter().map(|(name, vault)| json!({ "name": name, "id": vault.id, "trust": vault.trust })).collect();
+    let vaults: Vec<_> = vaults.iter().map(|(name, vault)| document_of(name, vault)).collect();
     json!({ "schema_version": 1, "config": file, "made": made, "vaults": vaults, "recipient": recipient })
+}
+
+fn document_of(name: &str, vault: &VaultMade) -> serde_json::Value {
+    json!({ "name": name, "id": vault.id, "trust": vault.trust, "stranger": vault.stranger })
+}
+
+/// A name as a shell reads it.
+fn shell_word(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !name.is_empty() && name.chars().all(plain) {
+        name.to_owned()
+    } else {
+        format!("'{}'", name.replace('\'', "'\\''"))
+    }
 }
 
 fn tell(made: &Made) {

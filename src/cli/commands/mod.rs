@@ -7,11 +7,13 @@ pub(super) mod config;
 pub(super) mod demo;
 pub(super) mod doctor;
 pub(super) mod drill;
+pub(super) mod host;
 pub(super) mod init;
 pub(super) mod key;
 pub(super) mod list;
 pub(super) mod manual;
 pub(super) mod prune;
+pub(super) mod recipient;
 pub(super) mod restore;
 pub(super) mod status;
 

@@ -103,6 +103,12 @@ async fn strict_even_where_it_is_signed() {
         good.replace("\"serial\"", "\"extra\": 1, \"serial\""),
         good.replace("\"*\"", "\"**\""),
         good.replace("web-1", ""),
+        good.replace("\"hosts\"", "\"recipients\": [], \"hosts\""),
+        good.replace("\"hosts\"", "\"recipients\": [{\"key\": \"ssh-rsa\", \"until\": null}], \"hosts\""),
+        good.replace(
+            "\"hosts\"",
+            "\"recipients\": [{\"key\": \"age1a\", \"until\": \"2026-11-22T01:00:00Z\"}], \"hosts\"",
+        ),
         twice.unwrap(),
     ] {
         plant(&store, &key, &bad, &trust.scope()).await;
