@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::domain::claim::CLAIM_HOLDS;
     use crate::domain::ids::{ObjectId, VaultId};
-    use crate::vault::manifests::tests::{memory, start};
+    use crate::vault::manifests::tests::{memory, memory_at, start};
 
     fn claim(run: u8, number: u64) -> Claim {
         Claim {
@@ -189,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_claim_lapses_and_one_that_cannot_be_read_lapses_later() {
-        let store = memory();
+        let store = memory_at(start());
         write_claim(&store, &claim(1, 1)).await.unwrap();
         store.replace("claims/shop/0202020202020202-1.json", Bytes::from_static(b"{")).await.unwrap();
         let found = read_claims(&store, None).await.unwrap();

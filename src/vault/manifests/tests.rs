@@ -19,7 +19,11 @@ pub(in crate::vault) fn start() -> DateTime<Utc> {
 
 /// A store whose clock stands two days after [`start`], so that nothing of these tests is from the future.
 pub(in crate::vault) fn memory() -> Memory {
-    Memory::new(Arc::new(ManualClock::at(start() + TimeDelta::days(2))))
+    memory_at(start() + TimeDelta::days(2))
+}
+
+pub(in crate::vault) fn memory_at(now: DateTime<Utc>) -> Memory {
+    Memory::new(Arc::new(ManualClock::at(now)))
 }
 
 /// A vault that believes one host, `web-1`, for jobs `shop` and `blog`.
