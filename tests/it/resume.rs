@@ -12,7 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use lifeboat::clock::{Clock, ManualClock, SystemClock};
 use lifeboat::config::Settings;
-use lifeboat::domain::ids::{BackupId, ObjectId, RecordId};
+use lifeboat::domain::ids::{BackupId, ObjectId, RecordId, Stamp};
 use lifeboat::domain::manifest::{Manifest, SourceEntry};
 use lifeboat::domain::record::{
     CondemnedRecord, Finder, RECORD_VERSION, Record, RecordBody, RefutationRecord, RunOutcome,
@@ -28,6 +28,7 @@ use lifeboat::storage::fault::{Effect, Fault, Lasting, Moment, Plan};
 use lifeboat::storage::local::Local;
 use lifeboat::vault::layout::Key;
 use lifeboat::vault::records::write_record;
+use lifeboat::vault::signing::sign;
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::{Value, json};
 
@@ -293,7 +294,7 @@ fn another_hosts_claim_holds_and_lapses() {
     let records = world.keys("records");
     let said = world.expect(11, &["backup"]);
     assert!(said.stderr.contains("web-9") && said.stderr.contains(&key), "{}", said.stderr);
-    assert_eq!(world.keys("claims"), [key.clone()], "nothing was tried");
+    assert_eq!(world.keys("claims"), std::slice::from_ref(&key), "nothing was tried");
     assert_eq!(world.keys("records"), records, "and nothing is recorded");
 
     fs::write(world.path("vault").join(&key), "{").unwrap();
@@ -386,6 +387,28 @@ fn what_is_condemned_is_not_named_again() {
     fs::remove_file(world.path("vault").join(key_of(object))).unwrap();
     fs::remove_file(world.path("vault").join(Key::List(first.sources[1].lists[0]).to_string())).unwrap();
     assert_restores(&world);
+}
+
+#[test]
+fn a_condemned_list_of_a_newer_lifeboat_may_name_anything() {
+    let world = World::new();
+    world.backup();
+    let forge = Forge::of(&world);
+    let first = forge.manifests().pop().unwrap();
+    let id = RecordId::from_random([9; 8]);
+    let document = json!({
+        "version": RECORD_VERSION + 1, "vault": first.vault, "job": first.job, "id": id, "host": first.host,
+        "tool": "lifeboat 9.0.0", "recorded": Utc::now(), "type": "condemned", "everything": true,
+    });
+    let document = document.to_string().into_bytes();
+    let scope = format!("lifeboat-condemned vault={} job={} id={id}", first.vault, first.job);
+    let key = format!("records/condemned/{}-{id}.json", Stamp::of(Utc::now()));
+    forge.put(&format!("{key}.minisig"), sign(&forge.host_key, &document, &scope));
+    forge.put(&key, document);
+    let said = world.expect(0, &["backup"]);
+    assert!(said.stderr.contains(&key) && said.stderr.contains("stored anew"), "{}", said.stderr);
+    let before = named(&forge, &first);
+    assert!(named(&forge, &forge.manifests()[1]).iter().all(|object| !before.contains(object)));
 }
 
 #[test]

@@ -294,8 +294,9 @@ mod tests {
     async fn a_claim_is_renewed_by_the_next_number_as_long_as_it_holds() {
         let clock = Arc::new(ManualClock::at(start()));
         let store = Memory::new(clock.clone());
-        let newest = Mutex::new(claim(1, "web-1"));
-        write_claim(&store, &lock(&newest).clone()).await.unwrap();
+        let first = claim(1, "web-1");
+        write_claim(&store, &first).await.unwrap();
+        let newest = Mutex::new(first);
         let every = RENEWED_EVERY.to_std().unwrap();
         for attempt in 1..20 {
             clock.advance(every);
@@ -317,8 +318,9 @@ mod tests {
     async fn a_renewal_whose_answer_was_lost_does_not_keep_the_next_one_from_its_number() {
         let clock = Arc::new(ManualClock::at(start()));
         let store = Memory::new(clock.clone());
-        let newest = Mutex::new(claim(1, "web-1"));
-        write_claim(&store, &lock(&newest).clone()).await.unwrap();
+        let first = claim(1, "web-1");
+        write_claim(&store, &first).await.unwrap();
+        let newest = Mutex::new(first);
         // The time, the document, the sync: it is done, and nobody is told.
         let plan = Plan { at_call: 3, moment: Moment::After, effect: Effect::LoseAnswer, lasting: Lasting::Once };
         let faulty = Fault::planned(Arc::new(store.another_handle()), plan);
