@@ -166,20 +166,6 @@ impl Catalog {
             .map_err(|cause: crate::domain::ids::IdError| self.failed("read from")(sqlx::Error::Decode(cause.into())))
     }
 
-    /// The highest serial number of the vault's vault.json that this host ever saw. A lower one in the vault means
-    /// that somebody put an older list of hosts back.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub async fn highest_trust(&self, vault: &VaultId) -> Result<Option<u64>, CatalogError> {
-        let highest: Option<i64> = sqlx::query_scalar("select highest_serial from seen_trust where vault = ?1")
-            .bind(vault.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(self.failed("read from"))?;
-        self.counted(highest)
-    }
-
     /// The highest sequence number that this host ever saw of a job in a vault. A lower one in the vault means that
     /// somebody rolled it back.
     ///

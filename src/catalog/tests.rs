@@ -312,22 +312,6 @@ fn what_was_seen_never_falls_and_survives_a_rebuild() {
 }
 
 #[test]
-fn the_serial_that_was_seen_never_falls_and_survives_a_rebuild() {
-    with_folder(|path| async move {
-        let catalog = Catalog::open(&path).await.unwrap();
-        assert_eq!(catalog.highest_trust(&vault(1)).await.unwrap(), None);
-        for serial in [2, 7, 3] {
-            catalog.saw_trust(&vault(1), serial).await.unwrap();
-        }
-        catalog.replace(&vault(1), &[], &[]).await.unwrap();
-        assert_eq!(catalog.highest_trust(&vault(1)).await.unwrap(), Some(7));
-        assert_eq!(catalog.highest_trust(&vault(2)).await.unwrap(), None);
-        let refused = catalog.saw_trust(&vault(1), u64::MAX).await.unwrap_err();
-        assert!(matches!(refused, CatalogError::TooLarge { .. }), "{refused}");
-    });
-}
-
-#[test]
 fn a_rebuild_with_something_of_another_vault_changes_nothing() {
     with_folder(|path| async move {
         let catalog = Catalog::open(&path).await.unwrap();

@@ -105,23 +105,6 @@ impl Catalog {
         Ok(())
     }
 
-    /// Remembers that this host saw a serial number of a vault.json; a lower one than before changes nothing.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub async fn saw_trust(&self, vault: &VaultId, serial: u64) -> Result<(), CatalogError> {
-        sqlx::query(
-            "insert into seen_trust (vault, highest_serial) values (?1, ?2)
-             on conflict (vault) do update set highest_serial = max(highest_serial, excluded.highest_serial)",
-        )
-        .bind(vault.as_str())
-        .bind(integer("a serial number", serial)?)
-        .execute(&self.pool)
-        .await
-        .map_err(self.failed("write to"))?;
-        Ok(())
-    }
-
     /// A transaction that holds the right to write from its start: one that only asks for it at its first write can
     /// be refused at once, whatever the timeout, if another one wrote meanwhile.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, CatalogError> {

@@ -5,27 +5,30 @@
 //! sealed details against their hash. What no backup names (left over from a run that died) is counted, and told if it
 //! is damaged, and spoils nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
+pub mod objects;
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::TimeDelta;
 use rand::RngExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::domain::ids::{BackupId, JobName, ObjectId};
+use crate::domain::ids::{BackupId, JobName};
 use crate::domain::manifest::Manifest;
-use crate::domain::record::Finder;
+use crate::domain::record::{Finder, Record};
 use crate::error::{Code, Diagnostic, Error, Result};
 use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
 use crate::vault::layout::{Key, LISTS, ManifestName, OBJECTS};
-use crate::vault::lists::read_list;
 use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
 use crate::vault::records::{read_details, survey_records};
 use crate::vault::survey::{Fault, Problem};
 
+use self::objects::NamedObjects;
 use super::host::Host;
 use super::refute;
 use super::restore::plan;
@@ -82,17 +85,8 @@ pub struct Depth<'a> {
     pub read_data: Option<(&'a Reader, u8)>,
 }
 
-/// What names an object, and what must be true of it.
-#[derive(Debug, Default)]
-struct Named {
-    /// The size that the lists say; contents have none.
-    stored_bytes: Option<u64>,
-    /// Indices into the manifests.
-    by: BTreeSet<usize>,
-}
-
 /// Checks the backups of `jobs`, or of all jobs where that is empty. `known` are the jobs that this host has in its
-/// config: for these it notices if the newest backup is gone.
+/// config, with their `delete_after`: for these it notices if the newest backup is gone.
 ///
 /// # Errors
 /// When the vault cannot be read at all. Damage is no error here: it is in the report.
@@ -100,7 +94,7 @@ pub fn check(
     host: &Host,
     vault: &OpenVault,
     jobs: &[JobName],
-    known: &[JobName],
+    known: &BTreeMap<JobName, Duration>,
     depth: &Depth<'_>,
     progress: &dyn Progress,
 ) -> Result<CheckReport> {
@@ -111,7 +105,7 @@ pub fn check(
     let survey = vault.survey(host, only)?;
     // A misspelt job is sound in every way: nothing of it is damaged.
     let there = |job: &JobName| {
-        known.contains(job)
+        known.contains_key(job)
             || survey.manifests.iter().any(|verified| verified.manifest.job == *job)
             || survey.problems.iter().any(|problem| problem.job == *job)
     };
@@ -128,8 +122,8 @@ pub fn check(
             backups: spoilt(problem),
         });
     }
-    let looked_at = if jobs.is_empty() { known } else { jobs };
-    for (job, there, seen) in vault.hidden_newest(host, &survey, looked_at)? {
+    let looked_at = if jobs.is_empty() { known.keys().cloned().collect() } else { jobs.to_vec() };
+    for (job, there, seen) in vault.hidden_newest(host, &survey, &looked_at)? {
         let object = format!("backups/{job}/");
         let reason =
             format!("this host saw backup number {seen} of the job once, and the newest there is number {there}");
@@ -141,89 +135,15 @@ pub fn check(
     report.backups = manifests.len() as u64;
     check_recipients(vault, &manifests, &mut report);
 
-    let storage = &*vault.storage;
-    let mut lists: BTreeMap<ObjectId, BTreeSet<usize>> = BTreeMap::new();
-    let mut objects: HashMap<ObjectId, Named> = HashMap::new();
-    for (index, manifest) in manifests.iter().enumerate() {
-        for source in &manifest.sources {
-            for list in &source.lists {
-                lists.entry(*list).or_default().insert(index);
-            }
-            for object in &source.contents {
-                objects.entry(*object).or_default().by.insert(index);
-            }
-        }
-    }
-    let ids = |by: &BTreeSet<usize>| by.iter().map(|&index| manifests[index].id.clone()).collect::<Vec<_>>();
-    for (list, by) in &lists {
-        report.objects += 1;
-        match host.runtime.block_on(read_list(storage, *list)) {
-            Ok(lines) => {
-                for line in lines {
-                    let named = objects.entry(line.object).or_default();
-                    named.stored_bytes = Some(line.stored_bytes);
-                    named.by.extend(by);
-                }
-            }
-            Err(error) => report.damaged.push(Damage {
-                object: Key::List(*list).to_string(),
-                code: error.code().name(),
-                reason: plain_reason(&error),
-                backups: ids(by),
-            }),
-        }
-    }
-
-    progress.begin("checking objects", Some(objects.values().filter_map(|n| n.stored_bytes).sum()));
-    let work: Vec<(&ObjectId, &Named)> = objects.iter().collect();
-    let findings = Mutex::new(Vec::new());
-    let bytes = Mutex::new(0_u64);
-    in_parallel(host.workers, work.len(), &|index| {
-        let (object, named) = work[index];
-        match hash_object(host, storage, &Key::Object(*object).to_string()) {
-            Ok((hash, size)) => {
-                *bytes.lock().unwrap_or_else(PoisonError::into_inner) += size;
-                progress.advance(size);
-                if hash != object.0 {
-                    let reason = match named.stored_bytes {
-                        Some(said) if said != size => format!("has {size} bytes where the list says {said}"),
-                        _ => "its bytes are not those that its name says".to_owned(),
-                    };
-                    push(&findings, (*object, Code::ObjectDamaged.name(), reason));
-                } else if named.stored_bytes.is_some_and(|said| said != size) {
-                    push(
-                        &findings,
-                        (*object, Code::ObjectDamaged.name(), "the list says another size than it has".to_owned()),
-                    );
-                }
-                Ok(())
-            }
-            Err(error)
-                if matches!(
-                    error,
-                    StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }
-                ) =>
-            {
-                push(&findings, (*object, error.code().name(), plain_reason(&error)));
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
-    })?;
-    progress.end();
-    report.objects += objects.len() as u64;
-    report.bytes = bytes.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
-    findings.sort();
-    for (object, code, reason) in findings {
-        let by = &objects[&object].by;
-        report.damaged.push(Damage { object: Key::Object(object).to_string(), code, reason, backups: ids(by) });
-    }
+    let named = objects::check(host, &*vault.storage, &manifests, progress)?;
+    report.objects = named.count();
+    report.bytes = named.bytes;
+    report.damaged.extend(named.damaged.iter().cloned());
 
     if jobs.is_empty() {
-        find_strays(host, storage, &objects, &lists, &mut report)?;
+        find_strays(host, &*vault.storage, &named, &mut report)?;
         // A record that is not believed says nothing of its job either: they are looked at all together.
-        check_records(host, vault, &mut report)?;
+        check_records(host, vault, known, &mut report)?;
     }
     if let Some((reader, percent)) = depth.read_data {
         read_data(host, reader, &manifests, percent, progress, &mut report)?;
@@ -233,21 +153,14 @@ pub fn check(
 }
 
 /// What was found is put on record, so that no backup names it again. Who only reads the vault says so and changes nothing.
-fn remember(
-    host: &Host,
-    vault: &OpenVault,
-    manifests: &[Manifest],
-    report: &mut CheckReport,
-    progress: &dyn Progress,
-) {
+fn remember(host: &Host, vault: &OpenVault, manifests: &[Manifest], report: &mut CheckReport, progress: &dyn Progress) {
     if report.damaged.is_empty() {
         return;
     }
     match refute::record(host, vault, Finder::Check, manifests, &report.damaged) {
         Ok(_) => report.recorded = true,
-        Err(error) => progress.warn(&format!(
-            "what was found is not on record, and a host that backs up may name it again: {error}"
-        )),
+        Err(error) => progress
+            .warn(&format!("what was found is not on record, and a host that backs up may name it again: {error}")),
     }
 }
 
@@ -260,19 +173,13 @@ fn spoilt(problem: &Problem) -> Vec<BackupId> {
 }
 
 /// Objects and lists that nothing names: only told when all jobs are looked at.
-fn find_strays(
-    host: &Host,
-    storage: &dyn Storage,
-    objects: &HashMap<ObjectId, Named>,
-    lists: &BTreeMap<ObjectId, BTreeSet<usize>>,
-    report: &mut CheckReport,
-) -> Result<()> {
+fn find_strays(host: &Host, storage: &dyn Storage, named: &NamedObjects, report: &mut CheckReport) -> Result<()> {
     let mut strays = Vec::new();
     for prefix in [OBJECTS, LISTS] {
         host.runtime.block_on(storage.list(prefix, &mut |listed| {
             let named = match Key::parse(&listed.key) {
-                Key::Object(object) => objects.contains_key(&object),
-                Key::List(list) => lists.contains_key(&list),
+                Key::Object(object) => named.has_object(&object),
+                Key::List(list) => named.has_list(&list),
                 _ => false,
             };
             if !named {
@@ -314,8 +221,21 @@ fn check_recipients(vault: &OpenVault, manifests: &[Manifest], report: &mut Chec
 }
 
 /// Records spoil no backup, but without them the past cannot be told. One that is gone whole cannot be missed: nothing
-/// names it, and what it leaves beside it is what a run leaves that died while it wrote.
-fn check_records(host: &Host, vault: &OpenVault, report: &mut CheckReport) -> Result<()> {
+/// names it, and what it leaves beside it is what a run leaves that died while it wrote. Sealed details expire as the data
+/// does: those of a record older than its job's `delete_after` must not be there, and those of a job that this host does
+/// not know need not.
+fn check_records(
+    host: &Host,
+    vault: &OpenVault,
+    known: &BTreeMap<JobName, Duration>,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let now = host.runtime.block_on(vault.storage.now())?;
+    let expired = |record: &Record| {
+        known
+            .get(&record.job)
+            .is_none_or(|after| TimeDelta::from_std(*after).is_ok_and(|after| record.recorded + after <= now))
+    };
     let storage = &*vault.storage;
     let records = host.runtime.block_on(survey_records(storage, &vault.trust))?;
     report.records = (records.records.len() + records.problems.len()) as u64;
@@ -328,6 +248,7 @@ fn check_records(host: &Host, vault: &OpenVault, report: &mut CheckReport) -> Re
     for verified in &records.records {
         match host.runtime.block_on(read_details(storage, verified)) {
             Ok(_) => {}
+            Err(error) if error.code() == Code::ObjectMissing && expired(&verified.record) => {}
             Err(error) if matches!(error.code(), Code::ObjectDamaged | Code::ObjectMissing) => {
                 let object = Key::RecordDetails(verified.name.clone()).to_string();
                 let (code, reason) = (error.code().name(), plain_reason(&error));

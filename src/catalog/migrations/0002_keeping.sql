@@ -18,9 +18,3 @@ create table records (
 ) strict;
 
 create index records_by_time on records (vault, kind, job, recorded);
-
--- The highest serial of a vault.json that this host has seen: like `seen`, nothing that the vault could give back.
-create table seen_trust (
-    vault            text    not null primary key,
-    highest_serial   integer not null
-) strict;

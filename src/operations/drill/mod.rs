@@ -18,7 +18,7 @@ use crate::config::{DrillSettings, JobSettings};
 use crate::domain::check::Check;
 use crate::domain::ids::{RecordId, SourceName};
 use crate::domain::manifest::{Completeness, Manifest};
-use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, Phase, RecordBody};
+use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, Finder, Phase, RecordBody};
 use crate::error::{Code, Error, Kind, Result};
 use crate::observe::Progress;
 use crate::scratch::checks::{Around, RestoredSource, prepare, run_checks};
@@ -30,8 +30,10 @@ use crate::vault::lists::read_list;
 use crate::vault::reader::Reader;
 use crate::vault::survey::{Fault, Survey};
 
+use super::check;
 use super::host::Host;
 use super::records;
+use super::refute;
 use super::restore::{Selection, finish, plan, unpack_source};
 use super::vaults::{OpenVault, manifests};
 
@@ -169,6 +171,7 @@ pub fn drill(
             cold_cache,
         },
     };
+    let chosen = run.chosen.take();
     let mut report = DrillReport {
         record,
         checks: run.checks,
@@ -194,7 +197,25 @@ pub fn drill(
         report.errors.push(what);
         report.recorded = false;
     }
+    if let (true, true, Some(manifest)) = (report.recorded, report.record.refutes_backup, &chosen) {
+        blame(host, vault, manifest, &mut report, progress);
+    }
     Ok(report)
+}
+
+/// After the clock: which objects spoil the backup, where their bytes tell. With their names on record the next backup
+/// stores these anew; without, everything that the backup names.
+fn blame(host: &Host, vault: &OpenVault, manifest: &Manifest, report: &mut DrillReport, progress: &dyn Progress) {
+    let manifests = std::slice::from_ref(manifest);
+    let found = check::objects::check(host, &*vault.storage, manifests, progress)
+        .and_then(|named| refute::record(host, vault, Finder::Drill, manifests, &named.damaged));
+    match found {
+        Ok(0) => {}
+        Ok(_) => {
+            report.remarks.push("the objects that spoil it are on record; the next backup stores them anew".into())
+        }
+        Err(error) => report.remarks.push(format!("which objects spoil it could not be found out: {error}")),
+    }
 }
 
 /// Times phases, which follow each other without gaps.

@@ -1,0 +1,157 @@
+//! Every list and every object that backups name, byte for byte against its name. Needs no key.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::domain::ids::{BackupId, ObjectId};
+use crate::domain::manifest::Manifest;
+use crate::error::{Code, Diagnostic as _, Result};
+use crate::observe::Progress;
+use crate::storage::{Storage, StorageError};
+use crate::vault::layout::Key;
+use crate::vault::lists::read_list;
+
+use super::super::host::Host;
+use super::{Damage, hash_object, in_parallel, plain_reason, push};
+
+/// What backups name, and what is wrong with it.
+#[derive(Debug, Default)]
+pub struct NamedObjects {
+    /// By object, what its lists say of it.
+    objects: HashMap<ObjectId, Named>,
+    /// By list, the backups that name it.
+    lists: BTreeMap<ObjectId, Vec<usize>>,
+    /// Bytes that were hashed.
+    pub bytes: u64,
+    /// What is wrong, with the backups that it spoils.
+    pub damaged: Vec<Damage>,
+}
+
+/// What names an object, and what must be true of it. Backups share their lists, so an object knows few of these.
+#[derive(Debug, Default)]
+struct Named {
+    /// The size that the lists say; contents have none.
+    stored_bytes: Option<u64>,
+    lists: Vec<ObjectId>,
+    /// Backups whose contents it is a part of.
+    contents_of: Vec<usize>,
+}
+
+impl NamedObjects {
+    /// Objects and lists.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        (self.objects.len() + self.lists.len()) as u64
+    }
+
+    /// Whether a backup names the object.
+    #[must_use]
+    pub fn has_object(&self, object: &ObjectId) -> bool {
+        self.objects.contains_key(object)
+    }
+
+    /// Whether a backup names the list.
+    #[must_use]
+    pub fn has_list(&self, list: &ObjectId) -> bool {
+        self.lists.contains_key(list)
+    }
+}
+
+/// Reads and hashes everything that these backups name.
+///
+/// # Errors
+/// When the store cannot be read at all. Damage is no error: it is in the answer.
+pub fn check(
+    host: &Host,
+    storage: &dyn Storage,
+    manifests: &[Manifest],
+    progress: &dyn Progress,
+) -> Result<NamedObjects> {
+    let mut all = named(manifests);
+    let ids = |by: &BTreeSet<usize>| by.iter().map(|&index| manifests[index].id.clone()).collect::<Vec<BackupId>>();
+    for (list, by) in &all.lists {
+        match host.runtime.block_on(read_list(storage, *list)) {
+            Ok(lines) => {
+                for line in lines {
+                    let named = all.objects.entry(line.object).or_default();
+                    named.stored_bytes = Some(line.stored_bytes);
+                    if named.lists.last() != Some(list) {
+                        named.lists.push(*list);
+                    }
+                }
+            }
+            Err(error) => all.damaged.push(Damage {
+                object: Key::List(*list).to_string(),
+                code: error.code().name(),
+                reason: plain_reason(&error),
+                backups: ids(&by.iter().copied().collect()),
+            }),
+        }
+    }
+
+    progress.begin("checking objects", Some(all.objects.values().filter_map(|n| n.stored_bytes).sum()));
+    let work: Vec<(&ObjectId, &Named)> = all.objects.iter().collect();
+    let findings = Mutex::new(Vec::new());
+    let bytes = AtomicU64::new(0);
+    in_parallel(host.workers, work.len(), &|index| {
+        let (object, named) = work[index];
+        match hash_object(host, storage, &Key::Object(*object).to_string()) {
+            Ok((hash, size)) => {
+                bytes.fetch_add(size, Ordering::Relaxed);
+                progress.advance(size);
+                if let Some(reason) = differs(*object, named, hash, size) {
+                    push(&findings, (*object, Code::ObjectDamaged.name(), reason));
+                }
+                Ok(())
+            }
+            Err(
+                error @ (StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }),
+            ) => {
+                push(&findings, (*object, error.code().name(), plain_reason(&error)));
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    })?;
+    progress.end();
+    all.bytes = bytes.into_inner();
+    let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+    findings.sort();
+    for (object, code, reason) in findings {
+        let named = &all.objects[&object];
+        let mut by: BTreeSet<usize> = named.contents_of.iter().copied().collect();
+        by.extend(named.lists.iter().flat_map(|list| &all.lists[list]));
+        all.damaged.push(Damage { object: Key::Object(object).to_string(), code, reason, backups: ids(&by) });
+    }
+    Ok(all)
+}
+
+/// What the manifests themselves name.
+fn named(manifests: &[Manifest]) -> NamedObjects {
+    let mut all = NamedObjects::default();
+    for (index, manifest) in manifests.iter().enumerate() {
+        for source in &manifest.sources {
+            for list in &source.lists {
+                let by = all.lists.entry(*list).or_default();
+                if by.last() != Some(&index) {
+                    by.push(index);
+                }
+            }
+            for object in &source.contents {
+                all.objects.entry(*object).or_default().contents_of.push(index);
+            }
+        }
+    }
+    all
+}
+
+fn differs(object: ObjectId, named: &Named, hash: [u8; 32], size: u64) -> Option<String> {
+    let said = named.stored_bytes.filter(|said| *said != size);
+    match (hash == object.0, said) {
+        (true, None) => None,
+        (true, Some(_)) => Some("the list says another size than it has".to_owned()),
+        (false, Some(said)) => Some(format!("has {size} bytes where the list says {said}")),
+        (false, None) => Some("its bytes are not those that its name says".to_owned()),
+    }
+}
