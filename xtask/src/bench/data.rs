@@ -7,9 +7,11 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Files below this size are small: 1 % of these is what changes in a day.
-const SMALL_BYTES: usize = 40_000;
-/// One small file in so many changes in a day.
+/// Nine of ten files are below this size.
+pub(super) const TINY_BYTES: usize = 40_000;
+/// Below this size a file shares a segment with others in lifeboat's format.
+pub(super) const BUNDLED_BYTES: usize = 1 << 20;
+/// One file in so many changes in a day.
 const CHANGES_ONE_IN: usize = 100;
 /// Files in a folder of the tree.
 const FOLDER_FILES: usize = 40;
@@ -62,11 +64,12 @@ impl Tree {
         &self.folder
     }
 
-    /// Writes 1 % of the small files anew, chosen at random by the number of the `day` (1 or more).
-    pub(super) fn change(&self, day: u64) -> io::Result<Changed> {
+    /// Writes 1 % of the files `below` a size anew, chosen at random by the number of the `day` (1 or more; each number
+    /// once in a run).
+    pub(super) fn change(&self, day: u64, below: usize) -> io::Result<Changed> {
         let mut random = Random::of(u64::MAX, day);
         let chosen: Vec<usize> = (0..self.files)
-            .filter(|number| size_of(*number) < SMALL_BYTES)
+            .filter(|number| size_of(*number) < below)
             .filter(|_| random.below(CHANGES_ONE_IN) == 0)
             .collect();
         // Remembered first, so that a run that is broken off leaves nothing that the next cannot put back.
@@ -128,8 +131,8 @@ impl Tree {
 fn size_of(number: usize) -> usize {
     let mut random = Random::of(number as u64, 0);
     match random.below(1000) {
-        0..=1 => 2_000_000 + random.below(6_000_000),
-        2..=99 => SMALL_BYTES + random.below(200_000),
+        0..=1 => 2_000_000 + random.below(8_600_000),
+        2..=99 => TINY_BYTES + random.below(200_000),
         _ => {
             let bits = 6 + random.below(9);
             200 + random.below(1 << bits)
@@ -291,8 +294,8 @@ mod tests {
     fn sizes_come_to_what_the_table_says() {
         let sizes: Vec<usize> = (0..59_000).map(size_of).collect();
         let sum: usize = sizes.iter().sum();
-        assert!((1_500_000_000..1_900_000_000).contains(&sum), "{sum}");
-        let small = sizes.iter().filter(|size| **size < SMALL_BYTES).count();
+        assert!((1_650_000_000..1_750_000_000).contains(&sum), "{sum}");
+        let small = sizes.iter().filter(|size| **size < TINY_BYTES).count();
         assert!((52_000..54_500).contains(&small), "{small}");
     }
 

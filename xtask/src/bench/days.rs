@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::data::{LoneFiles, Tree};
+use super::data::{LoneFiles, TINY_BYTES, Tree};
 use super::peers::Tool;
 use super::rows::{Bench, Broken, PEAK_MIB, files_source, job};
 use super::scripts::{self, Cost, Scripts, content};
@@ -46,7 +46,7 @@ pub(super) fn days(bench: &Bench<'_>) -> Result<Sheet, String> {
     for day in 0..days {
         println!("day {} of {days}", day + 1);
         if day > 0 {
-            tree.change(day as u64).map_err(|error| format!("cannot change the tree: {error}"))?;
+            tree.change(day as u64, TINY_BYTES).map_err(|error| format!("cannot change the tree: {error}"))?;
         }
         for (column, tool) in bench.lineup.tools().filter(|(_, tool)| tool.incremental) {
             let scripts = bench.scripts(column, tree.folder(), &job, keep);

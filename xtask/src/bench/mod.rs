@@ -68,7 +68,10 @@ impl Part {
         match self {
             Self::Floors => format!("What the simplest programs take for the tree of {} files", scale.files),
             Self::Tree => format!("A tree of {} files", scale.files),
-            Self::Days => format!("{} days, 1 % of the small files of {} changed each day", scale.days, scale.files),
+            Self::Days => {
+                let below = data::TINY_BYTES / 1000;
+                format!("{} days, each changes 1 % of the files below {below} kB of {}", scale.days, scale.files)
+            }
             Self::Million => format!("{} small files", scale.small_files),
             Self::Sqlite => format!("A SQLite database of {} MB", scale.database_bytes / 1_000_000),
             Self::Prune => format!("Prune of 30 backups of {} files of two segments each", scale.lone_files),
