@@ -15,13 +15,16 @@ use super::read::{BundlePiece, EndPiece, LargePiece};
 use super::status::Status;
 use super::walk::{Found, Walk};
 
-/// Files from this size on are pieces of their own: what is smaller costs at most this much when it changes.
+/// Files from this size on are cut by content: what is smaller costs at most this much when it changes.
 pub(super) const LARGE_FILE_BYTES: u64 = 1024 * 1024;
+/// Files from this size on share a segment with no other: a note of a kilobyte that changes must not store the picture
+/// beside it again.
+const LONE_FILE_BYTES: u64 = 64 * 1024;
 /// A bundle ends on average after this many bytes: small enough that a changed file re-stores little, large enough
 /// that an object's own cost does not show.
-const BUNDLE_BYTES: u64 = 256 * 1024;
-/// A bundle never gets longer than this, or than its first member.
-const MAX_BUNDLE_BYTES: u64 = 1024 * 1024;
+const BUNDLE_BYTES: u64 = 128 * 1024;
+/// A bundle of several members never gets longer than this.
+const MAX_BUNDLE_BYTES: u64 = 512 * 1024;
 /// A file whose change time lies less than this before the snapshot's opening may be changed again without a new
 /// time: clocks of file systems tick in steps, of 10 ms in a kernel, of up to 2 s on FAT. It is read again next time.
 const RACY_SECONDS: i64 = 2;
@@ -224,16 +227,16 @@ impl Snapshot for FilesSnapshot<'_> {
                 let signature = *blake3::Hasher::new_derive_key(SIGNATURE_CONTEXT).update(b"end").finalize().as_bytes();
                 return Ok(Some(self.piece(signature, true, 0, Cut::Never, |_| Box::new(EndPiece))));
             };
-            let large = planned.found.status.size_bytes >= LARGE_FILE_BYTES && !matches!(planned.role, Role::Link(_));
             let bytes = tar_bytes(&planned);
-            if !self.bundle.is_empty() && (large || self.bundle_bytes + bytes > MAX_BUNDLE_BYTES) {
+            let lone = logical_bytes(&planned) >= LONE_FILE_BYTES;
+            if !self.bundle.is_empty() && (lone || self.bundle_bytes + bytes > MAX_BUNDLE_BYTES) {
                 self.held = Some(planned);
                 return Ok(Some(self.close_bundle()));
             }
-            if large {
+            if logical_bytes(&planned) >= LARGE_FILE_BYTES {
                 return Ok(Some(self.large(planned)));
             }
-            let ends = self.ends_bundle(&planned, bytes);
+            let ends = lone || self.ends_bundle(&planned, bytes);
             self.bundle.push(planned);
             self.bundle_bytes += bytes;
             if ends {
