@@ -248,7 +248,7 @@ fn by_name(condemned: &[Condemned], names: impl Fn(&Condemned) -> &Vec<ObjectId>
 }
 
 /// Records of at most [`CondemnedRecord::MAX_NAMES`] names.
-fn chunks(mut doomed: Vec<Doomed>) -> Vec<CondemnedRecord> {
+pub(super) fn chunks(mut doomed: Vec<Doomed>) -> Vec<CondemnedRecord> {
     doomed.sort_unstable_by_key(|doomed| (!doomed.is_list, doomed.id));
     let record = |chunk: &[Doomed]| {
         let of = |is_list| chunk.iter().filter(move |doomed| doomed.is_list == is_list).map(|doomed| doomed.id);
