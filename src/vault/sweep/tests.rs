@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::garbage::Garbage;
 use super::*;
@@ -282,7 +281,9 @@ async fn a_manifest_that_is_not_believed_stops_until_it_is_quarantined_and_keeps
     vault.put(Key::Manifest(two.name.clone()), broken).await;
     let stops = vault.stops().await;
     assert_eq!(stops.len(), 2, "{stops:?}");
-    assert!(stops[0].contains("does not match its bytes") && stops[0].contains("`lifeboat quarantine 0000000000000002`"));
+    assert!(
+        stops[0].contains("does not match its bytes") && stops[0].contains("`lifeboat quarantine 0000000000000002`")
+    );
     assert!(stops[1].contains("sequence number 2") && stops[1].contains("`lifeboat quarantine shop#2`"), "{stops:?}");
 
     vault.quarantine(Some(two.name.id.clone()), Vec::new()).await;
@@ -353,10 +354,9 @@ async fn a_list_that_cannot_be_read_stops_until_its_backups_are_quarantined() {
 async fn a_record_of_an_unknown_kind_or_version_stops_and_one_of_a_stranger_does_not() {
     let vault = Vault::new();
     let plant = |key: SigningKey, folder: &'static str, field: &'static str, value: serde_json::Value| {
-        let mut document = serde_json::to_value(vault.unsigned(RecordBody::Condemned(CondemnedRecord {
-            objects: Vec::new(),
-            lists: Vec::new(),
-        })))
+        let mut document = serde_json::to_value(
+            vault.unsigned(RecordBody::Condemned(CondemnedRecord { objects: Vec::new(), lists: Vec::new() })),
+        )
         .unwrap();
         document[field] = value;
         let document = serde_json::to_vec(&document).unwrap();
@@ -538,25 +538,84 @@ async fn a_removal_of_one_job_explains_nothing_in_another_and_the_newest_one_is_
     assert_eq!((survey.next_sequence(&"shop".parse().unwrap()), survey.manifests.len()), (6, 3));
 }
 
-proptest! {
-    #[test]
-    fn condemned_lists_hold_each_name_once_and_not_too_many(count in 0usize..20_000) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let doomed = (0..count as u64).map(|n| super::garbage::Doomed {
+#[tokio::test]
+async fn condemned_lists_hold_each_name_once_and_not_too_many() {
+    for count in [0, 1, 8192, 8193, 20_000] {
+        let doomed = |n: u64| super::garbage::Doomed {
             id: object_id(&n.to_le_bytes()),
-            is_list: n % 7 == 0,
+            is_list: n.is_multiple_of(7),
             size_bytes: 1,
-        });
-        let records = super::garbage::chunks(doomed.collect());
-        prop_assert_eq!(records.len(), count.div_ceil(CondemnedRecord::MAX_NAMES));
+        };
+        let records = super::garbage::chunks((0..count).map(doomed).collect());
+        assert_eq!(records.len(), (count as usize).div_ceil(CondemnedRecord::MAX_NAMES));
         let names: BTreeSet<_> = records.iter().flat_map(|record| record.objects.iter().chain(&record.lists)).collect();
-        prop_assert_eq!(names.len(), count);
-        if let Some(longest) = records.into_iter().next() {
-            let vault = Vault::new();
-            let record = vault.unsigned(RecordBody::Condemned(longest));
-            let document = serde_json::to_vec_pretty(&record).unwrap().len() as u64;
-            prop_assert!(document < crate::vault::records::MAX_RECORD_BYTES);
-            runtime.block_on(write_record(&vault.store, &vault.key, &record, None)).unwrap();
-        }
+        assert_eq!(names.len() as u64, count);
+        let Some(longest) = records.into_iter().next() else { continue };
+        let vault = Vault::new();
+        let record = vault.unsigned(RecordBody::Condemned(longest));
+        let name = write_record(&vault.store, &vault.key, &record, None).await.unwrap();
+        read_record(&vault.store, &trust(&vault.key), &name).await.unwrap();
     }
+}
+
+/// Run by hand: how long, and how much memory, 30 backups of 100,000 segments take.
+/// `cargo test --lib sweep::tests::the_order_of_a_large_sweep -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it measures, and asserts nothing"]
+async fn the_order_of_a_large_sweep() {
+    let mut vault = Vault::new();
+    let folder = tempfile::tempdir().unwrap();
+    let local = crate::storage::local::Local::create(&folder.path().join("vault"), vault.clock.clone()).unwrap();
+    let mut objects: Vec<ObjectId> = (0..100_000u64).map(|n| object_id(&n.to_le_bytes())).collect();
+    for object in &objects {
+        local.put(&Key::Object(*object).to_string(), Bytes::from_static(b"x")).await.unwrap();
+    }
+    vault.wait(TimeDelta::days(30));
+    let mut previous = None;
+    for sequence in 1..=30u64 {
+        // One in a hundred, at random: most lists change, as they do in life.
+        for n in 0..1000u64 {
+            let new = object_id(&(sequence << 32 | n).to_le_bytes());
+            let at = usize::from_le_bytes(new.0[..8].try_into().unwrap()) % objects.len();
+            objects[at] = new;
+            local.put(&Key::Object(new).to_string(), Bytes::from_static(b"x")).await.unwrap();
+        }
+        let mut manifest = manifest("shop", sequence, previous);
+        manifest.sources[0].lists.clear();
+        for piece in objects.chunks(1024) {
+            let line = |object: &ObjectId| ListedSegment { object: *object, stored_bytes: 1, id: KeyedId(object.0) };
+            let (list, bytes) = encode(&piece.iter().map(line).collect::<Vec<_>>());
+            local.put(&Key::List(list).to_string(), bytes).await.unwrap();
+            manifest.sources[0].lists.push(list);
+        }
+        local.sync().await.unwrap();
+        let signed = sign_manifest(&manifest, &vault.key);
+        commit_manifest(&local, &signed).await.unwrap();
+        previous = Some(signed.hash);
+    }
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status
+            .lines()
+            .filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    eprintln!("before: {}", resident());
+    let begun = std::time::Instant::now();
+    let stock = take_stock(&local, &trust(&vault.key)).await.unwrap();
+    eprintln!("stock: {:?} {}", begun.elapsed(), resident());
+    let garbage = stock.garbage(&local, &trust(&vault.key), GRACE, &BTreeMap::new()).await.unwrap();
+    eprintln!("garbage: {:?} {} to condemn; {}", begun.elapsed(), garbage.to_condemn_count(), resident());
+    for condemned in &garbage.to_condemn {
+        vault.records += 1;
+        let record = vault.unsigned(RecordBody::Condemned(condemned.clone()));
+        write_record(&local, &vault.key, &record, None).await.unwrap();
+    }
+    vault.wait(GRACE);
+    let begun = std::time::Instant::now();
+    let stock = take_stock(&local, &trust(&vault.key)).await.unwrap();
+    let garbage = stock.garbage(&local, &trust(&vault.key), GRACE, &BTreeMap::new()).await.unwrap();
+    let deletion = delete(&local, &garbage, &|_| {}).await.unwrap();
+    eprintln!("again, and {deletion:?}: {:?} {}", begun.elapsed(), resident());
 }
