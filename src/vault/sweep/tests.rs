@@ -228,7 +228,7 @@ async fn garbage_is_condemned_then_deleted_then_forgotten() {
 
 #[tokio::test]
 async fn a_record_is_dated_by_the_store_where_its_own_time_is_earlier() {
-    let mut vault = Vault::new();
+    let vault = Vault::new();
     vault.object("stray").await;
     let garbage = vault.garbage().await;
     let mut record = vault.unsigned(RecordBody::Condemned(garbage.to_condemn[0].clone()));
