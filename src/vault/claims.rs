@@ -56,7 +56,8 @@ pub async fn write_claim(storage: &dyn Storage, claim: &Claim) -> Result<ClaimNa
 /// # Errors
 /// The store's, where it fails; a claim that cannot be understood is in the answer.
 pub async fn read_claims(storage: &dyn Storage, job: Option<&JobName>) -> Result<Vec<FoundClaim>, VaultError> {
-    let mut newest: BTreeMap<(JobName, RunId), (u64, Option<DateTime<Utc>>)> = BTreeMap::new();
+    type Newest = (u64, Option<DateTime<Utc>>);
+    let mut newest: BTreeMap<(JobName, RunId), Newest> = BTreeMap::new();
     storage
         .list(&Key::claims_of(job), &mut |listed| {
             if let Key::Claim(name) = Key::parse(&listed.key) {
@@ -100,10 +101,11 @@ async fn newest_after(
     let mut newest: Option<(ClaimName, Option<DateTime<Utc>>)> = None;
     storage
         .list(&Key::claims_of(Some(&claim.job)), &mut |listed| match Key::parse(&listed.key) {
-            Key::Claim(name) if name.run == claim.run && name.number > claim.number => {
-                if newest.as_ref().is_none_or(|(newest, _)| newest.number < name.number) {
-                    newest = Some((name, listed.modified));
-                }
+            Key::Claim(name)
+                if name.run == claim.run
+                    && name.number > newest.as_ref().map_or(claim.number, |(newest, _)| newest.number) =>
+            {
+                newest = Some((name, listed.modified));
             }
             _ => {}
         })

@@ -8,7 +8,7 @@ use super::inventory::{Lying, Named};
 use super::{CONDEMNED_LINGERS, Condemned, RECORDS_LOOKED_AT, Stock};
 use crate::domain::claim::{CLAIM_HOLDS_AT_MOST, CLOCK_TOLERANCE};
 use crate::domain::ids::{JobName, ObjectId};
-use crate::domain::record::{CondemnedRecord, PruneOutcome, RecordBody};
+use crate::domain::record::{CondemnedRecord, PruneOutcome, PruneRecord, RecordBody};
 use crate::storage::Storage;
 use crate::vault::VaultError;
 use crate::vault::layout::{Key, RecordName};
@@ -202,7 +202,7 @@ impl Stock {
     }
 
     /// What is condemned now, or waits since these moments, belonged to backups that were removed after the last sweep
-    /// before it, if that one got to its end: all that was without a name then was condemned then.
+    /// before it that got to its end: all that was without a name then was condemned then.
     async fn clean_through(
         &self,
         storage: &dyn Storage,
@@ -222,7 +222,7 @@ impl Stock {
                         && prune.outcome == PruneOutcome::Done
                         && prune.clean_through.is_some()
                     {
-                        return Ok(prune.started - CLOCK_TOLERANCE);
+                        return self.swept_through(storage, trust, &verified.record.host, &prune).await;
                     }
                 }
                 Err(VaultError::RecordUntrusted { .. }) => {}
@@ -233,6 +233,37 @@ impl Stock {
         // Then all that is known is that nothing is left of backups that were removed before there was a removal.
         let first = self.records.of("removals").next();
         Ok(first.map_or(self.taken, |name| name.stamp().moment() - TimeDelta::seconds(1)).min(self.taken))
+    }
+
+    /// The removals before this moment are those that a sweep knew of. Its own come before its stock; another host's that
+    /// come while it runs may have come too late for it.
+    async fn swept_through(
+        &self,
+        storage: &dyn Storage,
+        trust: &TrustDocument,
+        host: &str,
+        prune: &PruneRecord,
+    ) -> Result<DateTime<Utc>, VaultError> {
+        let mut through = prune.finished;
+        for name in self.records.of("removals").rev() {
+            let removed = name.stamp().moment();
+            if removed > prune.finished + CLOCK_TOLERANCE {
+                continue;
+            }
+            if removed < prune.started - CLOCK_TOLERANCE {
+                break;
+            }
+            let is_own = match read_record(storage, trust, name).await {
+                Ok(verified) => verified.record.host == host,
+                Err(VaultError::RecordUntrusted { .. }) => false,
+                Err(VaultError::Storage(error)) if error.is_not_found() => false,
+                Err(error) => return Err(error),
+            };
+            if !is_own {
+                through = through.min(removed - TimeDelta::seconds(1));
+            }
+        }
+        Ok(through)
     }
 }
 
@@ -248,7 +279,7 @@ fn by_name(condemned: &[Condemned], names: impl Fn(&Condemned) -> &Vec<ObjectId>
 }
 
 /// Records of at most [`CondemnedRecord::MAX_NAMES`] names.
-fn chunks(mut doomed: Vec<Doomed>) -> Vec<CondemnedRecord> {
+pub(super) fn chunks(mut doomed: Vec<Doomed>) -> Vec<CondemnedRecord> {
     doomed.sort_unstable_by_key(|doomed| (!doomed.is_list, doomed.id));
     let record = |chunk: &[Doomed]| {
         let of = |is_list| chunk.iter().filter(move |doomed| doomed.is_list == is_list).map(|doomed| doomed.id);
