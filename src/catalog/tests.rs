@@ -232,10 +232,10 @@ fn a_backup_can_be_told_of_from_its_removal_alone() {
             removal: Some(RemovalReason::Expired),
             ..BackupRow::of(&taken, hash(2))
         };
-        assert_eq!(catalog.backups(&vault(1), Some(&job(1))).await.unwrap(), [gone.clone()]);
+        assert_eq!(catalog.backups(&vault(1), Some(&job(1))).await.unwrap(), std::slice::from_ref(&gone));
         // Its manifest may still lie beside the removal, and is learnt of later.
         catalog.record_backup(&taken, hash(2)).await.unwrap();
-        assert_eq!(catalog.backups(&vault(1), None).await.unwrap(), [gone.clone()]);
+        assert_eq!(catalog.backups(&vault(1), None).await.unwrap(), std::slice::from_ref(&gone));
         // A second host decided the same later: the first word stands.
         let again = Record { recorded: moment(99), id: RecordId::from_random([99; 8]), ..shape.clone() };
         catalog.record(&again).await.unwrap();
@@ -372,6 +372,41 @@ fn files_that_are_no_catalog_are_refused_and_left_alone() {
         std::fs::create_dir(&folder).unwrap();
         assert!(Catalog::open(&folder).await.is_err());
         assert!(matches!(Catalog::open(&folder.join("no/such")).await, Err(CatalogError::Io { .. })));
+    });
+}
+
+#[test]
+fn a_catalog_of_the_first_shape_keeps_what_it_knows() {
+    with_folder(|path| async move {
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let pool = SqlitePoolOptions::new().connect_with(options).await.unwrap();
+        let first: Vec<_> = MIGRATIONS.iter().take(1).cloned().collect();
+        Migrator { migrations: first.into(), ..Migrator::DEFAULT }.run(&pool).await.unwrap();
+        let taken = manifest(1, 1, 2, 0);
+        for statement in [
+            "insert into vaults values ('0101010101010101')".to_owned(),
+            format!(
+                "insert into backups values ('0101010101010101', '0202020202020202', 'job1', 2, 'complete', 'web-1',
+                    'lifeboat 0.1.0', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', null)",
+                taken.started.to_rfc3339(),
+                taken.committed.to_rfc3339(),
+                taken.recovery_point.to_rfc3339(),
+                taken.recipient_set,
+                serde_json::to_string(&taken.recipients).unwrap().replace('\'', "''"),
+                hash(1),
+                hash(2),
+                serde_json::to_string(&taken.summary(hash(2)).sources).unwrap(),
+            ),
+            "insert into seen values ('0101010101010101', 'job1', 9)".to_owned(),
+        ] {
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+        }
+        pool.close().await;
+        let catalog = Catalog::open(&path).await.unwrap();
+        assert_eq!(catalog.backups(&vault(1), None).await.unwrap(), [BackupRow::of(&taken, hash(2))]);
+        assert_eq!(catalog.highest_seen(&vault(1), &job(1)).await.unwrap(), Some(9));
+        catalog.record(&keeping(1, 1, 14, 0)).await.unwrap();
+        assert!(catalog.backups(&vault(1), None).await.unwrap()[0].removal.is_some());
     });
 }
 

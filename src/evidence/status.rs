@@ -1,5 +1,6 @@
 //! Is the job safe now, and if not, what to type. The result serialises to the `status` document.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -303,10 +304,17 @@ fn judge_witness(findings: &mut Findings, facts: &JobFacts) {
     }
 }
 
-/// Numbers that are gone without a reason: somebody, or a disk, took backups away.
+/// Numbers that are gone without a reason: somebody, or a disk, took backups away. What this host knew of the backups is
+/// said by the witness already.
 fn judge_missing(findings: &mut Findings, facts: &JobFacts) {
     let job = &facts.job;
-    if let Some(hidden) = facts.hidden {
+    let lacking: HashSet<u64> = match &facts.witness {
+        Witness::Lacks(gone) => {
+            facts.backups.iter().filter(|row| gone.contains(&row.id)).map(|row| row.sequence).collect()
+        }
+        Witness::Agrees | Witness::Silent(_) => HashSet::new(),
+    };
+    if let Some(hidden) = facts.hidden.filter(|hidden| !lacking.contains(&hidden.seen)) {
         findings.add(
             State::Critical,
             format!(
@@ -316,11 +324,13 @@ fn judge_missing(findings: &mut Findings, facts: &JobFacts) {
             ),
         );
     }
+    let gaps: Vec<&SequenceRange> =
+        facts.gaps.iter().filter(|gap| !(gap.first..=gap.last).all(|number| lacking.contains(&number))).collect();
     let range = |gap: &SequenceRange| match gap.first == gap.last {
         true => format!("number {}", gap.first),
         false => format!("numbers {} to {}", gap.first, gap.last),
     };
-    let Some((first, more)) = facts.gaps.split_first() else { return };
+    let Some((first, more)) = gaps.split_first() else { return };
     let more = if more.is_empty() { String::new() } else { format!(" and {} more gaps", more.len()) };
     findings.add(
         State::Critical,
@@ -737,6 +747,19 @@ mod tests {
         assert_eq!(state_of(&facts).0, State::Ok);
         fail_last_drill(&mut facts);
         assert_eq!(facts.verdict(&latest), Verdict::Refuted, "a failure for another reason says nothing");
+    }
+
+    #[test]
+    fn what_the_witness_says_is_not_said_again() {
+        let mut facts = healthy();
+        facts.gaps.push(SequenceRange { first: 2, last: 3 });
+        facts.hidden = Some(Hidden { there: 11, seen: 12 });
+        assert_eq!(job_status(&facts, now()).reasons.len(), 2);
+        let gone = [1, 2, 11].map(|place: usize| facts.backups[place].id.clone());
+        facts.witness = Witness::Lacks(gone.to_vec());
+        assert_eq!(job_status(&facts, now()).reasons.len(), 1, "all of it is known");
+        facts.gaps.push(SequenceRange { first: 3, last: u64::MAX });
+        assert_eq!(job_status(&facts, now()).reasons.len(), 2, "the fourth is nobody's");
     }
 
     #[test]

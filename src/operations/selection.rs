@@ -47,7 +47,7 @@ pub fn choose<'a>(text: &str, manifests: &'a [Manifest], refuted: &HashSet<Backu
         let mut chosen = with_warning(manifest, refuted);
         if let Some(passed_over) = newest_complete.filter(|newest| newest.id != manifest.id) {
             chosen.warning = Some(format!(
-                "backup {} is newer, and a drill found it bad: {} is taken; name the newer one by its id if you want it",
+                "backup {} is newer, and was found to be bad: {} is taken; name the newer one by its id if you want it",
                 passed_over.id, manifest.id
             ));
         }
@@ -77,7 +77,7 @@ fn by_id<'a>(text: &str, manifests: &'a [Manifest], refuted: &HashSet<BackupId>)
 fn with_warning<'a>(manifest: &'a Manifest, refuted: &HashSet<BackupId>) -> Chosen<'a> {
     let id = &manifest.id;
     let warning = if refuted.contains(id) {
-        Some(format!("backup {id} was found to be bad by a drill; it is taken because nothing better fits"))
+        Some(format!("backup {id} was found to be bad; it is taken because nothing better fits"))
     } else if manifest.completeness == Completeness::Partial {
         Some(format!(
             "backup {id} is partial: something could not be read when it was made; `lifeboat show {id}` says what"

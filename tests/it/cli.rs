@@ -51,6 +51,8 @@ fn shown(said: &Said) -> String {
 
 /// Patterns of what differs from run to run and host to host, and what stands there instead.
 const VARIES: &[(&str, &str)] = &[
+    // First: a long fraction looks like an id.
+    (r#"("(?:proven_)?share_above_target"): [0-9.e-]+"#, "$1: [SHARE]"),
     (r"age1[a-z0-9]{58}", "[RECIPIENT]"),
     (r"RW[A-Za-z0-9+/]{54}", "[PUBLIC KEY]"),
     (r"(objects|lists)/[0-9a-f]{2}/", "$1/[..]/"),
@@ -64,7 +66,10 @@ const VARIES: &[(&str, &str)] = &[
     (r"\b(\d+m )?\d+(\.\d+)?( ms| s|s)\b", "[DURATION]"),
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)", "[SIZE]"),
     (r#"("[a-z_]*_bytes"): \d+"#, "$1: [BYTES]"),
-    (r#"("(?:rto|rpo|duration|now|proven_now|worst|last)?_?seconds"): [0-9.e-]+"#, "$1: [SECONDS]"),
+    // How much of so short a time was proven hangs on the machine.
+    (r#"("proven_(?:median|p95)_seconds"): (?:[0-9.e-]+|"unbounded")"#, "$1: [SECONDS]"),
+    (r"(\| (?:median|95th percentile) over time \| [^|]*) \| [^|]* \|", "$1 | [EXPOSURE] |"),
+    (r#"("(?:rto|rpo|duration|now|proven_now|worst|median|p95|last)?_?seconds"): [0-9.e-]+"#, "$1: [SECONDS]"),
     (r#""(cores|objects|segments|new_segments|opened_segments|mode|uid|gid)": \d+"#, "\"$1\": [NUMBER]"),
     (r"\d+ objects", "[NUMBER] objects"),
     (r"\d+ segments", "[NUMBER] segments"),

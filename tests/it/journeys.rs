@@ -540,10 +540,10 @@ fn without_now(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             // The window that is reported on ends now, and what is said of all moments in it moves with it.
-            let now =
-                ["generated", "now_seconds", "proven_now_seconds", "start", "end", "median_seconds", "p95_seconds"];
-            let now = [&now[..], &["share_above_target", "worst_seconds", "worst_reached_at", "proven_worst_seconds"]]
-                .concat();
+            let figures = ["now_seconds", "worst_seconds", "median_seconds", "p95_seconds", "share_above_target"];
+            let proven = figures.map(|figure| format!("proven_{figure}"));
+            let now = ["generated", "start", "end", "worst_reached_at"];
+            let now: Vec<&str> = now.into_iter().chain(figures).chain(proven.iter().map(String::as_str)).collect();
             fields.retain(|name, _| !now.contains(&name.as_str()));
             fields.values_mut().for_each(without_now);
         }
