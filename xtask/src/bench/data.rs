@@ -16,7 +16,7 @@ const CHANGES_ONE_IN: usize = 100;
 /// Files in a folder of the tree.
 const FOLDER_FILES: usize = 40;
 /// Just above the size from which lifeboat gives a file segments of its own.
-const LONE_FILE_BYTES: u64 = 1_100_000;
+const LONE_FILE_BYTES: u64 = 70_000;
 /// The file beside a tree's folder that lists which of its files were changed.
 const CHANGES: &str = "changed";
 
@@ -164,7 +164,7 @@ pub(super) fn small_files(place: &Path, files: usize) -> io::Result<PathBuf> {
     Ok(tree)
 }
 
-/// Files that lifeboat stores as two segments each (header and content), and that are nearly all hole, so that a vault
+/// Files that lifeboat stores as a segment each, and that are nearly all hole, so that a vault
 /// of a hundred thousand segments does not take a hundred gigabytes.
 pub(super) struct LoneFiles {
     folder: PathBuf,

@@ -19,7 +19,7 @@ const KEEP: usize = 14;
 const ERASE_WITHIN: Duration = Duration::from_secs(4 * DAY);
 /// Backups in the vault that is pruned.
 const PRUNE_BACKUPS: usize = 30;
-/// One of so many files changes between two of them: 35,000 files of two segments each, and 29 times 514 again, are a
+/// One of so many files changes between two of them: 70,000 files of a segment each, and 29 times 1,029 again, are a
 /// hundred thousand segments.
 const PRUNE_CHANGES_ONE_IN: usize = 68;
 /// When the two steps of a sweep are run, after the newest backup: further apart than the grace.
