@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::domain::contents::{Line, Note, PieceSegment};
@@ -24,7 +24,10 @@ use super::super::lock;
 /// Cut segments that may wait on the board, for each worker.
 const SEGMENTS_PER_WORKER: usize = 2;
 /// Pieces that may be planned and not yet handed on. Small ones wait here for a large one before them.
-const MAX_PIECES_UNDER_WAY: usize = 512;
+const MAX_PIECES_UNDER_WAY: u64 = 512;
+/// Remembered pieces are delivered so many at a time: an unchanged day is nothing but these, and waking a thread for each
+/// would cost more than all the rest.
+const REMEMBERED_AT_ONCE: usize = 64;
 
 /// A piece that is in the store, in the order of the plan.
 pub(super) struct Done {
@@ -87,8 +90,9 @@ pub(super) fn run(
 
 /// Asks for the plan, piece by piece.
 fn plan(snapshot: &mut dyn Snapshot, line: &SealingLine<'_>, board: &Board) {
+    let mut remembered = Vec::with_capacity(REMEMBERED_AT_ONCE);
     for index in 0_u64.. {
-        if !board.wait_for_room() {
+        if !board.wait_for_room(&mut remembered) {
             return;
         }
         let Piece { signature, body, cut } = match snapshot.next_piece() {
@@ -101,13 +105,18 @@ fn plan(snapshot: &mut dyn Snapshot, line: &SealingLine<'_>, board: &Board) {
             Body::Remembered { piece, .. } if line.store.knows(&piece.segments) => {
                 line.progress.advance(piece.segments.iter().map(|s| s.plain_bytes).sum());
                 let signature = Some(signature);
-                board.deliver(index, Done { signature, piece, notes: Vec::new(), new_segments: 0, unread: true });
+                let done = Done { signature, piece, notes: Vec::new(), new_segments: 0, unread: true };
+                remembered.push((index, done));
+                if remembered.len() == REMEMBERED_AT_ONCE {
+                    board.deliver(remembered.drain(..));
+                }
                 continue;
             }
             Body::Remembered { reread, .. } => reread,
         };
         board.offer_piece(OpenTask { index, signature, open, cut });
     }
+    board.deliver(remembered.drain(..));
     board.plan_is_complete();
 }
 
@@ -220,7 +229,7 @@ fn finish_if_complete(piece: &UnderWay, mut state: MutexGuard<'_, UnderWayState>
         new_segments,
         unread: false,
     };
-    board.deliver(piece.index, done);
+    board.deliver([(piece.index, done)]);
 }
 
 /// Cuts what a source writes, and passes the segments on.
@@ -288,9 +297,50 @@ enum Task {
 #[derive(Default)]
 struct Board {
     state: Mutex<BoardState>,
-    changed: Condvar,
+    /// Rings for the planner when there is room again.
+    room: Bell,
+    /// Rings for workers when there is a task, or will be none.
+    tasks: Bell,
+    /// Rings for the collector when the next piece in order is done.
+    done: Bell,
     /// Says in passing, without the lock, that `failure` is set.
     failed: AtomicBool,
+}
+
+/// Wakes threads that sleep until the board's state is as they need it, and costs nothing when none sleeps.
+#[derive(Default)]
+struct Bell {
+    condvar: Condvar,
+    /// Changed with the state locked, and so never out of date for who has changed the state.
+    asleep: AtomicUsize,
+}
+
+impl Bell {
+    fn wait<'a>(
+        &self,
+        state: &'a Mutex<BoardState>,
+        until: impl Fn(&BoardState) -> bool,
+    ) -> MutexGuard<'a, BoardState> {
+        let mut guard = lock(state);
+        while !until(&guard) {
+            self.asleep.fetch_add(1, Ordering::Relaxed);
+            guard = self.condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            self.asleep.fetch_sub(1, Ordering::Relaxed);
+        }
+        guard
+    }
+
+    fn ring_for_one(&self) {
+        if self.asleep.load(Ordering::Relaxed) > 0 {
+            self.condvar.notify_one();
+        }
+    }
+
+    fn ring_for_all(&self) {
+        if self.asleep.load(Ordering::Relaxed) > 0 {
+            self.condvar.notify_all();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -308,29 +358,30 @@ struct BoardState {
     failure: Option<Error>,
 }
 
+impl BoardState {
+    /// Pieces planned and not yet handed on.
+    fn under_way(&self) -> u64 {
+        self.planned - self.handed_on
+    }
+}
+
 impl Board {
-    fn wait(&self, mut until: impl FnMut(&mut BoardState) -> bool) -> MutexGuard<'_, BoardState> {
-        let guard = lock(&self.state);
-        self.changed.wait_while(guard, |state| !until(state)).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn update(&self, change: impl FnOnce(&mut BoardState)) {
-        change(&mut lock(&self.state));
-        self.changed.notify_all();
-    }
-
-    /// For the planner: false when the run has failed.
-    fn wait_for_room(&self) -> bool {
-        let room = |state: &mut BoardState| {
-            state.failure.is_some() || state.planned - state.handed_on < MAX_PIECES_UNDER_WAY as u64
-        };
-        let mut state = self.wait(room);
+    /// For the planner, who first delivers what it holds back if it has to wait. False when the run has failed.
+    fn wait_for_room(&self, held_back: &mut Vec<(u64, Done)>) -> bool {
+        let room = |state: &BoardState| state.failure.is_some() || state.under_way() < MAX_PIECES_UNDER_WAY;
+        let mut state = lock(&self.state);
+        if !room(&state) {
+            drop(state);
+            self.deliver(held_back.drain(..));
+            state = self.room.wait(&self.state, room);
+        }
         state.planned += 1;
         state.failure.is_none()
     }
 
     fn offer_piece(&self, piece: OpenTask) {
-        self.update(|state| state.pieces.push_back(piece));
+        lock(&self.state).pieces.push_back(piece);
+        self.tasks.ring_for_one();
     }
 
     /// Gives the task back when enough wait already.
@@ -341,27 +392,29 @@ impl Board {
         }
         state.segments.push_back(task);
         drop(state);
-        self.changed.notify_all();
+        self.tasks.ring_for_one();
         Ok(())
     }
 
     fn plan_is_complete(&self) {
+        let mut state = lock(&self.state);
         // The planner counted one piece more than there is: the `None` at the end.
-        self.update(|state| {
-            state.planned -= 1;
-            state.plan_complete = true;
-        });
+        state.planned -= 1;
+        state.plan_complete = true;
+        drop(state);
+        self.tasks.ring_for_all();
+        self.done.ring_for_all();
     }
 
     /// For a worker: the next task, or `None` when there will be no more.
     fn next_task(&self) -> Option<Task> {
-        let ready = |state: &mut BoardState| {
+        let ready = |state: &BoardState| {
             state.failure.is_some()
                 || !state.segments.is_empty()
                 || !state.pieces.is_empty()
                 || (state.plan_complete && state.reading == 0)
         };
-        let mut state = self.wait(ready);
+        let mut state = self.tasks.wait(&self.state, ready);
         if state.failure.is_some() {
             return None;
         }
@@ -374,37 +427,54 @@ impl Board {
     }
 
     fn piece_was_read(&self) {
-        self.update(|state| state.reading -= 1);
+        let mut state = lock(&self.state);
+        state.reading -= 1;
+        let last = state.plan_complete && state.reading == 0;
+        drop(state);
+        if last {
+            self.tasks.ring_for_all();
+        }
     }
 
-    fn deliver(&self, index: u64, done: Done) {
-        self.update(|state| drop(state.done.insert(index, done)));
+    fn deliver(&self, pieces: impl IntoIterator<Item = (u64, Done)>) {
+        let mut state = lock(&self.state);
+        state.done.extend(pieces);
+        let next_is_there = state.done.contains_key(&state.handed_on);
+        drop(state);
+        if next_is_there {
+            self.done.ring_for_one();
+        }
     }
 
     /// For the collector: the next piece in order, or `None` when all are handed on or the run has failed.
     fn next_done(&self) -> Option<Done> {
-        let ready = |state: &mut BoardState| {
+        let ready = |state: &BoardState| {
             state.failure.is_some()
                 || state.done.contains_key(&state.handed_on)
                 || (state.plan_complete && state.handed_on == state.planned)
         };
-        let mut state = self.wait(ready);
+        let mut state = self.done.wait(&self.state, ready);
         if state.failure.is_some() {
             return None;
         }
         let next = state.handed_on;
         let done = state.done.remove(&next)?;
         state.handed_on += 1;
+        // Not at the first free place: the planner would wake for each piece.
+        let room = state.under_way() <= MAX_PIECES_UNDER_WAY / 2;
         drop(state);
-        self.changed.notify_all();
+        if room {
+            self.room.ring_for_one();
+        }
         Some(done)
     }
 
     fn fail(&self, error: Error) {
-        self.update(|state| {
-            state.failure.get_or_insert(error);
-        });
+        lock(&self.state).failure.get_or_insert(error);
         self.failed.store(true, Ordering::Relaxed);
+        for bell in [&self.room, &self.tasks, &self.done] {
+            bell.ring_for_all();
+        }
     }
 
     fn has_failed(&self) -> bool {
