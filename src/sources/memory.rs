@@ -8,10 +8,14 @@
 //!
 //! It does not know what makes a signature, or whether the segments still exist: the writer of the vault asks.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::domain::ids::{BackupId, KeyedId, ObjectId};
 use crate::domain::segment::SegmentRef;
@@ -73,12 +77,19 @@ impl Diagnostic for MemoryError {
 }
 
 /// The memory of one source, opened for looking up.
-#[derive(Debug)]
 pub struct Memory {
     file: File,
     /// Sorted by key.
     index: Vec<Entry>,
     head: MemoryHead,
+    /// Kept: to make one costs more than to open a record.
+    opener: Mutex<Decompressor<'static>>,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("head", &self.head).field("pieces", &self.index.len()).finish_non_exhaustive()
+    }
 }
 
 /// Where one record lies.
@@ -121,7 +132,8 @@ impl Memory {
         };
         let mut index = index.chunks_exact(ENTRY_BYTES).map(entry).collect::<Option<Vec<_>>>()?;
         index.sort_unstable_by_key(|entry| entry.key);
-        Some(Self { file, index, head: MemoryHead::from_bytes(head)? })
+        let opener = Mutex::new(Decompressor::new().ok()?);
+        Some(Self { file, index, head: MemoryHead::from_bytes(head)?, opener })
     }
 
     /// Which backup this is the memory of.
@@ -143,7 +155,9 @@ impl Memory {
         }
         let mut fields = Fields(frame);
         let plain_bytes = usize::try_from(fields.u32()?).ok().filter(|bytes| *bytes <= MAX_RECORD_BYTES)?;
-        let plain = zstd::bulk::decompress(fields.0, plain_bytes).ok()?;
+        let mut opener = self.opener.lock().unwrap_or_else(PoisonError::into_inner);
+        let plain = opener.decompress(fields.0, plain_bytes).ok()?;
+        drop(opener);
         let mut fields = Fields(&plain);
         if fields.array::<32>()? != *signature {
             return None;
@@ -155,12 +169,19 @@ impl Memory {
 }
 
 /// A memory that is being written, beside its place.
-#[derive(Debug)]
 pub struct MemoryWriter {
     path: PathBuf,
     out: BufWriter<tempfile::NamedTempFile>,
     offset: u64,
     index: Vec<u8>,
+    /// Kept: to make one costs more than to compress a record.
+    packer: Compressor<'static>,
+}
+
+impl fmt::Debug for MemoryWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryWriter").field("path", &self.path).field("bytes", &self.offset).finish_non_exhaustive()
+    }
 }
 
 impl MemoryWriter {
@@ -174,10 +195,10 @@ impl MemoryWriter {
             // Readable by its owner only, as tempfile makes it: it holds names of files.
             let mut out = BufWriter::new(tempfile::Builder::new().prefix(".memory-").tempfile_in(folder)?);
             out.write_all(MAGIC)?;
-            Ok(out)
+            Ok((out, Compressor::new(ZSTD_LEVEL)?))
         };
-        let out = begin().map_err(|cause| MemoryError { path: path.to_owned(), cause })?;
-        Ok(Self { path: path.to_owned(), out, offset: MAGIC.len() as u64, index: Vec::new() })
+        let (out, packer) = begin().map_err(|cause| MemoryError { path: path.to_owned(), cause })?;
+        Ok(Self { path: path.to_owned(), out, offset: MAGIC.len() as u64, index: Vec::new(), packer })
     }
 
     /// Remembers a piece.
@@ -194,7 +215,7 @@ impl MemoryWriter {
         }
         let mut write = || {
             let mut frame = (plain.len() as u32).to_le_bytes().to_vec();
-            frame.extend(zstd::bulk::compress(&plain, ZSTD_LEVEL)?);
+            frame.extend(self.packer.compress(&plain)?);
             self.out.write_all(&blake3::hash(&frame).as_bytes()[..CHECKSUM_BYTES])?;
             self.out.write_all(&frame)?;
             Ok(CHECKSUM_BYTES + frame.len())
