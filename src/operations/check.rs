@@ -233,21 +233,14 @@ pub fn check(
 }
 
 /// What was found is put on record, so that no backup names it again. Who only reads the vault says so and changes nothing.
-fn remember(
-    host: &Host,
-    vault: &OpenVault,
-    manifests: &[Manifest],
-    report: &mut CheckReport,
-    progress: &dyn Progress,
-) {
-    if report.damaged.is_empty() {
+fn remember(host: &Host, vault: &OpenVault, manifests: &[Manifest], report: &mut CheckReport, progress: &dyn Progress) {
+    if !report.damaged.iter().any(refute::can_say) {
         return;
     }
     match refute::record(host, vault, Finder::Check, manifests, &report.damaged) {
         Ok(_) => report.recorded = true,
-        Err(error) => progress.warn(&format!(
-            "what was found is not on record, and a host that backs up may name it again: {error}"
-        )),
+        Err(error) => progress
+            .warn(&format!("what was found is not on record, and a host that backs up may name it again: {error}")),
     }
 }
 

@@ -37,8 +37,12 @@ impl World {
     /// The same where writing through to the disk costs nothing: for tests of many runs, of which none is about what a
     /// power cut leaves. What a killed process has written is there all the same.
     pub(crate) fn in_memory() -> Self {
-        let dir = tempfile::Builder::new().prefix("lifeboat-it-").tempdir_in("/dev/shm").unwrap();
-        Self { dir }.filled("")
+        Self::in_memory_empty().filled("")
+    }
+
+    /// The same with nothing in it.
+    pub(crate) fn in_memory_empty() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("lifeboat-it-").tempdir_in("/dev/shm").unwrap() }
     }
 
     fn filled(self, drill: &str) -> Self {
