@@ -26,7 +26,7 @@ use lifeboat::storage::fault::{Effect, Fault, Lasting, Moment, Plan};
 use rustix::process::{Signal, getpid, kill_process};
 use serde_json::Value;
 
-use crate::erasing::{Timeline, When, assert_same_catalog_anew, damage, moment};
+use crate::erasing::{Timeline, When, assert_same_catalog_anew, damage, in_time_wrapped, moment};
 use crate::support::{PROGRAM, World};
 
 /// The world's config for the child; without it the child is no child.
@@ -237,16 +237,14 @@ fn child_at(world: &World, at: &str) -> ExitStatus {
 
 /// The program under strace, which kills it at so-many-th write of a thread to the catalog.
 fn killed_at_write(timeline: &Timeline, story: &Story, number: u64) -> ExitStatus {
-    let told = timeline.command(story.when, &[]);
-    let mut command = Command::new("sh");
-    // A shell of its own, so that strace's way to die (by the same signal) is an exit code.
-    command.args(["-c", "\"$@\"; exit $?", "sh", "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64"]);
+    // libfaketime keeps things in /dev/shm until its process ends in peace; here its wrapper clears up instead. The shell
+    // turns strace's way to die (by the same signal) into an exit code.
+    let mut command = in_time_wrapped(story.when);
+    command.args(["sh", "-c", "\"$@\"; exit $?", "sh"]);
+    command.args(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64"]);
     command.arg("-e").arg(format!("inject=pwrite64:signal=KILL:when={number}"));
     for file in ["catalog.sqlite", "catalog.sqlite-wal"] {
         command.arg("-P").arg(timeline.world.path("state").join(file));
-    }
-    for (key, value) in told.get_envs() {
-        command.arg("-E").arg(format!("{}={}", key.display(), value.unwrap().display()));
     }
     command.args([PROGRAM, story.verb]).current_dir(timeline.world.path(""));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
