@@ -64,6 +64,10 @@ const VARIES: &[(&str, &str)] = &[
     (r"\b(\d+m )?\d+(\.\d+)?( ms| s|s)\b", "[DURATION]"),
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)", "[SIZE]"),
     (r#"("[a-z_]*_bytes"): \d+"#, "$1: [BYTES]"),
+    // Which of them are bounded hangs on how long the drill took.
+    (r#"("(?:proven_)?(?:median|p95)_seconds"): (?:[0-9.e-]+|"unbounded")"#, "$1: [SECONDS]"),
+    (r"\| median over time \|.*", "| median over time | [DURATIONS] |"),
+    (r#"("(?:proven_)?share_above_target"): [0-9.e-]+(?:\[ID\])?"#, "$1: [SHARE]"),
     (r#"("(?:rto|rpo|duration|now|proven_now|worst|last)?_?seconds"): [0-9.e-]+"#, "$1: [SECONDS]"),
     (r#""(cores|objects|segments|new_segments|opened_segments|mode|uid|gid)": \d+"#, "\"$1\": [NUMBER]"),
     (r"\d+ objects", "[NUMBER] objects"),

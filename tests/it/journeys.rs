@@ -542,8 +542,9 @@ fn without_now(value: &mut Value) {
             // The window that is reported on ends now, and what is said of all moments in it moves with it.
             let now =
                 ["generated", "now_seconds", "proven_now_seconds", "start", "end", "median_seconds", "p95_seconds"];
-            let now = [&now[..], &["share_above_target", "worst_seconds", "worst_reached_at", "proven_worst_seconds"]]
-                .concat();
+            let of_all = ["share_above_target", "worst_seconds", "worst_reached_at", "proven_worst_seconds"];
+            let proven = ["proven_share_above_target", "proven_median_seconds", "proven_p95_seconds"];
+            let now = [&now[..], &of_all, &proven].concat();
             fields.retain(|name, _| !now.contains(&name.as_str()));
             fields.values_mut().for_each(without_now);
         }

@@ -156,6 +156,14 @@ scratch = "{}"
         document["runs"][0]["backup"]["id"].as_str().unwrap().to_owned()
     }
 
+    /// The same where something in the vault stops the prune that follows.
+    #[track_caller]
+    pub(crate) fn backup_and_no_prune(&self) -> String {
+        let document = self.json(20, &["backup"]);
+        assert_eq!(document["runs"][0]["outcome"], "success", "{document}");
+        document["runs"][0]["backup"]["id"].as_str().unwrap().to_owned()
+    }
+
     /// Every file of the vault below a folder of it, by its key, sorted.
     pub(crate) fn keys(&self, below: &str) -> Vec<String> {
         let mut keys = Vec::new();

@@ -189,6 +189,9 @@ fn reasons(decision: &Decision) -> Vec<String> {
 /// After a backup: silent in cron unless something is wrong, a line or two where `-v` asks for it.
 pub(super) fn tell_after_backup(report: &PruneReport, zone: Tz, global: &Global) {
     if exit_of(report) != Exit::DONE || global.verbose > 0 {
+        if let (false, Some(job)) = (report.stops.is_empty(), report.jobs.first()) {
+            say(&format!("{}: the backup is good, and the prune after it was stopped", job.job));
+        }
         // stdout is the backup's.
         tell(report, zone, false, global.verbose == 0, &say);
     }
@@ -213,7 +216,7 @@ fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&s
             say(&format!("  {reason}\n    {hint}"));
         }
     }
-    for job in &report.jobs {
+    for job in report.jobs.iter().filter(|_| !(stopped && quiet)) {
         tell_job(job, zone, report, all, line);
     }
     for job in report.jobs.iter().filter(|job| !job.breached.is_empty()) {
