@@ -418,7 +418,7 @@ fn the_last_good_one_stays_and_alarms() {
         (job["state"].as_str().unwrap().to_owned(), job["reasons"].to_string())
     };
     timeline.expect(0, (11, "04:00"), &["prune"]);
-    assert_eq!(timeline.listed((11, "04:00")), [only.clone()]);
+    assert_eq!(timeline.listed((11, "04:00")), std::slice::from_ref(&only));
     let (_, reasons) = state(9);
     assert!(reasons.contains("last good"), "{reasons}");
 
