@@ -67,7 +67,8 @@ const VARIES: &[(&str, &str)] = &[
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)", "[SIZE]"),
     (r#"("[a-z_]*_bytes"): \d+"#, "$1: [BYTES]"),
     // How much of so short a time was proven hangs on the machine.
-    (r#"("proven_(?:median|p95)_seconds"): (?:[0-9.e-]+|"unbounded")"#, "$1: [SECONDS]"),
+    (r#"("(?:proven_)?(?:median|p95)_seconds"): (?:[0-9.e-]+|"unbounded")"#, "$1: [SECONDS]"),
+    (r#"("(?:proven_)?share_above_target"): [0-9.e-]+(?:\[ID\])?"#, "$1: [SHARE]"),
     (r"(\| (?:median|95th percentile) over time \| [^|]*) \| [^|]* \|", "$1 | [EXPOSURE] |"),
     (r#"("(?:rto|rpo|duration|now|proven_now|worst|median|p95|last)?_?seconds"): [0-9.e-]+"#, "$1: [SECONDS]"),
     (r#""(cores|objects|segments|new_segments|opened_segments|mode|uid|gid)": \d+"#, "\"$1\": [NUMBER]"),
