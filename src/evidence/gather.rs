@@ -1,7 +1,6 @@
 //! Gathers what is promised of a job (the config) and what is known of it (the catalog) into facts.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -12,7 +11,6 @@ use crate::config::{JobSettings, Settings};
 use crate::domain::ids::{BackupId, VaultId};
 use crate::domain::objectives::{Objectives, Window};
 use crate::domain::record::{QuarantineRecord, SequenceRange};
-use crate::domain::retention::Retention;
 use crate::domain::schedule::Schedule;
 use crate::error::Result;
 use crate::operations::host::Host;
@@ -69,6 +67,7 @@ pub fn job_facts(
         (Err(error), _) | (_, Err(error)) => (Witness::Silent(error.to_string()), Vec::new(), None),
     };
     let backup_gap = gap(&job.schedule);
+    let lead = settings.lead_of(job, now);
     let recipients = settings.vault_of(job).map(|vault| vault.recipients.clone()).unwrap_or_default();
     Ok(JobFacts {
         job: job.name.clone(),
@@ -80,9 +79,8 @@ pub fn job_facts(
             objectives: Objectives { rpo: job.objectives.rpo, rto: job.objectives.rto },
             keep_at_least: Some(job.retention.keep_at_least),
             delete_after: Some(job.retention.delete_after),
-            erasing_lead: backup_gap.map(|gap| erasing_lead(&job.retention, gap)),
-            // A prune follows each backup.
-            prune_gap: backup_gap,
+            erasing_lead: Some(lead.length(&job.retention)),
+            prune_gap: Some(lead.cadence),
             recipients,
             drill,
         },
@@ -102,16 +100,6 @@ pub fn job_facts(
         quarantines,
         prunes: host.runtime.block_on(catalog.prunes(id, Some(&job.name)))?,
     })
-}
-
-/// How long before `delete_after` a backup goes: twice what two prunes, the grace of an eighth of the window and a sweep
-/// need, at most the whole window.
-fn erasing_lead(retention: &Retention, prune_gap: Duration) -> Duration {
-    let window = retention.delete_after.saturating_sub(retention.keep_at_least);
-    let (grace, sweep) =
-        ((window / 8).min(Duration::from_secs(24 * 3600)), (window / 16).min(Duration::from_secs(3600)));
-    let needed = prune_gap.saturating_mul(2).saturating_add(grace).saturating_add(sweep);
-    needed.saturating_mul(2).min(window)
 }
 
 /// Missing numbers that nothing explains.

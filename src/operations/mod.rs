@@ -22,6 +22,8 @@ pub mod selection;
 pub mod state;
 pub mod trustees;
 pub mod vaults;
+#[cfg(test)]
+mod year;
 
 /// What manifests and records say of the program that wrote them.
 pub const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+use rand::RngExt as _;
 
 use crate::config::JobSettings;
-use crate::domain::ids::{BackupId, JobName};
+use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
 use crate::domain::record::{PruneOutcome, PruneRecord, RecordBody, RemovalReason, RemovalRecord, SequenceRange};
 use crate::domain::retention::{Candidate, Decision, Fate, Lead, Plan};
@@ -120,7 +121,8 @@ pub fn prune(
     request: &PruneRequest<'_>,
     progress: &dyn Progress,
 ) -> Result<PruneReport> {
-    let started = host.clock.now();
+    // What this host takes for the time does not date what sweeps go by. Where the store does not say, nothing is swept.
+    let started = host.runtime.block_on(vault.storage.now()).unwrap_or_else(|_| host.clock.now());
     let stopwatch = host.clock.monotonic();
     let mut locks = Vec::new();
     if !request.dry_run {
@@ -133,7 +135,8 @@ pub fn prune(
     if request.dry_run {
         return result;
     }
-    let duration_seconds = (host.clock.monotonic() - stopwatch).as_secs_f64();
+    let took = host.clock.monotonic() - stopwatch;
+    let (finished, duration_seconds) = (started + delta(took), took.as_secs_f64());
     let record = |report: Option<&PruneReport>, failure: Option<&Error>, first: bool, job: Option<&JobPrune>| {
         let stopped = report.is_some_and(|report| !report.stops.is_empty());
         // The sweep is the whole vault's: its figures stand in the first job's record, so that sums are right.
@@ -145,7 +148,7 @@ pub fn prune(
                 None => PruneOutcome::Done,
             },
             started,
-            finished: host.clock.now(),
+            finished,
             duration_seconds,
             removed_backups: job
                 .filter(|_| report.is_some_and(|report| report.removed))
@@ -162,7 +165,7 @@ pub fn prune(
     for (place, (job, _)) in request.jobs.iter().enumerate() {
         let report = result.as_ref().ok();
         let body = record(report, result.as_ref().err(), place == 0, report.and_then(|report| report.jobs.get(place)));
-        if let Err(error) = records::write(host, vault, &job.name, body, None) {
+        if let Err(error) = write(host, vault, &job.name, finished, body) {
             progress.warn(&format!("the prune of {} could not be recorded: {error}", job.name));
         }
     }
@@ -234,8 +237,9 @@ fn plan(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stoc
                 (facts, decision)
             })
             .collect();
-        let delete_after = delta(job.retention.delete_after);
-        let released = stock.quarantines_over(&job.name, delete_after).map(|found| found.name.id.clone()).collect();
+        // As early as any other, so that its objects can be gone in time.
+        let over_after = delta(job.retention.planned_age(lead));
+        let released = stock.quarantines_over(&job.name, over_after).map(|found| found.name.id.clone()).collect();
         jobs.push(JobPrune { job: job.name.clone(), decisions, released, breached });
     }
     let in_vault: BTreeSet<&JobName> = stock.survey().manifests.iter().map(|verified| &verified.manifest.job).collect();
@@ -299,7 +303,8 @@ fn remove(host: &Host, vault: &OpenVault, survey: &Survey, report: &PruneReport)
 }
 
 fn take_out(host: &Host, vault: &OpenVault, record: RemovalRecord, name: &ManifestName) -> Result<()> {
-    records::write(host, vault, &name.job, RecordBody::Removal(Box::new(record)), None)?;
+    let now = host.runtime.block_on(vault.storage.now())?;
+    write(host, vault, &name.job, now, RecordBody::Removal(Box::new(record)))?;
     host.runtime.block_on(remove_manifest(&*vault.storage, name))?;
     Ok(())
 }
@@ -315,7 +320,7 @@ fn sweep(
 ) -> Result<()> {
     let Some((job, _)) = request.jobs.first() else { return Ok(()) };
     for condemned in &garbage.to_condemn {
-        records::write(host, vault, &job.name, RecordBody::Condemned(condemned.clone()), None)?;
+        write(host, vault, &job.name, garbage.taken, RecordBody::Condemned(condemned.clone()))?;
     }
     report.condemned_objects = garbage.to_condemn_count();
     report.waiting_objects = garbage.waiting + report.condemned_objects;
@@ -329,6 +334,10 @@ fn sweep(
     report.waiting_objects += deleted.left;
     report.clean_through = garbage.clean_through.filter(|_| deleted.left == 0);
     Ok(())
+}
+
+fn write(host: &Host, vault: &OpenVault, job: &JobName, recorded: DateTime<Utc>, body: RecordBody) -> Result<()> {
+    records::write_at(host, vault, job, &RecordId::from_random(rand::rng().random()), recorded, body, None)
 }
 
 /// A duration that no calendar holds is longer than any backup is old.

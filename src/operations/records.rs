@@ -5,6 +5,7 @@
 //! quarantines) takes effect by being in the vault: refused, it was not decided, and nobody hears of it again.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use rand::RngExt;
 
 use crate::domain::ids::{JobName, RecordId};
@@ -49,9 +50,24 @@ pub fn write_as(
     body: RecordBody,
     details: Option<&serde_json::Value>,
 ) -> Result<()> {
+    write_at(host, vault, job, id, host.clock.now(), body, details)
+}
+
+/// As [`write_as`], recorded at a moment of the store's clock: what is held against what a sweep says of its own time.
+///
+/// # Errors
+/// As [`write_as`].
+pub fn write_at(
+    host: &Host,
+    vault: &OpenVault,
+    job: &JobName,
+    id: &RecordId,
+    recorded: DateTime<Utc>,
+    body: RecordBody,
+    details: Option<&serde_json::Value>,
+) -> Result<()> {
     let home = host.home()?;
-    let now = host.clock.now();
-    vault.must_let_write(host, job, now)?;
+    vault.must_let_write(host, job, recorded)?;
     let sealed = match details {
         Some(details) => {
             let mut sealer = Sealer::new(&vault.settings.recipients, DETAILS_LEVEL)?;
@@ -66,7 +82,7 @@ pub fn write_as(
         id: id.clone(),
         host: vault.host_name(host)?,
         tool: TOOL.to_owned(),
-        recorded: now,
+        recorded,
         body,
         details: sealed.as_deref().map(details_id),
     };

@@ -182,11 +182,11 @@ impl Stock {
         self.held_until
     }
 
-    /// Quarantined manifests whose time is over `delete_after` after the store last saw them: to be removed with reason
+    /// Quarantined manifests whose time is over so long after the store last saw them: to be removed with reason
     /// `quarantined`. One of which the store does not know when that was is never among them.
-    pub fn quarantines_over(&self, job: &JobName, delete_after: TimeDelta) -> impl Iterator<Item = &Quarantined> {
+    pub fn quarantines_over(&self, job: &JobName, after: TimeDelta) -> impl Iterator<Item = &Quarantined> {
         let over =
-            move |found: &&Quarantined| found.modified.is_some_and(|modified| modified + delete_after <= self.taken);
+            move |found: &&Quarantined| found.modified.is_some_and(|modified| modified + after <= self.taken);
         self.survey.quarantined.iter().filter(move |found| found.name.job == *job).filter(over)
     }
 }

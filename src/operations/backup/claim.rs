@@ -34,11 +34,39 @@ const RENEWED_EVERY: TimeDelta = TimeDelta::milliseconds(CLAIM_HOLDS.num_millise
 /// # Errors
 /// [`Code::ClockWrong`], or the store's.
 pub(super) fn agreed_time(host: &Host, vault: &OpenVault) -> Result<DateTime<Utc>> {
+    agree(host, vault, "tried")
+}
+
+/// Refuses to commit where the clock was set while the run went on: whose dates are in the future is not believed, and
+/// what is dated back would be erased too early. `started` is from before the clocks were compared first, `points` are the
+/// recovery points of the sources.
+///
+/// # Errors
+/// [`Code::ClockWrong`], or the store's.
+pub(super) fn must_agree_still(
+    host: &Host,
+    vault: &OpenVault,
+    started: DateTime<Utc>,
+    points: impl IntoIterator<Item = DateTime<Utc>>,
+) -> Result<()> {
+    let now = agree(host, vault, "committed")?;
+    let possible = started - CLOCK_TOLERANCE..=now + CLOCK_TOLERANCE;
+    let Some(point) = points.into_iter().find(|point| !possible.contains(point)) else { return Ok(()) };
+    let what = format!(
+        "this host's clock was set while the run went on: it began at {}, and its data would be dated {}; nothing was \
+         committed",
+        told(started),
+        told(point)
+    );
+    Err(Error::new(Code::ClockWrong, what).with_hint("run it again: what is stored is taken over"))
+}
+
+fn agree(host: &Host, vault: &OpenVault, what_not: &str) -> Result<DateTime<Utc>> {
     let theirs = host.runtime.block_on(vault.storage.now())?;
     let ours = host.clock.now();
     if (theirs - ours).abs() > CLOCK_TOLERANCE {
-        let what =
-            format!("this host's clock says {}, and that of the vault {}: nothing was tried", told(ours), told(theirs));
+        let (ours, theirs) = (told(ours), told(theirs));
+        let what = format!("this host's clock says {ours}, and that of the vault {theirs}: nothing was {what_not}");
         return Err(Error::new(Code::ClockWrong, what)
             .with_hint("set the clock that is wrong (`date -u` shows this host's), then run it again"));
     }

@@ -397,7 +397,9 @@ fn store_and_commit(
     reuse::refuse_condemned(host, vault, stored.iter().flat_map(|s| s.named.keys()).chain(lists).copied())?;
 
     let partial = stored.iter().flat_map(|s| &s.notes).any(|note| note.class == NoteClass::Unreadable);
-    let recovery_point = stored.iter().map(|s| s.entry.recovery_point).min().unwrap_or(started);
+    let points = stored.iter().map(|s| s.entry.recovery_point);
+    claim::must_agree_still(host, vault, started, points.clone())?;
+    let recovery_point = points.min().unwrap_or(started);
     let mut recipients = vault.settings.recipients.clone();
     recipients.sort_unstable();
     recipients.dedup();
