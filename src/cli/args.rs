@@ -316,6 +316,9 @@ pub enum HostCommand {
         /// The last backup of a job to believe, by its number, 0 for none [default: the newest there is]
         #[arg(long, value_name = "JOB=SEQ")]
         last: Vec<String>,
+        /// Since when its key may be another's: nothing from then on is believed [default: now]
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
         /// The vault's offline key
         #[arg(long, value_name = "FILE")]
         vault_key: PathBuf,

@@ -172,7 +172,7 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
         write_readme(&*storage).await?;
         write_trust(&*storage, &key, &document).await
     })?;
-    state.saw_trust(&id, document.serial)?;
+    state.saw_trust(&id, document.serial, document.digest())?;
     made.push(Made { what: "vault", path: path.clone(), new: true });
     Ok(VaultMade { id, trust: key.public().to_string(), made, stranger: None })
 }

@@ -94,7 +94,10 @@ fn not_found(text: &str) -> Error {
 }
 
 /// A date, or a date and time to the minute or second, in `zone` unless it has an offset.
-fn parse_moment(text: &str, zone: Tz) -> Result<DateTime<Utc>> {
+///
+/// # Errors
+/// Where it is none.
+pub fn parse_moment(text: &str, zone: Tz) -> Result<DateTime<Utc>> {
     if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
         return Ok(moment.to_utc());
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use rand::RngExt;
 
-use crate::domain::ids::{JobName, SourceName, VaultId};
+use crate::domain::ids::{JobName, ObjectId, SourceName, VaultId};
 use crate::error::{Code, Diagnostic};
 use crate::seal::HostSecret;
 
@@ -81,6 +81,15 @@ impl Diagnostic for StateError {
     }
 }
 
+/// What this host remembers of the newest vault.json of a vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenTrust {
+    /// Its serial number.
+    pub serial: u64,
+    /// Which one it was; `None` where the line was cut short.
+    pub digest: Option<ObjectId>,
+}
+
 /// The state folder.
 #[derive(Debug, Clone)]
 pub struct StateDir {
@@ -146,40 +155,50 @@ impl StateDir {
         self.root.join("vaults").join(format!("{}.trust", &blake3::hash(vault.as_bytes()).to_hex()[..16]))
     }
 
-    /// The highest serial number of the vault's vault.json that this host ever believed.
+    /// The vault's vault.json with the highest serial number that this host ever believed; of two with one number the first.
     ///
     /// # Errors
     /// When the file is there and cannot be read.
-    pub fn highest_trust(&self, vault: &VaultId) -> Result<Option<u64>, StateError> {
+    pub fn newest_trust(&self, vault: &VaultId) -> Result<Option<SeenTrust>, StateError> {
         let path = self.serial_file(vault);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(StateError::Io { verb: "read", path, cause }),
         };
-        let mut highest = None;
+        let mut newest: Option<SeenTrust> = None;
         for line in text.lines().filter(|line| !line.is_empty()) {
-            let serial: u64 = line.parse().map_err(|_| StateError::Damaged { path: path.clone() })?;
-            highest = highest.max(Some(serial));
+            let (serial, digest) = line.split_once(' ').unwrap_or((line, ""));
+            let serial: u64 = serial.parse().map_err(|_| StateError::Damaged { path: path.clone() })?;
+            let digest = digest.parse().ok();
+            newest = match newest {
+                Some(seen) if seen.serial > serial => Some(seen),
+                Some(seen) if seen.serial == serial => Some(SeenTrust { serial, digest: seen.digest.or(digest) }),
+                _ => Some(SeenTrust { serial, digest }),
+            };
         }
-        Ok(highest)
+        Ok(newest)
     }
 
-    /// Remembers a serial number of vault.json. Lines are only ever added, so that of two processes neither takes back
-    /// what the other saw; each begins on a line of its own, so that one that was cut short spoils no other.
+    /// Remembers a vault.json by its serial number and its digest. Lines are only ever added, so that of two processes
+    /// neither takes back what the other saw; each begins on a line of its own, so that one that was cut short spoils no
+    /// other.
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn saw_trust(&self, vault: &VaultId, serial: u64) -> Result<(), StateError> {
-        if self.highest_trust(vault)? >= Some(serial) {
+    pub fn saw_trust(&self, vault: &VaultId, serial: u64, digest: ObjectId) -> Result<(), StateError> {
+        let is_known = |seen: SeenTrust| seen.serial > serial || (seen.serial == serial && seen.digest.is_some());
+        if self.newest_trust(vault)?.is_some_and(is_known) {
             return Ok(());
         }
         make_private(&self.root.join("vaults"))?;
         let path = self.serial_file(vault);
         let mut options = OpenOptions::new();
         let file = options.append(true).create(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(format!("\n{serial}\n").as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|cause| StateError::Io { verb: "write", path, cause })
+        file.and_then(|mut file| {
+            file.write_all(format!("\n{serial} {digest}\n").as_bytes()).and_then(|()| file.sync_all())
+        })
+        .map_err(|cause| StateError::Io { verb: "write", path, cause })
     }
 
     /// Where the serial numbers of a vault's vault.json are remembered.
@@ -348,18 +367,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let (vault, other) = (VaultId::from_random([1; 8]), VaultId::from_random([2; 8]));
-        assert_eq!(state.highest_trust(&vault).unwrap(), None);
+        let seen = |vault| state.newest_trust(vault).unwrap().map(|seen| (seen.serial, seen.digest));
+        let (one, two) = (ObjectId([1; 32]), ObjectId([2; 32]));
+        assert_eq!(seen(&vault), None);
         for serial in [1, 12, 3] {
-            state.saw_trust(&vault, serial).unwrap();
+            state.saw_trust(&vault, serial, one).unwrap();
         }
-        assert_eq!(state.highest_trust(&vault).unwrap(), Some(12));
-        assert_eq!(state.highest_trust(&other).unwrap(), None);
-        // A line that was cut short by a crash, and the next one.
-        OpenOptions::new().append(true).open(state.serial_file(&vault)).unwrap().write_all(b"\n1").unwrap();
-        state.saw_trust(&vault, 13).unwrap();
-        assert_eq!(state.highest_trust(&vault).unwrap(), Some(13));
+        state.saw_trust(&vault, 12, two).unwrap();
+        assert_eq!(seen(&vault), Some((12, Some(one))), "the first one of a number is the one that was believed");
+        assert_eq!(seen(&other), None);
+        // Lines that were cut short by a crash, and the next one.
+        let append = |bytes: &[u8]| {
+            OpenOptions::new().append(true).open(state.serial_file(&vault)).unwrap().write_all(bytes).unwrap();
+        };
+        append(b"\n1");
+        assert_eq!(seen(&vault), Some((12, Some(one))));
+        append(b"\n13 0202");
+        assert_eq!(seen(&vault), Some((13, None)));
+        state.saw_trust(&vault, 13, two).unwrap();
+        assert_eq!(seen(&vault), Some((13, Some(two))));
         fs::write(state.serial_file(&vault), "many").unwrap();
-        assert!(matches!(state.highest_trust(&vault), Err(StateError::Damaged { .. })));
+        assert!(matches!(state.newest_trust(&vault), Err(StateError::Damaged { .. })));
     }
 
     #[test]

@@ -18,8 +18,9 @@ use crate::seal::Sealer;
 use crate::vault::VaultError;
 use crate::vault::identity::Pin;
 use crate::vault::keys::{PublicKey, SigningKey};
+use crate::vault::survey::Survey;
 use crate::vault::trust::change::ChangeError;
-use crate::vault::trust::{HostEntry, JobPattern, TrustDocument, read_trust, write_trust};
+use crate::vault::trust::{HostEntry, JobPattern, LastBelieved, TrustDocument, read_trust, write_trust};
 
 use super::host::Host;
 use super::vaults::{OpenVault, manifests, must_be_newest};
@@ -104,19 +105,29 @@ pub struct Revoked {
     pub disowned: Vec<Manifest>,
 }
 
-/// Ends the belief in a host's key. Its backups up to the newest one there is stay believed, or up to the number in
-/// `last`, where 0 is none.
+/// Ends the belief in a host's key. Its backups up to the newest one there is stay believed, or up to the newest one from
+/// before `at`, or up to the number in `last`, where 0 is none. Of its records those from before `at` do, or from before now.
 ///
 /// # Errors
-/// With another key than the vault's, where there is no such host, or `last` names what it did not write.
+/// With another key than the vault's, where there is no such host, `last` names what it did not write, or `at` is yet to come.
 pub fn revoke_host(
     host: &Host,
     vault: &OpenVault,
     key_file: &Path,
     name: &str,
     last: &BTreeMap<JobName, u64>,
+    at: Option<DateTime<Utc>>,
 ) -> Result<Revoked> {
-    let all = manifests(vault.survey(host, None)?);
+    let survey = vault.survey(host, None)?;
+    // The store's time, which is what its records are held against.
+    let now = host.runtime.block_on(vault.storage.now()).map_err(VaultError::from)?;
+    if let Some(at) = at.filter(|at| *at > now) {
+        let what =
+            format!("{} is yet to come: until then its key would be believed", at.format("%Y-%m-%d %H:%M:%S UTC"));
+        return Err(Error::new(Code::Usage, what).with_hint("without --at it is revoked from now on"));
+    }
+    let newest = |job: &JobName, limit: u64| newest_of(&survey, name, job, limit, at);
+    let all: Vec<Manifest> = survey.manifests.iter().map(|verified| verified.manifest.clone()).collect();
     let there = last_of(&all, name);
     let entry = vault.trust.hosts.iter().find(|entry| entry.name == name);
     // What is wrong with the host's name is the better answer than what is wrong with its jobs.
@@ -130,21 +141,56 @@ pub fn revoke_host(
             return Err(Error::new(Code::NotFound, what).with_hint("`lifeboat host list` shows the newest of each job"));
         }
     }
-    let mut believed: BTreeMap<JobName, u64> = match entry.and_then(|entry| entry.revoked.as_ref()) {
-        Some(before) => before.last_manifests.clone(),
-        None => there.into_iter().map(|(job, newest)| (job, newest.sequence)).collect(),
-    };
-    believed.extend(last.clone());
-    believed.retain(|_, sequence| *sequence > 0);
-    let at = host.clock.now();
-    let next = |trust: &TrustDocument| Ok(Some(trust.without_host(name, at, believed.clone())?));
+    let before = entry.and_then(|entry| entry.revoked.as_ref());
+    let mut stays: BTreeMap<JobName, LastBelieved> = BTreeMap::new();
+    for (job, asked) in last {
+        stays.extend(newest(job, *asked).map(|newest| (job.clone(), newest)));
+    }
+    let not_named = |job: &&JobName| !last.contains_key(*job);
+    match before {
+        Some(before) => {
+            for job in before.last_manifests.keys().filter(not_named) {
+                let known = before.last_manifests[job];
+                // Without an earlier moment there is nothing new to say of it, even where it is gone by now.
+                let newest = if at.is_some() { newest(job, known.sequence) } else { Some(known) };
+                stays.extend(newest.map(|newest| (job.clone(), newest)));
+            }
+        }
+        None => {
+            for job in there.keys().filter(not_named) {
+                stays.extend(newest(job, u64::MAX).map(|newest| (job.clone(), newest)));
+            }
+        }
+    }
+    let at = at.or(before.map(|before| before.at)).unwrap_or(now);
+    let next = |trust: &TrustDocument| Ok(Some(trust.without_host(name, at, stays.clone())?));
     let trust = change(host, vault, Some(key_file), next, || Ok(()))?
         .ok_or_else(|| Error::new(Code::Internal, "a revocation changed nothing"))?;
+    let believed: BTreeMap<JobName, u64> = stays.iter().map(|(job, last)| (job.clone(), last.sequence)).collect();
     let gone = |manifest: &Manifest| {
         manifest.host == name && believed.get(&manifest.job).is_none_or(|last| manifest.sequence > *last)
     };
     let disowned = all.into_iter().filter(gone).collect();
     Ok(Revoked { trust, believed, disowned })
+}
+
+/// The newest manifest of a job that a host signed, up to a number and from before a moment.
+fn newest_of(
+    survey: &Survey,
+    host: &str,
+    job: &JobName,
+    limit: u64,
+    before: Option<DateTime<Utc>>,
+) -> Option<LastBelieved> {
+    let its = survey.manifests.iter().filter(|verified| {
+        let manifest = &verified.manifest;
+        manifest.host == host
+            && manifest.job == *job
+            && manifest.sequence <= limit
+            && before.is_none_or(|before| manifest.committed < before)
+    });
+    let newest = its.max_by_key(|verified| verified.manifest.sequence)?;
+    Some(LastBelieved { sequence: newest.manifest.sequence, hash: newest.hash })
 }
 
 /// What became of a recipient.
@@ -350,7 +396,7 @@ fn change(
     before()?;
     host.runtime.block_on(write_trust(&*vault.storage, &key, &next))?;
     if let Some(home) = host.home_if_any() {
-        home.state.saw_trust(&next.vault, next.serial)?;
+        home.state.saw_trust(&next.vault, next.serial, next.digest())?;
     }
     Ok(Some(next))
 }

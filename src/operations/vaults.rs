@@ -111,26 +111,39 @@ pub fn believe(host: &Host, storage: &dyn Storage, pin: &Pin) -> Result<TrustDoc
     Ok(trust)
 }
 
-/// Fails where this host saw a newer vault.json of the vault, and remembers this one where it did not: who puts an older one
-/// back puts back those who were revoked since.
+/// Fails where this host saw a newer vault.json of the vault, or another one with the same number, and remembers this one
+/// where it did not: who puts an older one back puts back those who were revoked since, and of two changes made at once one
+/// was lost.
 ///
 /// # Errors
 /// [`Code::VaultUntrusted`], or where the state folder cannot be used.
 pub fn must_be_newest(host: &Host, storage: &dyn Storage, trust: &TrustDocument) -> Result<()> {
     let Some(home) = host.home_if_any() else { return Ok(()) };
-    if let Some(seen) = home.state.highest_trust(&trust.vault)?
-        && trust.serial < seen
-    {
-        let reason = Distrust::RolledBack { found: trust.serial, seen };
-        let hint = format!(
-            "put the newest vault.json and vault.json.minisig back from a copy of the vault. If number {seen} is lost for \
-             good, remove {}, look at `lifeboat host list`, and change again what was changed since number {}",
-            home.state.serial_file(&trust.vault).display(),
-            trust.serial
-        );
-        return Err(Error::from(VaultError::Untrusted { place: storage.describe(), reason }).with_hint(hint));
+    let (serial, digest) = (trust.serial, trust.digest());
+    let memory = home.state.serial_file(&trust.vault);
+    let refused = |reason, hint: String| {
+        Err(Error::from(VaultError::Untrusted { place: storage.describe(), reason }).with_hint(hint))
+    };
+    match home.state.newest_trust(&trust.vault)? {
+        Some(seen) if serial < seen.serial => refused(
+            Distrust::RolledBack { found: serial, seen: seen.serial },
+            format!(
+                "put the newest vault.json and vault.json.minisig back from a copy of the vault. If number {} is lost for \
+                 good, remove {}, look at `lifeboat host list`, and change again what was changed since number {serial}",
+                seen.serial,
+                memory.display(),
+            ),
+        ),
+        Some(seen) if serial == seen.serial && seen.digest.is_some_and(|known| known != digest) => refused(
+            Distrust::Forked { serial },
+            format!(
+                "what this host saw as number {serial} was changed away: find out what that change was (a revocation?), \
+                 remove {}, look at `lifeboat host list` and `lifeboat recipient list`, and make the change again",
+                memory.display()
+            ),
+        ),
+        _ => Ok(home.state.saw_trust(&trust.vault, serial, digest)?),
     }
-    Ok(home.state.saw_trust(&trust.vault, trust.serial)?)
 }
 
 /// The store at a url; not looked into yet.
@@ -294,5 +307,47 @@ pub fn manifests(survey: Survey) -> Vec<Manifest> {
 impl std::fmt::Debug for OpenVault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OpenVault").field("id", &self.id).field("storage", &self.storage).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::operations::interrupt::Interrupt;
+    use crate::storage::memory::Memory;
+    use crate::vault::keys::SigningKey;
+    use crate::vault::trust::{HostEntry, JobPattern};
+
+    #[test]
+    fn neither_an_older_vault_json_nor_another_with_the_same_number_is_taken() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let clock: Arc<SystemClock> = Arc::default();
+        let host = Host::bare(runtime.handle().clone(), Arc::<SystemClock>::clone(&clock), Interrupt::default());
+        let host = host.with_home(folder.path()).unwrap();
+        let store = Memory::new(clock);
+        let made = "2026-11-22T02:00:00Z".parse().unwrap();
+        let document = |serial, name: &str| {
+            let host = HostEntry {
+                name: name.to_owned(),
+                key: SigningKey::generate().public().clone(),
+                jobs: vec![JobPattern::Any],
+                from: made,
+                until: None,
+                revoked: None,
+            };
+            TrustDocument { serial, ..TrustDocument::first(VaultId::from_random([1; 8]), made, vec![host]) }
+        };
+        let (old, one, two) = (document(1, "web-1"), document(2, "web-1"), document(2, "web-2"));
+        for trust in [&old, &one, &one] {
+            must_be_newest(&host, &store, trust).unwrap();
+        }
+        for (trust, says) in [(&old, "it has number 1, and this host saw number 2"), (&two, "the same number 2")] {
+            let error = must_be_newest(&host, &store, trust).unwrap_err();
+            assert_eq!(error.code(), Code::VaultUntrusted);
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        must_be_newest(&host, &store, &document(3, "web-1")).unwrap();
     }
 }

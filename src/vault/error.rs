@@ -101,7 +101,7 @@ pub enum Distrust {
     /// It says that it was written at a time that, by the store's clock, is yet to come.
     #[error("it is dated {says}, and by the vault's own clock it is {now}")]
     FromTheFuture {
-        /// Its recovery point.
+        /// The latest time in it: a recovery point, a commit, when it was recorded.
         says: DateTime<Utc>,
         /// The store's time.
         now: DateTime<Utc>,
@@ -113,6 +113,14 @@ pub enum Distrust {
         found: u64,
         /// The highest that was seen here.
         seen: u64,
+    },
+    /// It is another one than this host saw under the same number: two were signed at once, and one of them is lost.
+    #[error(
+        "this host saw another one with the same number {serial}: two changes were made at once, or one was put back"
+    )]
+    Forked {
+        /// The number of both.
+        serial: u64,
     },
     /// It cannot even be read as a file.
     #[error("{reason}")]
@@ -141,6 +149,12 @@ pub enum VaultError {
         place: String,
         /// Why.
         reason: Distrust,
+    },
+    /// Somebody else changed vault.json at the same time.
+    #[error("vault.json in {place} was changed by somebody else at the same moment")]
+    TrustOverwritten {
+        /// The store.
+        place: String,
     },
     /// vault.json is of a newer version.
     #[error("the vault in {place} has version {found}, and this lifeboat reads up to {supported}")]
@@ -269,6 +283,7 @@ impl Diagnostic for VaultError {
             Self::Storage(error) => error.code(),
             Self::NoVault { .. } => Code::VaultMissing,
             Self::Untrusted { .. } => Code::VaultUntrusted,
+            Self::TrustOverwritten { .. } => Code::Locked,
             Self::NewerVersion { .. } | Self::NewerContents { .. } => Code::VaultVersion,
             Self::Seal(error) => error.code(),
             Self::WriterClosed | Self::ReaderClosed => Code::Internal,
@@ -292,6 +307,9 @@ impl Diagnostic for VaultError {
                 "compare `trust` in the config with the line `# lifeboat trust:` of the identity file; if they agree, \
                  somebody changed vault.json: restore it from a copy before anything else"
                     .into(),
+            ),
+            Self::TrustOverwritten { .. } => Some(
+                "look at `lifeboat host list` and `lifeboat recipient list`, then run the same command again".into(),
             ),
             Self::Seal(error) => error.hint(),
             Self::WriterClosed | Self::ReaderClosed => None,

@@ -6,18 +6,22 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use super::keys::SigningKey;
 use super::layout::{Key, ManifestName, manifest_hash};
 use super::signing::{MAX_SIGNATURE_BYTES, sign, signer, verify};
-use super::trust::{Claimed, TrustDocument};
+use super::trust::{Claimed, HostEntry, TrustDocument};
 use super::{Distrust, VaultError};
 use crate::domain::ids::ManifestHash;
-use crate::domain::manifest::{MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
+use crate::domain::manifest::{MANIFEST_TYPE, MANIFEST_VERSION, Manifest, SourceEntry};
 use crate::storage::{Put, Storage, StorageError};
 
 /// No manifest is larger: about 100,000 lists, 400 million segments.
 pub const MAX_MANIFEST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// No number in a signed document is higher: whoever counts or stores them need not look.
+pub(super) const MAX_NUMBER: u64 = i64::MAX as u64;
 
 /// A manifest that is what a host of the vault signed, where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +148,13 @@ pub fn verify_manifest(
 
     let malformed = |reason: String| Distrust::Malformed { reason };
     let value: serde_json::Value = serde_json::from_slice(document).map_err(|error| malformed(error.to_string()))?;
-    check_version(&value, MANIFEST_VERSION)?;
+    // Of what cannot be read the rest is not known; that its signer's time is over is the better answer, and the only one
+    // that a newer lifeboat does not change.
+    check_version(&value, MANIFEST_VERSION).map_err(|reason| {
+        let committed = moment(&value, "committed");
+        is_over(host, committed, committed).unwrap_or(reason)
+    })?;
+    check_numbers(&value).map_err(malformed)?;
     let manifest: Manifest = serde_path_to_error::deserialize(value).map_err(|error| malformed(error.to_string()))?;
     check(&manifest).map_err(malformed)?;
 
@@ -159,12 +169,92 @@ pub fn verify_manifest(
     if manifest.vault != trust.vault {
         return Err(Distrust::OtherVault { expected: trust.vault.clone(), found: manifest.vault });
     }
-    let claimed = Claimed::Manifest(manifest.sequence);
-    trust.host_for(host.key.id(), &manifest.job, manifest.committed, claimed)?;
+    let hash = manifest_hash(document);
+    let claimed = Claimed::Manifest { sequence: manifest.sequence, hash };
+    // By its recovery point a backup is chosen, so that may not be later than its signer's time either.
+    for at in [manifest.committed, manifest.committed.max(manifest.recovery_point)] {
+        trust.host_for(host.key.id(), &manifest.job, at, claimed)?;
+    }
     if manifest.host != host.name {
         return Err(Distrust::OtherHost { host: host.name.clone(), says: manifest.host });
     }
-    Ok(VerifiedManifest { manifest, name: belongs, hash: manifest_hash(document) })
+    Ok(VerifiedManifest { manifest, name: belongs, hash })
+}
+
+/// The number that a manifest shows which is not believed, where it also shows the job and the id under which it lies: all
+/// that is left to tell which one it was, or pretends to be.
+///
+/// # Errors
+/// The store's, where it fails.
+pub(super) async fn number_shown(storage: &dyn Storage, name: &ManifestName) -> Result<Option<u64>, VaultError> {
+    let document = match storage.get(&Key::Manifest(name.clone()).to_string(), MAX_MANIFEST_BYTES).await {
+        Ok(document) => document,
+        Err(StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // It may be damaged anywhere, and need not be JSON any more.
+    let text = String::from_utf8_lossy(&document);
+    let shows = |field: &str, wanted: &str| {
+        value_of(&text, field).is_some_and(|value| value.starts_with(&format!("\"{wanted}\"")))
+    };
+    if !shows("job", name.job.as_str()) || !shows("id", name.id.as_str()) {
+        return Ok(None);
+    }
+    let digits = value_of(&text, "sequence").map(|value| value.split(|c: char| !c.is_ascii_digit()).next());
+    Ok(digits.flatten().and_then(|digits| digits.parse().ok()).filter(|number| (1..=MAX_NUMBER).contains(number)))
+}
+
+/// What follows a field's name in a text; nothing where the field stands there more than once.
+fn value_of<'a>(text: &'a str, field: &str) -> Option<&'a str> {
+    let name = format!("\"{field}\":");
+    let (_, value) = text.split_once(&name)?;
+    (!value.contains(&name)).then(|| value.trim_start())
+}
+
+/// A time in a document that may be of a shape that nobody here knows.
+pub(super) fn moment(value: &serde_json::Value, field: &str) -> Option<DateTime<Utc>> {
+    let text = value.get(field)?.as_str()?;
+    DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.to_utc())
+}
+
+/// Why nothing that this host signed then is believed, whatever it is: its key was revoked, or its time had run out. `says`
+/// is the time in the document, `seen` the store's. Of a revoked host both must be known and early.
+pub(super) fn is_over(host: &HostEntry, says: Option<DateTime<Utc>>, seen: Option<DateTime<Utc>>) -> Option<Distrust> {
+    let name = || host.name.clone();
+    let mut times = [says, seen].into_iter();
+    if let Some(revoked) = &host.revoked {
+        return times.any(|at| at.is_none_or(|at| at >= revoked.at)).then(|| Distrust::Revoked { host: name() });
+    }
+    let until = host.until?;
+    let late = times.flatten().find(|at| *at > until)?;
+    Some(Distrust::OutsideTime { host: name(), at: late })
+}
+
+/// Refuses numbers that are beyond counting.
+pub(super) fn check_numbers(value: &serde_json::Value) -> Result<(), String> {
+    match value {
+        serde_json::Value::Number(number) => {
+            let is_countable = match number.as_u64() {
+                Some(number) => number <= MAX_NUMBER,
+                None => number.as_f64().is_some_and(|number| number.abs() <= MAX_NUMBER as f64),
+            };
+            if is_countable { Ok(()) } else { Err(format!("{number} is beyond counting")) }
+        }
+        serde_json::Value::Array(values) => values.iter().try_for_each(check_numbers),
+        serde_json::Value::Object(fields) => fields.values().try_for_each(check_numbers),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses numbers whose sum is beyond counting.
+pub(super) fn check_sum(numbers: impl IntoIterator<Item = u64>) -> Result<(), String> {
+    let mut numbers = numbers.into_iter();
+    match numbers.try_fold(0u64, |sum, number| sum.checked_add(number).filter(|sum| *sum <= MAX_NUMBER)) {
+        Some(_) => Ok(()),
+        None => Err("its sums are beyond counting".into()),
+    }
 }
 
 /// Refuses what a newer lifeboat wrote.
@@ -192,6 +282,9 @@ fn check(manifest: &Manifest) -> Result<(), String> {
     if manifest.sequence == 0 {
         return Err("sequence numbers begin at 1".into());
     }
+    if manifest.sequence > MAX_NUMBER {
+        return Err("its sequence number is beyond counting".into());
+    }
     if (manifest.sequence == 1) != manifest.previous.is_none() {
         return Err("the first manifest of a job, and no other, has no previous one".into());
     }
@@ -203,14 +296,10 @@ fn check(manifest: &Manifest) -> Result<(), String> {
         return Err("a source stands in it twice".into());
     }
     // Sums over the sources are taken without looking.
-    let sums: [fn(&crate::domain::manifest::SourceEntry) -> u64; 5] =
+    let sums: [fn(&SourceEntry) -> u64; 5] =
         [|s| s.logical_bytes, |s| s.stored_bytes, |s| s.new_bytes, |s| s.segments, |s| s.new_segments];
-    for of in sums {
-        if manifest.sources.iter().try_fold(0u64, |sum, source| sum.checked_add(of(source))).is_none() {
-            return Err("its sums are beyond counting".into());
-        }
-    }
-    Ok(())
+    sums.into_iter().try_for_each(|of| check_sum(manifest.sources.iter().map(of)))?;
+    check_sum(manifest.sources.iter().flat_map(|source| source.notes.values().copied()))
 }
 
 #[cfg(test)]

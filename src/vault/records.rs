@@ -3,18 +3,21 @@
 //! A record is in clear and holds ids, times, verdicts and numbers. Names, values and error texts are in the sealed
 //! details beside it, which the record names by their hash; sealing and opening them is not done here.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use super::keys::SigningKey;
 use super::layout::{Key, RECORDS, RecordName, object_id};
-use super::manifests::{check_version, put_and_sync};
+use super::manifests::{check_numbers, check_sum, check_version, is_over, moment, put_and_sync};
 use super::signing::{MAX_SIGNATURE_BYTES, sign, signer, verify};
 use super::trust::{Claimed, TrustDocument};
 use super::{Distrust, VaultError};
+use crate::domain::claim::CLOCK_TOLERANCE;
 use crate::domain::ids::ObjectId;
-use crate::domain::record::{RECORD_VERSION, Record, RecordBody};
+use crate::domain::manifest::SourceSummary;
+use crate::domain::record::{RECORD_VERSION, Record, RecordBody, RemovalRecord};
 use crate::storage::{Storage, StorageError};
 
 /// No record is larger.
@@ -29,6 +32,15 @@ pub struct VerifiedRecord {
     pub record: Record,
     /// Where it lies.
     pub name: RecordName,
+}
+
+/// What the store knows of a record besides its bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// The store's time.
+    pub now: DateTime<Utc>,
+    /// When the store last saw the record, where it knows.
+    pub modified: Option<DateTime<Utc>>,
 }
 
 /// All records of a vault.
@@ -95,6 +107,32 @@ pub async fn read_record(
     trust: &TrustDocument,
     name: &RecordName,
 ) -> Result<VerifiedRecord, VaultError> {
+    // When the store last saw it stands in listings only, and matters only where a key has come to an end.
+    let mut modified = None;
+    if trust.hosts.iter().any(|host| host.revoked.is_some() || host.until.is_some()) {
+        let key = Key::Record(name.clone()).to_string();
+        storage
+            .list(&key, &mut |listed| {
+                if listed.key == key {
+                    modified = listed.modified;
+                }
+            })
+            .await?;
+    }
+    let seen = Seen { now: storage.now().await?, modified };
+    read_record_seen(storage, trust, name, seen).await
+}
+
+/// Reads a record that was listed, and believes it, or says why not.
+///
+/// # Errors
+/// As [`read_record`].
+pub async fn read_record_seen(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    name: &RecordName,
+    seen: Seen,
+) -> Result<VerifiedRecord, VaultError> {
     let key = Key::Record(name.clone()).to_string();
     let untrusted = |reason| VaultError::RecordUntrusted { key: key.clone(), reason };
     let wrong = |error: StorageError| match error {
@@ -109,7 +147,7 @@ pub async fn read_record(
         Err(error) if error.is_not_found() => return Err(untrusted(Distrust::NoSignature)),
         read => read.map_err(wrong)?,
     };
-    verify_record(trust, name, &document, &signature).map_err(untrusted)
+    verify_record(trust, name, &document, &signature, seen).map_err(untrusted)
 }
 
 /// Decides whether these bytes under this name are to be believed.
@@ -121,18 +159,17 @@ pub fn verify_record(
     name: &RecordName,
     document: &[u8],
     signature: &[u8],
+    seen: Seen,
 ) -> Result<VerifiedRecord, Distrust> {
     let host = trust.host_with(signer(signature).map_err(Distrust::Signature)?)?;
     let found = verify(&host.key, document, signature).map_err(Distrust::Signature)?;
 
     let malformed = |reason: String| Distrust::Malformed { reason };
     let value: serde_json::Value = serde_json::from_slice(document).map_err(|error| malformed(error.to_string()))?;
-    match value.get("type").and_then(serde_json::Value::as_str) {
-        Some(known) if RecordBody::TYPES.contains(&known) => {}
-        Some(unknown) => return Err(Distrust::UnknownKind { found: unknown.to_owned() }),
-        None => return Err(malformed("it has no type".into())),
-    }
-    check_version(&value, RECORD_VERSION)?;
+    // What is not understood stops every deletion, because it might say what must stay. The holder of a key that has come
+    // to an end must not be able to do that.
+    check_kind(&value).map_err(|reason| is_over(host, moment(&value, "recorded"), seen.modified).unwrap_or(reason))?;
+    check_numbers(&value).map_err(malformed)?;
     let record = parse_strictly(&value).map_err(malformed)?;
     let expected = scope(&record);
     if found != expected {
@@ -145,11 +182,40 @@ pub fn verify_record(
     if record.vault != trust.vault {
         return Err(Distrust::OtherVault { expected: trust.vault.clone(), found: record.vault });
     }
-    trust.host_for(host.key.id(), &record.job, record.recorded, Claimed::Record)?;
+    trust.host_for(host.key.id(), &record.job, record.recorded, Claimed::Record { modified: seen.modified })?;
     if record.host != host.name {
         return Err(Distrust::OtherHost { host: host.name.clone(), says: record.host });
     }
+    if record.recorded > seen.now + CLOCK_TOLERANCE {
+        return Err(Distrust::FromTheFuture { says: record.recorded, now: seen.now });
+    }
+    if let RecordBody::Removal(removal) = &record.body {
+        check_removal(&record, removal).map_err(malformed)?;
+    }
     Ok(VerifiedRecord { record, name: belongs })
+}
+
+fn check_kind(value: &serde_json::Value) -> Result<(), Distrust> {
+    match value.get("type").and_then(serde_json::Value::as_str) {
+        Some(known) if RecordBody::TYPES.contains(&known) => check_version(value, RECORD_VERSION),
+        Some(unknown) => Err(Distrust::UnknownKind { found: unknown.to_owned() }),
+        None => Err(Distrust::Malformed { reason: "it has no type".into() }),
+    }
+}
+
+/// A removal speaks of one backup of its own job, and of one that was there before it.
+fn check_removal(record: &Record, removal: &RemovalRecord) -> Result<(), String> {
+    let Some(summary) = &removal.summary else { return Ok(()) };
+    if (&summary.vault, &summary.job, &summary.id) != (&record.vault, &record.job, &removal.backup) {
+        return Err("it sums up another backup than the one that it removes".into());
+    }
+    if record.recorded < summary.committed {
+        return Err("it was recorded before its backup was committed".into());
+    }
+    let sums: [fn(&SourceSummary) -> u64; 5] =
+        [|s| s.logical_bytes, |s| s.stored_bytes, |s| s.new_bytes, |s| s.segments, |s| s.new_segments];
+    sums.into_iter().try_for_each(|of| check_sum(summary.sources.iter().map(of)))?;
+    check_sum(summary.sources.iter().flat_map(|source| source.notes.values().copied()))
 }
 
 /// Reads all records.
@@ -168,37 +234,39 @@ pub async fn survey_folder(storage: &dyn Storage, trust: &TrustDocument, folder:
     survey_below(storage, trust, &Key::records_in(folder)).await
 }
 
-/// The names of a folder's records, oldest first.
+/// The names of a folder's records, oldest first, and what the store knows of each.
 ///
 /// # Errors
 /// The store's.
-pub async fn list_records(storage: &dyn Storage, folder: &str) -> Result<Vec<RecordName>, VaultError> {
-    let mut names = Vec::new();
+pub async fn list_records(storage: &dyn Storage, folder: &str) -> Result<BTreeMap<RecordName, Seen>, VaultError> {
+    let mut listed = BTreeMap::new();
     storage
-        .list(&Key::records_in(folder), &mut |listed| {
-            if let Key::Record(name) = Key::parse(&listed.key) {
-                names.push(name);
+        .list(&Key::records_in(folder), &mut |found| {
+            if let Key::Record(name) = Key::parse(&found.key) {
+                listed.insert(name, found.modified);
             }
         })
         .await?;
-    names.sort();
-    Ok(names)
+    // After the listing: no record of it may seem to be from the future.
+    let now = storage.now().await?;
+    Ok(listed.into_iter().map(|(name, modified)| (name, Seen { now, modified })).collect())
 }
 
 async fn survey_below(storage: &dyn Storage, trust: &TrustDocument, prefix: &str) -> Result<Records, VaultError> {
-    let (mut names, mut beside) = (BTreeSet::new(), Vec::new());
+    let (mut names, mut beside) = (BTreeMap::new(), Vec::new());
     let mut answer = Records::default();
     storage
         .list(prefix, &mut |listed| match Key::parse(&listed.key) {
-            Key::Record(name) => names.extend([name]),
+            Key::Record(name) => names.extend([(name, listed.modified)]),
             Key::RecordSignature(name) | Key::RecordDetails(name) => beside.push((name, listed.key)),
             _ => answer.strays.push(listed.key),
         })
         .await?;
-    answer.strays.extend(beside.into_iter().filter(|(name, _)| !names.contains(name)).map(|(_, key)| key));
+    answer.strays.extend(beside.into_iter().filter(|(name, _)| !names.contains_key(name)).map(|(_, key)| key));
     answer.strays.sort();
-    for name in names {
-        match read_record(storage, trust, &name).await {
+    let now = storage.now().await?;
+    for (name, modified) in names {
+        match read_record_seen(storage, trust, &name, Seen { now, modified }).await {
             Ok(verified) => answer.records.push(verified),
             Err(VaultError::RecordUntrusted { key, reason }) => answer.problems.push(RecordProblem { key, reason }),
             // Removed since the listing.
@@ -264,7 +332,7 @@ mod tests {
                 finished: recorded,
                 duration_seconds: 12.345_678_901,
                 backup: Some(BackupId::from_random([5; 8])),
-                logical_bytes: u64::MAX,
+                logical_bytes: i64::MAX as u64,
                 stored_bytes: 2,
                 new_bytes: 1,
                 errors: 0,
@@ -357,5 +425,136 @@ mod tests {
         let answer = survey_records(&store, &trust(&key)).await.unwrap();
         assert_eq!((answer.records.len(), answer.problems.len()), (0, 0));
         assert_eq!(answer.strays, [signature]);
+    }
+
+    /// Signs a document under the name and scope of [`record`] number 1.
+    fn verdict(trust: &TrustDocument, key: &SigningKey, value: &serde_json::Value, seen: Seen) -> Option<Distrust> {
+        let document = serde_json::to_vec(value).unwrap();
+        let kind = value["type"].as_str().unwrap();
+        let scope = format!("lifeboat-{kind} vault=0101010101010101 job=shop id=0101010101010101");
+        let record = Record { recorded: moment(value, "recorded").unwrap(), ..record(1, None) };
+        let name = match serde_json::from_value(value.clone()) {
+            Ok(record) => RecordName::of(&record),
+            Err(_) => RecordName::of(&record),
+        };
+        verify_record(trust, &name, &document, &sign(key, &document, &scope), seen).err()
+    }
+
+    #[test]
+    fn of_a_key_that_has_ended_only_what_the_store_had_before_is_believed_or_stops_anything() {
+        let key = SigningKey::generate();
+        let (mut trust, end) = (trust(&key), start() + TimeDelta::hours(1));
+        let seen = |minutes| Seen { now: end, modified: Some(start() + TimeDelta::minutes(minutes)) };
+        let good = serde_json::to_value(record(1, None)).unwrap();
+        let late = serde_json::to_value(Record { recorded: end + TimeDelta::seconds(1), ..record(1, None) }).unwrap();
+        let with = |of: &serde_json::Value, field: &str, value: serde_json::Value| {
+            let mut changed = of.clone();
+            changed[field] = value;
+            changed
+        };
+        let unknown = |of: &serde_json::Value| [with(of, "type", "novelty".into()), with(of, "version", 2.into())];
+        let verdict = |trust: &TrustDocument, value: &serde_json::Value, seen| verdict(trust, &key, value, seen);
+        let stops = |reason: Option<Distrust>| {
+            matches!(reason, Some(Distrust::UnknownKind { .. } | Distrust::NewerVersion { .. }))
+        };
+        assert_eq!(verdict(&trust, &good, seen(99)), None, "the store's time is asked of keys only that have ended");
+
+        trust.hosts[0].until = Some(end);
+        assert!(unknown(&good).iter().all(|value| stops(verdict(&trust, value, seen(60)))));
+        let outside = |reason| matches!(reason, Some(Distrust::OutsideTime { .. }));
+        assert!(unknown(&good).iter().all(|value| outside(verdict(&trust, value, seen(61)))));
+        assert!(unknown(&late).iter().all(|value| outside(verdict(&trust, value, seen(2)))));
+
+        trust.hosts[0].revoked = Some(crate::vault::trust::Revocation { at: end, last_manifests: Default::default() });
+        let revoked = |reason| matches!(reason, Some(Distrust::Revoked { .. }));
+        assert_eq!(verdict(&trust, &good, seen(59)), None);
+        assert!(revoked(verdict(&trust, &good, seen(60))), "dated back");
+        assert!(revoked(verdict(&trust, &good, Seen { modified: None, ..seen(1) })));
+        assert!(unknown(&good).iter().all(|value| stops(verdict(&trust, value, seen(59)))));
+        assert!(unknown(&good).iter().all(|value| revoked(verdict(&trust, value, seen(60)))));
+        assert!(unknown(&late).iter().all(|value| revoked(verdict(&trust, value, seen(2)))));
+    }
+
+    #[tokio::test]
+    async fn the_store_says_how_old_a_revoked_hosts_record_is() {
+        let (store, key) = (memory(), SigningKey::generate());
+        let mut trust = trust(&key);
+        let name = write_record(&store, &key, &record(1, None), None).await.unwrap();
+        for (days, believed) in [(3, true), (1, false)] {
+            let (at, last_manifests) = (start() + TimeDelta::days(days), Default::default());
+            trust.hosts[0].revoked = Some(crate::vault::trust::Revocation { at, last_manifests });
+            assert_eq!(read_record(&store, &trust, &name).await.is_ok(), believed);
+            assert_eq!(survey_records(&store, &trust).await.unwrap().records.len(), usize::from(believed));
+        }
+    }
+
+    #[test]
+    fn what_is_yet_to_come_is_not_believed() {
+        let key = SigningKey::generate();
+        let good = record(1, None);
+        let at = |seconds| Seen { now: good.recorded - CLOCK_TOLERANCE - TimeDelta::seconds(seconds), modified: None };
+        let value = serde_json::to_value(&good).unwrap();
+        assert_eq!(verdict(&trust(&key), &key, &value, at(0)), None);
+        let reason = verdict(&trust(&key), &key, &value, at(1));
+        assert!(matches!(reason, Some(Distrust::FromTheFuture { says, .. }) if says == good.recorded), "{reason:?}");
+    }
+
+    #[test]
+    fn numbers_beyond_counting_are_malformed() {
+        let key = SigningKey::generate();
+        let seen = Seen { now: start() + TimeDelta::days(1), modified: None };
+        let good = serde_json::to_value(record(1, None)).unwrap();
+        let most = i64::MAX as u64;
+        for (field, number, believed) in [
+            ("stored_bytes", serde_json::json!(most), true),
+            ("stored_bytes", serde_json::json!(most + 1), false),
+            ("duration_seconds", serde_json::json!(1e300), false),
+            ("duration_seconds", serde_json::json!(-1e300), false),
+        ] {
+            let mut value = good.clone();
+            value[field] = number;
+            let reason = verdict(&trust(&key), &key, &value, seen);
+            assert_eq!(reason.is_none(), believed, "{value}");
+            assert!(matches!(reason, None | Some(Distrust::Malformed { .. })), "{reason:?}");
+        }
+        let range = crate::domain::record::SequenceRange { first: 1, last: u64::MAX };
+        let body = crate::domain::record::QuarantineRecord { backup: None, gone: vec![range] };
+        let wild = Record { body: RecordBody::Quarantine(body), ..record(1, None) };
+        let reason = verdict(&trust(&key), &key, &serde_json::to_value(wild).unwrap(), seen);
+        assert!(matches!(reason, Some(Distrust::Malformed { .. })), "{reason:?}");
+    }
+
+    #[test]
+    fn a_removal_sums_up_the_backup_that_it_removes() {
+        use crate::domain::manifest::BackupSummary;
+        use crate::domain::record::RemovalReason;
+        let key = SigningKey::generate();
+        let seen = Seen { now: start() + TimeDelta::days(1), modified: None };
+        let manifest = crate::vault::manifests::tests::manifest("shop", 1, None);
+        let recorded = manifest.committed;
+        let verdict = |recorded, change: fn(&mut BackupSummary)| {
+            let mut summary = manifest.summary(crate::domain::ids::ManifestHash([1; 32]));
+            change(&mut summary);
+            let (backup, reason) = (manifest.id.clone(), RemovalReason::Expired);
+            let removal = RemovalRecord { backup, summary: Some(summary), reason, gone: Vec::new() };
+            let removal = Record { recorded, body: RecordBody::Removal(Box::new(removal)), ..record(1, None) };
+            verdict(&trust(&key), &key, &serde_json::to_value(removal).unwrap(), seen)
+        };
+        assert_eq!(verdict(recorded, |_| {}), None);
+        let changes: [fn(&mut BackupSummary); 4] = [
+            |summary| summary.job = "blog".parse().unwrap(),
+            |summary| summary.id = BackupId::from_random([9; 8]),
+            |summary| summary.vault = VaultId::from_random([9; 8]),
+            |summary| {
+                summary.sources[0].new_bytes = i64::MAX as u64;
+                summary.sources.push(summary.sources[0].clone());
+            },
+        ];
+        for change in changes {
+            let reason = verdict(recorded, change);
+            assert!(matches!(reason, Some(Distrust::Malformed { .. })), "{reason:?}");
+        }
+        let reason = verdict(recorded - TimeDelta::seconds(1), |_| {});
+        assert!(matches!(reason, Some(Distrust::Malformed { .. })), "{reason:?}");
     }
 }

@@ -6,21 +6,23 @@
 //!
 //! What was taken out on purpose, or given up by a person, is no problem: the signed records say so (explain.rs).
 
+mod chain;
 mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
+use self::chain::{chain_problems, disown};
 use self::explain::{Explained, explain};
-use super::layout::{Key, ManifestName};
-use super::manifests::{VerifiedManifest, read_manifest};
+use super::layout::{Key, ManifestName, RecordName};
+use super::manifests::{VerifiedManifest, number_shown, read_manifest};
 use super::trust::TrustDocument;
 use super::{Distrust, VaultError};
 use crate::domain::claim::CLOCK_TOLERANCE;
-use crate::domain::ids::{BackupId, JobName, ManifestHash};
+use crate::domain::ids::{BackupId, JobName};
 use crate::domain::manifest::BackupSummary;
-use crate::domain::record::SequenceRange;
+use crate::domain::record::{RemovalReason, SequenceRange};
 use crate::error::Code;
 use crate::storage::Storage;
 
@@ -36,6 +38,12 @@ pub struct Survey {
     /// Manifests that still lie there although a record says that they were removed, by name: whoever removed them
     /// died before the deletion.
     pub removed: Vec<ManifestName>,
+    /// What the removals say that were read, by backup: of each in `removed` at least, of those whose manifests are gone
+    /// as far as they had to be read.
+    pub removals: BTreeMap<(JobName, BackupId), Removed>,
+    /// Removals that were recorded before the backup was committed that they remove, which lies there: a false clock or a
+    /// forgery. They count for nothing.
+    pub backdated: Vec<RecordName>,
     /// Every backup that a quarantine names, believed or not.
     pub set_aside: BTreeSet<(JobName, BackupId)>,
     /// By job, the numbers that are gone for a reason. The newest removal of each job is among what was read for it,
@@ -57,6 +65,18 @@ impl Survey {
         let gone = self.gone.get(job).and_then(|gone| gone.last()).map_or(0, |range| range.last);
         stands.max(gone).saturating_add(1)
     }
+}
+
+/// What a removal says of a backup, and its manifest where that still lies there. Whoever signs a removal writes `recorded`
+/// as he likes: whether a backup is old enough to go is told by `committed` alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// Why it was taken out.
+    pub reason: RemovalReason,
+    /// When, by the removal.
+    pub recorded: DateTime<Utc>,
+    /// When it was committed, by its own manifest; `None` where that is gone or not believed.
+    pub committed: Option<DateTime<Utc>>,
 }
 
 /// A manifest that is not believed, and that a person decided to go on without.
@@ -178,14 +198,17 @@ pub async fn survey(storage: &dyn Storage, trust: &TrustDocument, job: Option<&J
     survey.strays.sort();
 
     let mut untrusted = Vec::new();
-    for (name, modified) in names {
-        match read_manifest(storage, trust, &name).await {
-            Ok(verified) if verified.manifest.recovery_point > now + CLOCK_TOLERANCE => {
-                let reason = Distrust::FromTheFuture { says: verified.manifest.recovery_point, now };
-                untrusted.push(Quarantined { name, reason, modified });
+    for (name, modified) in &names {
+        let untrusted_for = |reason| Quarantined { name: name.clone(), reason, modified: *modified };
+        match read_manifest(storage, trust, name).await {
+            Ok(verified) => {
+                let times = [verified.manifest.recovery_point, verified.manifest.committed];
+                match times.into_iter().find(|says| *says > now + CLOCK_TOLERANCE) {
+                    Some(says) => untrusted.push(untrusted_for(Distrust::FromTheFuture { says, now })),
+                    None => survey.manifests.push(verified),
+                }
             }
-            Ok(verified) => survey.manifests.push(verified),
-            Err(VaultError::ManifestUntrusted { reason, .. }) => untrusted.push(Quarantined { name, reason, modified }),
+            Err(VaultError::ManifestUntrusted { reason, .. }) => untrusted.push(untrusted_for(reason)),
             // Removed since the listing.
             Err(VaultError::ManifestMissing { .. }) => {}
             Err(error) => return Err(error),
@@ -195,12 +218,17 @@ pub async fn survey(storage: &dyn Storage, trust: &TrustDocument, job: Option<&J
 
     // After the manifests: a removal's record is written before its manifest goes, so that every gap that a removal
     // made has its record by now.
-    let Explained { removed, set_aside, mut gone, last_removed } =
+    let Explained { removed, backdated, set_aside, mut gone, last_removed } =
         explain(storage, trust, job, &survey.manifests, &untrusted).await?;
-    let is_removed = |name: &ManifestName| removed.contains(&(name.job.clone(), name.id.clone()));
+    let is_removed = |name: &ManifestName| removed.contains_key(&(name.job.clone(), name.id.clone()));
     survey.removed.extend(survey.manifests.extract_if(.., |m| is_removed(&m.name)).map(|m| m.name));
     survey.removed.extend(untrusted.extract_if(.., |found| is_removed(&found.name)).map(|found| found.name));
     survey.removed.sort();
+    for (name, reason) in disown(trust, &mut survey.manifests, &gone) {
+        let modified = names.get(&name).copied().flatten();
+        untrusted.push(Quarantined { name, reason, modified });
+    }
+    untrusted.sort_by(|one, other| one.name.cmp(&other.name));
     for found in untrusted {
         if set_aside.contains(&(found.name.job.clone(), found.name.id.clone())) {
             survey.quarantined.push(found);
@@ -208,23 +236,34 @@ pub async fn survey(storage: &dyn Storage, trust: &TrustDocument, job: Option<&J
             survey.problems.push(problem(&found.name, Fault::Untrusted(found.reason)));
         }
     }
+    // A quarantine of a manifest says that its own number is gone, as far as it can be told, and no other.
+    let mut shown: BTreeMap<&JobName, Vec<u64>> = BTreeMap::new();
     for gap in gaps(&survey.manifests) {
-        let known = gone.entry(gap.before.job.clone()).or_default();
-        let left = gap.numbers.without(known);
-        let missing: u64 = left.iter().map(|range| range.last - range.first + 1).sum();
-        // What is not believed tells no number: it stands between its neighbours by its time.
-        let between = survey.quarantined.iter().filter(|found| gap.spans(&found.name)).count() as u64;
-        if missing <= between {
-            *known = SequenceRange::union(known.iter().chain(&left).copied());
-        } else {
-            let faults = left.into_iter().map(|SequenceRange { first, last }| Fault::Missing { first, last });
-            survey.problems.extend(faults.map(|fault| problem(gap.before, fault)));
+        let job = &gap.before.job;
+        let known = gone.entry(job.clone()).or_default();
+        let mut left = gap.numbers.without(known);
+        if left.is_empty() {
+            continue;
         }
+        if !shown.contains_key(job) {
+            let mut numbers = Vec::new();
+            for found in survey.quarantined.iter().filter(|found| found.name.job == *job) {
+                numbers.extend(number_shown(storage, &found.name).await?);
+            }
+            shown.insert(job, numbers);
+        }
+        let known_to_be = shown[job].iter().filter(|number| left.iter().any(|range| range.contains(**number)));
+        let known_to_be: Vec<_> = known_to_be.map(|n| SequenceRange { first: *n, last: *n }).collect();
+        *known = SequenceRange::union(known.iter().chain(&known_to_be).copied());
+        left = gap.numbers.without(known);
+        let faults = left.into_iter().map(|SequenceRange { first, last }| Fault::Missing { first, last });
+        survey.problems.extend(faults.map(|fault| problem(gap.before, fault)));
     }
     gone.retain(|_, ranges| !ranges.is_empty());
     survey.problems.extend(chain_problems(&survey.manifests));
     survey.problems.sort_by(|one, other| one.key.cmp(&other.key));
     (survey.set_aside, survey.gone, survey.last_removed) = (set_aside, gone, last_removed);
+    (survey.removals, survey.backdated) = (removed, backdated);
     Ok(survey)
 }
 
@@ -235,18 +274,8 @@ fn place(verified: &VerifiedManifest) -> (&JobName, u64, &ManifestName) {
 /// Numbers that no believed manifest has.
 struct Gap<'a> {
     numbers: SequenceRange,
-    /// The manifest before it, of the same job.
-    after: Option<&'a ManifestName>,
     /// The manifest that follows.
     before: &'a ManifestName,
-}
-
-impl Gap<'_> {
-    fn spans(&self, name: &ManifestName) -> bool {
-        name.job == self.before.job
-            && name.stamp <= self.before.stamp
-            && self.after.is_none_or(|after| after.stamp <= name.stamp)
-    }
 }
 
 /// The gaps between manifests, which are sorted as in a [`Survey`].
@@ -256,33 +285,9 @@ fn gaps(manifests: &[VerifiedManifest]) -> impl Iterator<Item = Gap<'_>> {
         let after = after.filter(|after| after.manifest.job == verified.manifest.job);
         let last = after.map_or(0, |after| after.manifest.sequence);
         let numbers = SequenceRange { first: last.saturating_add(1), last: verified.manifest.sequence - 1 };
-        let gap = Gap { numbers, after: after.map(|after| &after.name), before: &verified.name };
+        let gap = Gap { numbers, before: &verified.name };
         (numbers.first <= numbers.last).then_some(gap)
     })
-}
-
-/// What the numbers and the hashes of believed manifests say of those that stand side by side; they are sorted as in a
-/// [`Survey`].
-fn chain_problems(manifests: &[VerifiedManifest]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for job in manifests.chunk_by(|one, other| one.manifest.job == other.manifest.job) {
-        let mut hashes: BTreeMap<u64, Vec<(ManifestHash, &ManifestName)>> = BTreeMap::new();
-        for verified in job {
-            let sequence = verified.manifest.sequence;
-            if let Some((_, other)) = hashes.get(&sequence).and_then(|same| same.first()) {
-                let fault = Fault::Duplicate { sequence, other: Key::Manifest((*other).clone()).to_string() };
-                problems.push(problem(&verified.name, fault));
-            }
-            if let Some(before) = hashes.get(&(sequence - 1))
-                && let Some(says) = verified.manifest.previous
-                && !before.iter().any(|(hash, _)| *hash == says)
-            {
-                problems.push(problem(&verified.name, Fault::BrokenChain { says: says.to_string() }));
-            }
-            hashes.entry(sequence).or_default().push((verified.hash, &verified.name));
-        }
-    }
-    problems
 }
 
 fn problem(name: &ManifestName, fault: Fault) -> Problem {

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::Pin;
 use super::keys::{KeyId, PublicKey, SigningKey};
-use super::layout::Key;
+use super::layout::{Key, object_id};
 use super::signing::{MAX_SIGNATURE_BYTES, sign, verify};
 use super::{Distrust, VaultError};
-use crate::domain::ids::{JobName, VaultId};
+use crate::domain::ids::{JobName, ManifestHash, ObjectId, VaultId};
 use crate::storage::{Storage, StorageError};
 
 pub mod change;
@@ -24,6 +24,8 @@ pub const TRUST_TYPE: &str = "lifeboat-vault";
 /// The version of the vault's format that this program writes and reads.
 pub const VAULT_VERSION: u32 = 1;
 const MAX_TRUST_BYTES: u64 = 4 * 1024 * 1024;
+/// No serial number is higher, as no number in a signed document is.
+const MAX_SERIAL: u64 = i64::MAX as u64;
 
 /// vault.json.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +83,19 @@ pub struct RecipientEntry {
 pub struct Revocation {
     /// Since when.
     pub at: DateTime<Utc>,
-    /// The sequence number of the last manifest of each job that is still believed; of other jobs none is.
-    pub last_manifests: BTreeMap<JobName, u64>,
+    /// The last manifest of each job that is still believed; of other jobs none is.
+    pub last_manifests: BTreeMap<JobName, LastBelieved>,
+}
+
+/// The last manifest of a job that a revoked host is believed for. By its hash it is that one and no other; those before
+/// it are held to the chain that ends in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastBelieved {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// The SHA-256 of its bytes.
+    pub hash: ManifestHash,
 }
 
 /// Which jobs a host may sign: `*` for all, or a name.
@@ -115,10 +128,20 @@ impl From<JobPattern> for String {
 /// What a host wants to be, or has been, believed for.
 #[derive(Debug, Clone, Copy)]
 pub enum Claimed {
-    /// A manifest with this sequence number.
-    Manifest(u64),
+    /// A manifest.
+    Manifest {
+        /// Its sequence number.
+        sequence: u64,
+        /// The SHA-256 of its bytes.
+        hash: ManifestHash,
+    },
+    /// A manifest that is not written yet.
+    NextManifest,
     /// A record.
-    Record,
+    Record {
+        /// When the store last saw it, where the store knows.
+        modified: Option<DateTime<Utc>>,
+    },
 }
 
 impl TrustDocument {
@@ -152,11 +175,19 @@ impl TrustDocument {
             return Err(Distrust::OutsideTime { host: name(), at });
         }
         if let Some(revoked) = &host.revoked {
-            // The holder of a stolen key writes any time that he likes; a manifest's sequence number and its place in
-            // the chain of hashes he cannot choose. Records have no chain: of those, time is all there is.
+            // The holder of a stolen key writes any time that he likes; a manifest's place in the chain of hashes he
+            // cannot choose: the last one is known by its hash, and a survey holds those before it to the chain. Records
+            // have no chain: of those only the store can say that they are as old as they claim.
             let believed = match claimed {
-                Claimed::Manifest(sequence) => revoked.last_manifests.get(job).is_some_and(|last| sequence <= *last),
-                Claimed::Record => at < revoked.at,
+                Claimed::Manifest { sequence, hash } => revoked.last_manifests.get(job).is_some_and(|last| {
+                    if sequence == last.sequence {
+                        hash == last.hash
+                    } else {
+                        sequence < last.sequence && at < revoked.at
+                    }
+                }),
+                Claimed::NextManifest => false,
+                Claimed::Record { modified } => at < revoked.at && modified.is_some_and(|seen| seen < revoked.at),
             };
             if !believed {
                 return Err(Distrust::Revoked { host: name() });
@@ -178,11 +209,20 @@ impl TrustDocument {
     /// # Errors
     /// [`VaultError::HostUnauthorised`].
     pub fn check_writer(&self, key: &PublicKey, job: &JobName, at: DateTime<Utc>) -> Result<&HostEntry, VaultError> {
-        let host = self.host_for(key.id(), job, at, Claimed::Manifest(u64::MAX)).and_then(|host| {
+        let host = self.host_for(key.id(), job, at, Claimed::NextManifest).and_then(|host| {
             // Numbers can be made alike; keys cannot.
             if host.key == *key { Ok(host) } else { Err(Distrust::UnknownHost { key: key.id() }) }
         });
         host.map_err(|reason| VaultError::HostUnauthorised { job: job.clone(), key: key.clone(), reason })
+    }
+
+    /// By what one knows this document again: the SHA-256 of the bytes that this program writes for it.
+    ///
+    /// # Panics
+    /// With a document that [`read_trust`] would refuse.
+    #[must_use]
+    pub fn digest(&self) -> ObjectId {
+        object_id(&encode(self))
     }
 
     /// Those of these recipients that nothing may be sealed to from now on: none where the document names no approved
@@ -215,6 +255,9 @@ impl TrustDocument {
         }
         if self.serial == 0 {
             return Err("serial numbers begin at 1".into());
+        }
+        if self.serial > MAX_SERIAL {
+            return Err("its serial number is beyond counting".into());
         }
         let (mut names, mut keys) = (BTreeSet::new(), BTreeSet::new());
         for host in &self.hosts {
@@ -301,11 +344,12 @@ pub async fn read_trust(storage: &dyn Storage, pin: &Pin) -> Result<TrustDocumen
     Ok(trust)
 }
 
-/// Signs and writes vault.json. Killed at any point, the vault has the old document or the new one, and a signature
-/// for it.
+/// Signs and writes vault.json, and reads it again. Killed at any point, the vault has the old document or the new one,
+/// and a signature for it. No store can be asked to replace a document only if it is still the one that was read: of two
+/// changes made at once from two machines one is lost, and the loser must hear of it.
 ///
 /// # Errors
-/// The store's.
+/// [`VaultError::TrustOverwritten`] where another document lies there afterwards, or the store's.
 ///
 /// # Panics
 /// With a document that [`read_trust`] would refuse.
@@ -314,11 +358,15 @@ pub async fn write_trust(storage: &dyn Storage, key: &SigningKey, trust: &TrustD
     let signature = sign(key, &document, &trust.scope());
     let next = Key::TrustNextSignature.to_string();
     storage.replace(&next, signature.clone()).await?;
-    storage.replace(&Key::Trust.to_string(), document).await?;
+    storage.replace(&Key::Trust.to_string(), document.clone()).await?;
     storage.replace(&Key::TrustSignature.to_string(), signature).await?;
     storage.delete(&next).await?;
     storage.sync().await?;
-    Ok(())
+    match storage.get(&Key::Trust.to_string(), MAX_TRUST_BYTES).await {
+        Ok(there) if there == document => Ok(()),
+        Ok(_) => Err(VaultError::TrustOverwritten { place: storage.describe() }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether there is a vault at all, believed or not.

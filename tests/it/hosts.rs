@@ -220,6 +220,33 @@ fn a_revoked_host_is_believed_for_what_it_wrote_before_and_no_more() {
     assert!(said.stderr.contains("blog: the backup is good"), "{}", said.stderr);
 }
 
+#[test]
+fn a_key_that_was_stolen_a_while_ago_is_revoked_from_then_on() {
+    let world = two_known_hosts();
+    for _ in 0..3 {
+        second(&world, 0, &["backup", "blog"]);
+    }
+    let before = world.json(0, &["list", "blog"]);
+    let hosts = world.json(0, &["host", "list"]);
+    let stolen = hosts["hosts"][1]["last_manifests"]["blog"]["committed"].as_str().unwrap();
+    let revoke = ["host", "revoke", "web-2", "--vault-key", "vault.key"];
+    let said = world.expect(2, &[&revoke[..], &["--at", "2999-01-01"]].concat());
+    assert!(said.stderr.contains("is yet to come"), "{}", said.stderr);
+    assert_eq!(serial(&world), 2);
+
+    let said = world.json(0, &[&revoke[..], &["--at", stolen]].concat());
+    assert_eq!((&said["last_manifests"]["blog"], said["disowned"].as_array().unwrap().len()), (&2.into(), 1));
+    assert_eq!(ids(&world.json(0, &["list", "blog"])), ids(&before)[..2]);
+    let check = world.expect(20, &["check"]);
+    assert_eq!(check.stdout.matches("host web-2 was revoked before it").count(), 2, "backup and run: {}", check.stdout);
+
+    // It was earlier still; never later.
+    world.expect(2, &[&revoke[..], &["--at", stolen]].concat());
+    world.expect(0, &[&revoke[..], &["--at", "2020-01-01"]].concat());
+    assert_eq!(ids(&world.json(0, &["list", "blog"])), [""; 0]);
+    world.expect(2, &[&revoke[..], &["--at", stolen]].concat());
+}
+
 fn put_back(world: &World, files: &[Vec<u8>]) {
     for (name, bytes) in ["vault.json", "vault.json.minisig"].iter().zip(files) {
         fs::write(world.path("vault").join(name), bytes).unwrap();

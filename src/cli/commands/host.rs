@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::domain::ids::JobName;
 use crate::error::{Code, Error, Result};
+use crate::operations::selection::parse_moment;
 use crate::operations::trustees::{self, HostState, LastManifest};
 use crate::vault::keys::PublicKey;
 use crate::vault::trust::{JobPattern, Revocation};
@@ -45,9 +47,11 @@ pub(in super::super) fn host(session: Session, command: &HostCommand) -> Result<
             let (key, jobs) = (public_key(key)?, patterns(jobs)?);
             add(&session.reading()?, name, &key, &jobs, vault_key, json)
         }
-        HostCommand::Revoke { name, last, vault_key } => {
+        HostCommand::Revoke { name, last, at, vault_key } => {
             let last = last_manifests(last)?;
-            revoke(&session.reading()?, name, &last, vault_key, json)
+            let reading = session.reading()?;
+            let at = at.as_ref().map(|at| since(at, reading.zone())).transpose()?;
+            revoke(&reading, name, &last, at, vault_key, json)
         }
         HostCommand::List => list(&session.reading()?, json),
     }
@@ -80,8 +84,15 @@ fn add(
     Ok(Exit::DONE)
 }
 
-fn revoke(reading: &Reading, name: &str, last: &BTreeMap<JobName, u64>, vault_key: &Path, json: bool) -> Result<Exit> {
-    let revoked = trustees::revoke_host(&reading.host, &reading.vault, vault_key, name, last)?;
+fn revoke(
+    reading: &Reading,
+    name: &str,
+    last: &BTreeMap<JobName, u64>,
+    at: Option<DateTime<Utc>>,
+    vault_key: &Path,
+    json: bool,
+) -> Result<Exit> {
+    let revoked = trustees::revoke_host(&reading.host, &reading.vault, vault_key, name, last, at)?;
     if json {
         let disowned: Vec<_> = revoked.disowned.iter().map(|manifest| &manifest.id).collect();
         print_json(&json!({
@@ -108,14 +119,15 @@ fn revoke(reading: &Reading, name: &str, last: &BTreeMap<JobName, u64>, vault_ke
             reading.local(manifest.committed)
         ));
     }
-    say("still believed: what it recorded of runs and drills until now");
+    let until = at.map_or_else(|| "now".to_owned(), |at| reading.local(at));
+    say(&format!("still believed: what it recorded until {until}, and the vault has had since before then"));
     let kept: u64 = revoked.believed.len() as u64;
-    if kept > 0 && last.is_empty() {
+    if kept > 0 && last.is_empty() && at.is_none() {
         say(&format!(
             "If somebody had its key before now, the newest of {} may be false: look at their times in `lifeboat list`,",
             counted(kept, "job")
         ));
-        say("restore from before, and revoke it once more with a lower --last JOB=SEQ.");
+        say("restore from before, and revoke it once more with a lower --last JOB=SEQ or an earlier --at TIME.");
     }
     put_away(vault_key);
     Ok(Exit::DONE)
@@ -202,6 +214,12 @@ fn patterns(jobs: &[String]) -> Result<Vec<JobPattern>> {
         })
     };
     jobs.iter().map(pattern).collect()
+}
+
+/// A moment from which on nothing is believed: a day alone means from its beginning.
+fn since(text: &str, zone: Tz) -> Result<DateTime<Utc>> {
+    let is_day = NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok();
+    if is_day { parse_moment(&format!("{text}T00:00"), zone) } else { parse_moment(text, zone) }
 }
 
 fn last_manifests(given: &[String]) -> Result<BTreeMap<JobName, u64>> {

@@ -7,11 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::domain::contents::NoteClass;
 use crate::domain::ids::{BackupId, ObjectId, VaultId};
 use crate::domain::manifest::{Completeness, SourceEntry};
 use crate::error::{Code, Diagnostic};
 use crate::storage::memory::Memory;
-use crate::vault::trust::{HostEntry, JobPattern};
+use crate::vault::trust::{HostEntry, JobPattern, LastBelieved, Revocation};
 
 pub(in crate::vault) fn start() -> DateTime<Utc> {
     "2026-11-22T02:00:00.5Z".parse().unwrap()
@@ -109,7 +110,7 @@ fn what_is_not_believed_although_it_is_signed() {
     let unknown = verdict(|_| {}, &trust, &stranger);
     assert!(matches!(unknown, Err(Distrust::UnknownHost { .. })), "{unknown:?}");
     type Case = (&'static str, fn(&mut Manifest), fn(&Distrust) -> bool);
-    let cases: [Case; 9] = [
+    let cases: [Case; 12] = [
         (
             "replayed from another job",
             |m| m.job = "blog".parse().unwrap(),
@@ -125,6 +126,20 @@ fn what_is_not_believed_although_it_is_signed() {
         ("before the host was", |m| m.committed -= TimeDelta::days(9), |d| matches!(d, Distrust::OutsideTime { .. })),
         ("of a newer version", |m| m.version = 2, |d| matches!(d, Distrust::NewerVersion { found: 2, .. })),
         ("of sequence 0", |m| m.sequence = 0, |d| matches!(d, Distrust::Malformed { .. })),
+        ("of a number beyond counting", |m| m.sequence = 1 << 63, |d| matches!(d, Distrust::Malformed { .. })),
+        (
+            "of more bytes than can be counted",
+            |m| m.sources[0].stored_bytes = u64::MAX,
+            |d| matches!(d, Distrust::Malformed { .. }),
+        ),
+        (
+            "of more notes than can be counted",
+            |m| {
+                m.sources[0].notes.insert(NoteClass::Vanished, i64::MAX as u64);
+                m.sources[0].notes.insert(NoteClass::Changed, 1);
+            },
+            |d| matches!(d, Distrust::Malformed { .. }),
+        ),
         ("without sources", |m| m.sources.clear(), |d| matches!(d, Distrust::Malformed { .. })),
         ("of another type", |m| m.kind = "lifeboat-run".into(), |d| matches!(d, Distrust::Malformed { .. })),
     ];
@@ -161,4 +176,31 @@ fn a_changed_manifest_or_a_swapped_signature_is_not_believed() {
     let text = std::str::from_utf8(&one.document).unwrap().replacen('{', "{ \"extra\": 1,", 1);
     let signature = sign(&key, text.as_bytes(), "lifeboat-backup");
     assert!(matches!(verify(text.as_bytes(), &signature), Err(Distrust::Malformed { .. })));
+}
+
+#[test]
+fn what_a_key_signs_after_its_end_is_judged_by_that_first() {
+    let key = SigningKey::generate();
+    let mut trust = trust(&key);
+    let committed = manifest("shop", 1, None).committed;
+    let last = LastBelieved { sequence: 2, hash: ManifestHash([1; 32]) };
+    let last_manifests = BTreeMap::from([("shop".parse().unwrap(), last)]);
+    let at = committed + TimeDelta::hours(1);
+    trust.hosts[0].revoked = Some(Revocation { at, last_manifests });
+    verdict(|_| {}, &trust, &key).unwrap();
+    let late = |m: &mut Manifest| m.committed += TimeDelta::hours(1);
+    assert!(matches!(verdict(late, &trust, &key), Err(Distrust::Revoked { .. })));
+    let newer = verdict(|m| m.version = 2, &trust, &key);
+    assert!(matches!(newer, Err(Distrust::NewerVersion { .. })), "{newer:?}");
+    let late_and_newer = |m: &mut Manifest| (m.version, m.committed) = (2, m.committed + TimeDelta::hours(1));
+    assert!(matches!(verdict(late_and_newer, &trust, &key), Err(Distrust::Revoked { .. })));
+    // Its name has its recovery point, by which a backup is chosen.
+    let mut dated_back = manifest("shop", 1, None);
+    dated_back.recovery_point = at;
+    let signed = sign_manifest(&dated_back, &key);
+    let answer = verify_manifest(&trust, &signed.name, &signed.document, &signed.signature);
+    assert!(matches!(answer, Err(Distrust::Revoked { .. })), "{answer:?}");
+
+    (trust.hosts[0].revoked, trust.hosts[0].until) = (None, Some(committed));
+    assert!(matches!(verdict(late_and_newer, &trust, &key), Err(Distrust::OutsideTime { .. })));
 }

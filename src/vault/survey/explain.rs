@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Quarantined, gaps};
+use super::{Quarantined, Removed, gaps};
 use crate::domain::ids::{BackupId, JobName};
 use crate::domain::manifest::BackupSummary;
 use crate::domain::record::{RecordBody, SequenceRange};
@@ -15,7 +15,7 @@ use crate::storage::Storage;
 use crate::vault::VaultError;
 use crate::vault::layout::RecordName;
 use crate::vault::manifests::VerifiedManifest;
-use crate::vault::records::{list_records, read_record, survey_folder};
+use crate::vault::records::{Seen, list_records, read_record_seen, survey_folder};
 use crate::vault::trust::TrustDocument;
 
 /// A removal is not looked for among records that are older than the backup by more than this.
@@ -24,8 +24,10 @@ const SLACK: TimeDelta = TimeDelta::days(1);
 /// What the records say.
 #[derive(Debug, Default)]
 pub(super) struct Explained {
-    /// Backups of which a removal was read.
-    pub(super) removed: BTreeSet<(JobName, BackupId)>,
+    /// Backups of which a removal was read; of several the last one recorded.
+    pub(super) removed: BTreeMap<(JobName, BackupId), Removed>,
+    /// Removals that are older than the backup which they remove, and count for nothing.
+    pub(super) backdated: Vec<RecordName>,
     /// Backups that were quarantined.
     pub(super) set_aside: BTreeSet<(JobName, BackupId)>,
     /// Numbers that are gone for a reason.
@@ -63,49 +65,64 @@ pub(super) async fn explain(
     }
 
     let names = list_records(storage, "removals").await?;
-    let mut seen = BTreeSet::new();
-    for name in names.into_iter().rev() {
-        match look_back_to(&explained, &seen, job, manifests, untrusted, &quarantined_at) {
+    let revoked: BTreeSet<&str> =
+        trust.hosts.iter().filter(|host| host.revoked.is_some()).map(|host| host.name.as_str()).collect();
+    let committed: BTreeMap<(&JobName, &BackupId), DateTime<Utc>> =
+        manifests.iter().map(|m| ((&m.manifest.job, &m.manifest.id), m.manifest.committed)).collect();
+    let mut heard = BTreeSet::new();
+    for (name, seen) in names.into_iter().rev() {
+        match look_back_to(&explained, &heard, job, manifests, &revoked, untrusted, &quarantined_at) {
             Some(moment) if name.stamp().moment() >= moment => {}
             _ => break,
         }
-        read_removal(storage, trust, &name, &mut explained, &mut seen).await?;
+        read_removal(storage, trust, (&name, seen), &committed, &mut explained, &mut heard).await?;
     }
+    explained.backdated.sort();
     Ok(explained)
 }
 
 async fn read_removal(
     storage: &dyn Storage,
     trust: &TrustDocument,
-    name: &RecordName,
+    (name, seen): (&RecordName, Seen),
+    committed: &BTreeMap<(&JobName, &BackupId), DateTime<Utc>>,
     explained: &mut Explained,
-    seen: &mut BTreeSet<JobName>,
+    heard: &mut BTreeSet<JobName>,
 ) -> Result<(), VaultError> {
-    let record = match read_record(storage, trust, name).await {
+    let record = match read_record_seen(storage, trust, name, seen).await {
         Ok(verified) => verified.record,
         Err(VaultError::RecordUntrusted { .. }) => return Ok(()),
         Err(VaultError::Storage(error)) if error.is_not_found() => return Ok(()),
         Err(error) => return Err(error),
     };
     let RecordBody::Removal(removal) = record.body else { return Ok(()) };
+    let committed = committed.get(&(&record.job, &removal.backup)).copied();
+    if committed.is_some_and(|committed| record.recorded < committed) {
+        // Nobody removes what is not there yet: whoever signed it wrote the time that he liked.
+        explained.backdated.push(name.clone());
+        return Ok(());
+    }
     explained.add_gone(&record.job, &removal.gone);
-    explained.removed.insert((record.job.clone(), removal.backup));
+    // They come from the newest backwards.
+    let removed = Removed { reason: removal.reason, recorded: record.recorded, committed };
+    explained.removed.entry((record.job.clone(), removal.backup)).or_insert(removed);
     if let Some(summary) = removal.summary {
         let newest = explained.last_removed.get(&record.job).is_none_or(|last| last.sequence < summary.sequence);
         if newest {
             explained.last_removed.insert(record.job.clone(), summary);
         }
     }
-    seen.insert(record.job);
+    heard.insert(record.job);
     Ok(())
 }
 
 /// How far back removals must still be read; `None` where nothing is left to be explained.
 fn look_back_to(
     explained: &Explained,
-    seen: &BTreeSet<JobName>,
+    heard: &BTreeSet<JobName>,
     job: Option<&JobName>,
     manifests: &[VerifiedManifest],
+    revoked: &BTreeSet<&str>,
     untrusted: &[Quarantined],
     quarantined_at: &BTreeMap<(JobName, BackupId), DateTime<Utc>>,
 ) -> Option<DateTime<Utc>> {
@@ -117,22 +134,27 @@ fn look_back_to(
         to(always);
     }
     // Of a job of which nothing stands only removals can tell what numbers it had.
-    if manifests.is_empty() && job.is_some_and(|job| !seen.contains(job)) {
+    if manifests.is_empty() && job.is_some_and(|job| !heard.contains(job)) {
         to(always);
     }
     for verified in manifests {
         let (job, sequence) = (&verified.manifest.job, verified.manifest.sequence);
         // One that was removed and still lies there stands in the newest removal of its job, by its number at least.
         let is_suspect = gone_of(job).iter().any(|range| range.contains(sequence));
-        let is_removed = || explained.removed.contains(&(job.clone(), verified.manifest.id.clone()));
-        if !seen.contains(job) || (is_suspect && !is_removed()) {
+        let is_removed = || explained.removed.contains_key(&(job.clone(), verified.manifest.id.clone()));
+        // The holder of a revoked key may have filled a gap that a removal left, with any times that he likes: only the
+        // newest removal of the job, however old, tells that the number was used.
+        if !heard.contains(job) && revoked.contains(verified.manifest.host.as_str()) {
+            to(always);
+        }
+        if !heard.contains(job) || (is_suspect && !is_removed()) {
             to(verified.manifest.committed - SLACK);
         }
     }
     for found in untrusted {
         let which = (found.name.job.clone(), found.name.id.clone());
         match quarantined_at.get(&which) {
-            _ if explained.removed.contains(&which) => {}
+            _ if explained.removed.contains_key(&which) => {}
             Some(quarantined) => to(*quarantined.min(&found.name.stamp.moment()) - SLACK),
             None => to(always),
         }

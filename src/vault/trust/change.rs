@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::{HostEntry, JobPattern, RecipientEntry, Revocation, TrustDocument};
+use super::{HostEntry, JobPattern, LastBelieved, RecipientEntry, Revocation, TrustDocument};
 use crate::domain::ids::JobName;
 use crate::error::{Code, Diagnostic};
 use crate::vault::keys::PublicKey;
@@ -90,7 +90,9 @@ impl Diagnostic for ChangeError {
             }
             Self::NoHost { known, .. } => format!("it names: {}", known.join(", ")),
             Self::AlreadyRevoked { .. } => {
-                "`lifeboat host list --json` shows what stays believed; a lower `--last JOB=SEQ` makes it less".into()
+                "`lifeboat host list --json` shows what stays believed; a lower `--last JOB=SEQ` or an earlier \
+                 `--at TIME` makes it less"
+                    .into()
             }
             Self::LastRecipient { .. } => "add the new one first: `lifeboat recipient add AGE1...`".into(),
             Self::Unusable { .. } => "names have at most 255 letters and no control characters".into(),
@@ -150,16 +152,16 @@ impl TrustDocument {
         next.numbered().map(Some)
     }
 
-    /// Ends the belief in a host's key. Of each job its manifests up to the number given stay believed, of other jobs none;
+    /// Ends the belief in a host's key. Of each job its manifests up to the one given stay believed, of other jobs none;
     /// records from before `at` do. Of a host that was revoked before, less may be believed than was then, never more.
     ///
     /// # Errors
-    /// Where there is no such host, or it was revoked before and no number is lower now.
+    /// Where there is no such host, or it was revoked before and no number is lower now and no moment earlier.
     pub fn without_host(
         &self,
         name: &str,
         at: DateTime<Utc>,
-        last_manifests: BTreeMap<JobName, u64>,
+        last_manifests: BTreeMap<JobName, LastBelieved>,
     ) -> Result<Self, ChangeError> {
         let mut next = self.clone();
         let Some(host) = next.hosts.iter_mut().find(|host| host.name == name) else {
@@ -167,12 +169,14 @@ impl TrustDocument {
             return Err(ChangeError::NoHost { name: name.to_owned(), known });
         };
         if let Some(revoked) = &mut host.revoked {
-            let known =
-                |(job, last): (&JobName, &u64)| revoked.last_manifests.get(job).is_some_and(|known| last <= known);
-            if last_manifests == revoked.last_manifests || !last_manifests.iter().all(known) {
+            let no_more = |(job, last): (&JobName, &LastBelieved)| {
+                revoked.last_manifests.get(job).is_some_and(|known| last == known || last.sequence < known.sequence)
+            };
+            let is_less = at < revoked.at || last_manifests != revoked.last_manifests;
+            if at > revoked.at || !is_less || !last_manifests.iter().all(no_more) {
                 return Err(ChangeError::AlreadyRevoked { name: name.to_owned(), at: revoked.at });
             }
-            revoked.last_manifests = last_manifests;
+            *revoked = Revocation { at, last_manifests };
         } else {
             host.revoked = Some(Revocation { at, last_manifests });
         }
@@ -223,7 +227,8 @@ impl TrustDocument {
     }
 
     fn numbered(mut self) -> Result<Self, ChangeError> {
-        self.serial += 1;
+        // One too high is refused by the check.
+        self.serial = self.serial.saturating_add(1);
         self.check().map_err(|reason| ChangeError::Unusable { reason })?;
         Ok(self)
     }
@@ -232,7 +237,7 @@ impl TrustDocument {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ids::VaultId;
+    use crate::domain::ids::{ManifestHash, VaultId};
     use crate::vault::keys::SigningKey;
 
     const ANNE: &str = "age1anne";
@@ -301,18 +306,29 @@ mod tests {
     #[test]
     fn a_host_is_revoked_once_with_what_stays() {
         let trust = first(&key());
-        let last = BTreeMap::from([("shop".parse().unwrap(), 7)]);
+        let believed = |sequence| LastBelieved { sequence, hash: ManifestHash([7; 32]) };
+        let last = BTreeMap::from([("shop".parse().unwrap(), believed(7))]);
         let gone = trust.without_host("web-1", at(3), last.clone()).unwrap();
         assert_eq!(gone.hosts[0].revoked, Some(Revocation { at: at(3), last_manifests: last }));
-        for more in [&[("shop", 7)][..], &[("shop", 8)], &[("shop", 7), ("blog", 1)]] {
+        let other = LastBelieved { sequence: 7, hash: ManifestHash([8; 32]) };
+        let already = ChangeError::AlreadyRevoked { name: "web-1".into(), at: at(3) };
+        for more in [
+            &[("shop", believed(7))][..],
+            &[("shop", believed(8))],
+            &[("shop", other)],
+            &[("shop", believed(7)), ("blog", believed(1))],
+        ] {
             let more = more.iter().map(|(job, last)| (job.parse().unwrap(), *last)).collect();
-            let again = gone.without_host("web-1", at(4), more).unwrap_err();
-            assert_eq!(again, ChangeError::AlreadyRevoked { name: "web-1".into(), at: at(3) });
+            assert_eq!(gone.without_host("web-1", at(3), more).unwrap_err(), already);
         }
-        let less = BTreeMap::from([("shop".parse().unwrap(), 5)]);
-        let less_believed = gone.without_host("web-1", at(4), less.clone()).unwrap();
-        assert_eq!(less_believed.hosts[0].revoked, Some(Revocation { at: at(3), last_manifests: less }));
+        let less = BTreeMap::from([("shop".parse().unwrap(), believed(5))]);
+        let less_believed = gone.without_host("web-1", at(3), less.clone()).unwrap();
+        assert_eq!(less_believed.hosts[0].revoked, Some(Revocation { at: at(3), last_manifests: less.clone() }));
         assert_eq!(less_believed.serial, 3);
+        assert_eq!(gone.without_host("web-1", at(4), less.clone()).unwrap_err(), already, "not a later moment");
+        let last = gone.hosts[0].revoked.clone().unwrap().last_manifests;
+        let earlier = gone.without_host("web-1", at(2), last.clone()).unwrap();
+        assert_eq!(earlier.hosts[0].revoked, Some(Revocation { at: at(2), last_manifests: last }));
         let unknown = trust.without_host("web-9", at(3), BTreeMap::new()).unwrap_err();
         assert!(unknown.hint().unwrap().contains("web-1"), "{unknown}");
     }

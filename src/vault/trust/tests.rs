@@ -150,23 +150,62 @@ fn who_may_sign_what_and_when() {
     let ask = |trust: &TrustDocument, key: &SigningKey, job: &JobName, hour, claimed| {
         trust.host_for(key.public().id(), job, at(hour), claimed).map(|host| host.name.clone())
     };
-    assert_eq!(ask(&trust, &key, &blog, 2, Claimed::Manifest(9)).unwrap(), "web-1");
-    assert!(matches!(ask(&trust, &other, &shop, 2, Claimed::Record), Err(Distrust::UnknownHost { .. })));
-    assert!(matches!(ask(&trust, &key, &shop, 0, Claimed::Record), Err(Distrust::OutsideTime { .. })));
+    let hash = ManifestHash([7; 32]);
+    let manifest = |sequence| Claimed::Manifest { sequence, hash };
+    let record = |hour| Claimed::Record { modified: Some(at(hour)) };
+    assert_eq!(ask(&trust, &key, &blog, 2, manifest(9)).unwrap(), "web-1");
+    assert!(matches!(ask(&trust, &other, &shop, 2, record(2)), Err(Distrust::UnknownHost { .. })));
+    assert!(matches!(ask(&trust, &key, &shop, 0, record(2)), Err(Distrust::OutsideTime { .. })));
 
     trust.hosts[0].jobs = vec![JobPattern::Job(shop.clone())];
     trust.hosts[0].until = Some(at(10));
-    assert!(matches!(ask(&trust, &key, &blog, 2, Claimed::Record), Err(Distrust::JobNotAllowed { .. })));
-    ask(&trust, &key, &shop, 10, Claimed::Record).unwrap();
-    assert!(matches!(ask(&trust, &key, &shop, 11, Claimed::Record), Err(Distrust::OutsideTime { .. })));
+    assert!(matches!(ask(&trust, &key, &blog, 2, record(2)), Err(Distrust::JobNotAllowed { .. })));
+    ask(&trust, &key, &shop, 10, record(2)).unwrap();
+    assert!(matches!(ask(&trust, &key, &shop, 11, record(2)), Err(Distrust::OutsideTime { .. })));
     trust.check_writer(key.public(), &shop, at(2)).unwrap();
 
-    let last_manifests = BTreeMap::from([(shop.clone(), 7)]);
+    let last_manifests = BTreeMap::from([(shop.clone(), LastBelieved { sequence: 7, hash })]);
     trust.hosts[0].revoked = Some(Revocation { at: at(5), last_manifests });
-    ask(&trust, &key, &shop, 9, Claimed::Manifest(7)).unwrap();
-    assert!(matches!(ask(&trust, &key, &shop, 2, Claimed::Manifest(8)), Err(Distrust::Revoked { .. })));
-    ask(&trust, &key, &shop, 4, Claimed::Record).unwrap();
-    assert!(matches!(ask(&trust, &key, &shop, 5, Claimed::Record), Err(Distrust::Revoked { .. })));
+    let revoked = |claimed, hour| {
+        let answer = ask(&trust, &key, &shop, hour, claimed);
+        assert!(matches!(&answer, Err(Distrust::Revoked { .. }) | Ok(_)), "{answer:?}");
+        answer.is_err()
+    };
+    assert!(!revoked(manifest(7), 9), "the last one is known by its hash, whatever its writer's clock said");
+    assert!(revoked(Claimed::Manifest { sequence: 7, hash: ManifestHash([8; 32]) }, 4));
+    assert!(!revoked(manifest(6), 4));
+    assert!(revoked(manifest(6), 5), "committed after the end of its key");
+    assert!(revoked(manifest(8), 2));
+    assert!(!revoked(record(4), 4));
+    assert!(revoked(record(4), 5));
+    assert!(revoked(record(5), 4), "dated back: the store saw it later");
+    assert!(revoked(Claimed::Record { modified: None }, 4), "nobody can say that it is as old as it claims");
     let error = trust.check_writer(key.public(), &shop, at(2)).unwrap_err();
     assert_eq!(error.code(), Code::HostUnauthorised);
+}
+
+#[tokio::test]
+async fn a_change_that_another_one_overwrites_is_told() {
+    static STORE: std::sync::OnceLock<Memory> = std::sync::OnceLock::new();
+    let (key, host_key) = (SigningKey::generate(), SigningKey::generate());
+    let store = STORE.get_or_init(memory);
+    // Between the last write and the look at it.
+    let effect = Effect::Call(|| {
+        let other = STORE.get().unwrap().replace("vault.json", Bytes::from_static(b"another"));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::pin::pin!(other).poll(&mut context).is_ready(), "what is in memory waits for nothing");
+    });
+    let plan = Plan { at_call: 6, moment: Moment::Before, effect, lasting: Lasting::Once };
+    let raced = Fault::planned(Arc::new(store.another_handle()), plan);
+    let error = write_trust(&raced, &key, &document(&host_key)).await.unwrap_err();
+    assert!(matches!(error, VaultError::TrustOverwritten { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("run the same command again"));
+    write_trust(store, &key, &document(&host_key)).await.unwrap();
+}
+
+#[test]
+fn a_document_is_known_again_by_its_digest() {
+    let (key, other) = (SigningKey::generate(), SigningKey::generate());
+    assert_eq!(document(&key).digest(), document(&key).digest());
+    assert_ne!(document(&key).digest(), document(&other).digest());
 }
