@@ -26,7 +26,18 @@ struct Found {
     backups: BTreeSet<BackupId>,
 }
 
-/// Records damage that spoils backups, unless it is on record already. Says how many records it wrote.
+/// What of the damage is on record now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRecord {
+    /// None of it: it spoils no backup that is counted on.
+    Nothing,
+    /// What spoils backups, and it was before.
+    Already,
+    /// What spoils backups; so many records were written.
+    Written(usize),
+}
+
+/// Records damage that spoils backups, unless it is on record already.
 ///
 /// # Errors
 /// When the vault's records cannot be read, or this host may not sign for a job.
@@ -36,7 +47,7 @@ pub fn record(
     found_by: Finder,
     manifests: &[Manifest],
     damaged: &[Damage],
-) -> Result<usize> {
+) -> Result<OnRecord> {
     let mut by_job: BTreeMap<(JobName, &'static str), Found> = BTreeMap::new();
     for damage in damaged {
         let key = Key::parse(&damage.object);
@@ -56,7 +67,7 @@ pub fn record(
         }
     }
     if by_job.is_empty() {
-        return Ok(0);
+        return Ok(OnRecord::Nothing);
     }
     let known = known(host, vault)?;
     let refuted = host.refuted(&vault.id, None)?;
@@ -89,7 +100,7 @@ pub fn record(
             written += 1;
         }
     }
-    Ok(written)
+    Ok(if written == 0 { OnRecord::Already } else { OnRecord::Written(written) })
 }
 
 /// Objects and lists that stand in a refutation already.
