@@ -2,8 +2,8 @@
 //! a SQLite file, so that a question about them costs a query and not a walk through the vault.
 //!
 //! All of it could be had again from the vault's manifests and records, which is what [`Catalog::replace`] is for;
-//! only what this host has *seen* (the highest sequence number of each job, the highest serial of each vault.json) is
-//! its own and survives a rebuild.
+//! only what this host has *seen* (the highest sequence number of each job, the highest serial of each vault.json, the
+//! records that it did not believe) is its own and survives a rebuild.
 //! Manifests and records are handed in, checked by whoever read them: the catalog knows neither vaults nor
 //! signatures. Every write is an upsert by id, so that telling it the same thing twice changes nothing.
 
@@ -27,6 +27,7 @@ mod write;
 
 pub use rows::{BackupRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow};
 pub use verdict::{Verdict, verdict};
+pub use write::PassedOver;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/catalog/migrations");
 
@@ -119,6 +120,14 @@ pub enum CatalogError {
         /// The number.
         number: u64,
     },
+}
+
+impl CatalogError {
+    /// Whether it lies with the manifest or record that was handed in: the catalog itself is well.
+    #[must_use]
+    pub fn is_about_what_was_told(&self) -> bool {
+        matches!(self, Self::OtherVault { .. } | Self::TooLarge { .. })
+    }
 }
 
 impl Diagnostic for CatalogError {

@@ -1,11 +1,12 @@
 //! Questions to the catalog. Answers are in the order of time, newest last.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::de::DeserializeOwned;
 
 use super::rows::{BackupRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow};
 use super::{Catalog, CatalogError};
+use crate::domain::claim::CLOCK_TOLERANCE;
 use crate::domain::ids::{BackupId, JobName, RecordId, VaultId};
 
 impl Catalog {
@@ -24,8 +25,9 @@ impl Catalog {
             .map_err(|cause: crate::domain::ids::IdError| self.failed("read from")(sqlx::Error::Decode(cause.into())))
     }
 
-    /// The backups of a vault, those that were removed too, by the time of their commit. What was removed is told by
-    /// its removal alone: one that does not say what it took away leaves nothing to tell.
+    /// The backups of a vault, those that were removed too, by the time of their commit. That and when one was removed is
+    /// told by its removal; what it was by its manifest, where this host ever read that, and by the removal only where it
+    /// did not: a signed manifest is a better witness of itself. Where neither says, nothing is told of it.
     ///
     /// # Errors
     /// When the file cannot be read, or holds what lifeboat did not write.
@@ -48,9 +50,12 @@ impl Catalog {
             if !gone.insert(place.clone()) {
                 continue;
             }
-            match BackupRow::removed(&removal) {
-                Some(row) => drop(backups.insert(place, row)),
-                None => drop(backups.remove(&place)),
+            match backups.get_mut(&place) {
+                Some(row) => {
+                    row.retained_until = Some(removal.recorded);
+                    row.removal = Some(removal.body.reason);
+                }
+                None => backups.extend(BackupRow::removed(&removal).map(|row| (place, row))),
             }
         }
         let mut backups: Vec<BackupRow> = backups.into_values().collect();
@@ -120,12 +125,18 @@ impl Catalog {
         self.records("quarantine", vault, job).await
     }
 
-    /// The runs of `prune`, by the time of the records.
+    /// The runs of `prune`, by the time of the records. One that says how things stand at a time which had not come when
+    /// it was written does not say it here.
     ///
     /// # Errors
     /// When the file cannot be read, or holds what lifeboat did not write.
     pub async fn prunes(&self, vault: &VaultId, job: Option<&JobName>) -> Result<Vec<PruneRow>, CatalogError> {
-        self.records("prune", vault, job).await
+        let mut rows: Vec<PruneRow> = self.records("prune", vault, job).await?;
+        for row in &mut rows {
+            let knew = row.recorded.checked_add_signed(CLOCK_TOLERANCE).unwrap_or(row.recorded);
+            row.body.clean_through = row.body.clean_through.filter(|through| *through <= knew);
+        }
+        Ok(rows)
     }
 
     async fn records<Body: DeserializeOwned>(
@@ -164,6 +175,31 @@ impl Catalog {
             .map(|(folder, id)| Ok((folder, id.parse()?)))
             .collect::<Result<_, _>>()
             .map_err(|cause: crate::domain::ids::IdError| self.failed("read from")(sqlx::Error::Decode(cause.into())))
+    }
+
+    /// What `mark` was when [`Catalog::judged`] last said so of the vault.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn judged_by(&self, vault: &VaultId) -> Result<Option<String>, CatalogError> {
+        sqlx::query_scalar("select mark from judged where vault = ?1")
+            .bind(vault.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(self.failed("read from"))
+    }
+
+    /// The records that were seen in a vault and not believed: their keys, and how they looked.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn unbelieved(&self, vault: &VaultId) -> Result<HashMap<String, String>, CatalogError> {
+        let rows: Vec<(String, String)> = sqlx::query_as("select key, looks from unbelieved where vault = ?1")
+            .bind(vault.as_str())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(self.failed("read from"))?;
+        Ok(rows.into_iter().collect())
     }
 
     /// The highest sequence number that this host ever saw of a job in a vault. A lower one in the vault means that

@@ -112,13 +112,16 @@ fn record(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
     }
 }
 
+/// Of backups that are told of twice, by their manifest and by their removal.
+const NANOS: i64 = 5;
+
 /// A record of what keeping and erasing does, of all kinds in turn.
 fn keeping(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
     let backup = BackupId::from_random([number / 7; 8]);
     let body = match number % 7 {
         0 | 1 => RecordBody::Removal(Box::new(RemovalRecord {
             backup,
-            summary: Some(manifest(vault_number, job_number, number / 7, nanos).summary(hash(number / 7))),
+            summary: Some(manifest(vault_number, job_number, number / 7, NANOS).summary(hash(number / 7))),
             reason: if number.is_multiple_of(2) { RemovalReason::Expired } else { RemovalReason::Thinned },
             gone: vec![SequenceRange { first: 1, last: u64::from(number / 7) }],
         })),
@@ -225,7 +228,7 @@ fn what_goes_in_comes_out_to_the_last_digit() {
 fn a_backup_can_be_told_of_from_its_removal_alone() {
     with_folder(|path| async move {
         let catalog = Catalog::open(&path).await.unwrap();
-        let (taken, shape) = (manifest(1, 1, 2, 0), keeping(1, 1, 14, 0));
+        let (taken, shape) = (manifest(1, 1, 2, NANOS), keeping(1, 1, 14, 0));
         catalog.record(&shape).await.unwrap();
         let gone = BackupRow {
             retained_until: Some(shape.recorded),
@@ -250,6 +253,77 @@ fn a_backup_can_be_told_of_from_its_removal_alone() {
         let rows = catalog.backups(&vault(1), None).await.unwrap();
         assert_eq!(rows.iter().filter(|row| row.retained_until.is_none()).count(), 1, "{rows:?}");
         assert_eq!(rows.len(), 2);
+    });
+}
+
+#[test]
+fn a_removal_does_not_rewrite_what_a_manifest_said() {
+    with_folder(|path| async move {
+        let mut lies = keeping(1, 1, 14, 0);
+        for (number, summary) in [(1, Some(manifest(1, 1, 2, NANOS + 7).summary(hash(9)))), (2, None)] {
+            let RecordBody::Removal(removal) = &mut lies.body else { panic!() };
+            removal.summary = summary;
+            lies.id = RecordId::from_random([number; 8]);
+            let catalog = Catalog::open(&path.with_file_name(format!("{number}.db"))).await.unwrap();
+            catalog.record_backup(&manifest(1, 1, 2, NANOS), hash(2)).await.unwrap();
+            catalog.record(&lies).await.unwrap();
+            let row = BackupRow {
+                retained_until: Some(lies.recorded),
+                removal: Some(RemovalReason::Expired),
+                ..BackupRow::of(&manifest(1, 1, 2, NANOS), hash(2))
+            };
+            assert_eq!(catalog.backups(&vault(1), None).await.unwrap(), [row]);
+        }
+    });
+}
+
+#[test]
+fn a_prune_says_nothing_of_a_time_that_had_not_come() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        let mut record = keeping(1, 1, 6, 0);
+        let tolerance = crate::domain::claim::CLOCK_TOLERANCE;
+        for (number, ahead, is_said) in [(1, tolerance, true), (2, tolerance + TimeDelta::seconds(1), false)] {
+            let RecordBody::Prune(prune) = &mut record.body else { panic!() };
+            prune.clean_through = Some(record.recorded + ahead);
+            record.id = RecordId::from_random([number; 8]);
+            catalog.record(&record).await.unwrap();
+            let rows = catalog.prunes(&vault(1), None).await.unwrap();
+            assert_eq!(rows.last().unwrap().body.clean_through.is_some(), is_said);
+        }
+    });
+}
+
+#[test]
+fn what_was_not_believed_is_forgotten_once_it_is_judged_anew() {
+    with_folder(|path| async move {
+        let catalog = Catalog::open(&path).await.unwrap();
+        let seen = [("records/runs/x.json".to_owned(), "3 bytes".to_owned())];
+        catalog.judged(&vault(1), "serial 1").await.unwrap();
+        catalog.did_not_believe(&vault(1), &seen).await.unwrap();
+        catalog.judged(&vault(1), "serial 1").await.unwrap();
+        assert_eq!(catalog.unbelieved(&vault(1)).await.unwrap(), seen.clone().into());
+        assert_eq!(catalog.unbelieved(&vault(2)).await.unwrap().len(), 0);
+        catalog.judged(&vault(1), "serial 2").await.unwrap();
+        assert_eq!(catalog.judged_by(&vault(1)).await.unwrap().as_deref(), Some("serial 2"));
+        assert_eq!(catalog.unbelieved(&vault(1)).await.unwrap().len(), 0);
+
+        // A record is forgotten by its folder and id, a backup by its job and id.
+        let run = record(1, 1, 3, 0);
+        catalog.record(&run).await.unwrap();
+        catalog.record(&keeping(1, 1, 4, 0)).await.unwrap();
+        catalog.record_backup(&manifest(1, 1, 2, 0), hash(2)).await.unwrap();
+        for (folder, id) in catalog.known_records(&vault(1)).await.unwrap() {
+            catalog.forget_record(&vault(1), "quarantines", &id).await.unwrap();
+            assert!(catalog.known_records(&vault(1)).await.unwrap().contains(&(folder.clone(), id.clone())));
+            catalog.forget_record(&vault(1), &folder, &id).await.unwrap();
+        }
+        assert_eq!(catalog.known_records(&vault(1)).await.unwrap().len(), 0);
+        let id = BackupId::from_random([2; 8]);
+        catalog.forget_backups(&vault(1), &[(job(2), id.clone())]).await.unwrap();
+        assert_eq!(catalog.backups(&vault(1), None).await.unwrap().len(), 1);
+        catalog.forget_backups(&vault(1), &[(job(1), id)]).await.unwrap();
+        assert_eq!(catalog.backups(&vault(1), None).await.unwrap().len(), 0);
     });
 }
 
@@ -320,13 +394,16 @@ fn a_rebuild_with_something_of_another_vault_changes_nothing() {
         assert!(matches!(foreign, CatalogError::OtherVault { .. }), "{foreign}");
         let foreign = catalog.replace(&vault(1), &[], &[record(2, 1, 3, 0)]).await.unwrap_err();
         assert!(matches!(foreign, CatalogError::OtherVault { .. }), "{foreign}");
-        // Half-way through it is found that a number cannot be stored: what was there is still there.
-        let mut absurd = manifest(1, 1, 4, 0);
-        absurd.sequence = u64::MAX;
-        let refused = catalog.replace(&vault(1), &[(manifest(1, 1, 3, 0), hash(3)), (absurd, hash(4))], &[]).await;
-        assert!(matches!(refused, Err(CatalogError::TooLarge { .. })));
         let left: Vec<u64> = catalog.backups(&vault(1), None).await.unwrap().iter().map(|row| row.sequence).collect();
         assert_eq!(left, [2]);
+        // A number that cannot be stored keeps nothing else from being stored.
+        let mut absurd = manifest(1, 1, 4, 0);
+        absurd.sequence = u64::MAX;
+        let all = [(absurd, hash(4)), (manifest(1, 1, 3, 0), hash(3))];
+        let passed_over = catalog.replace(&vault(1), &all, &[]).await.unwrap();
+        assert!(matches!(&passed_over[..], [PassedOver { why: CatalogError::TooLarge { .. }, .. }]));
+        let left: Vec<u64> = catalog.backups(&vault(1), None).await.unwrap().iter().map(|row| row.sequence).collect();
+        assert_eq!(left, [3]);
     });
 }
 
@@ -494,7 +571,6 @@ enum Step {
         vault: u8,
         job: u8,
         number: u8,
-        nanos: i64,
     },
     Record {
         vault: u8,
@@ -520,7 +596,7 @@ enum Step {
 fn any_step() -> impl Strategy<Value = Step> {
     let place = (1_u8..3, 1_u8..3, 1_u8..30, 0_i64..3_000_000_000);
     prop_oneof![
-        4 => place.clone().prop_map(|(vault, job, number, nanos)| Step::Backup { vault, job, number, nanos }),
+        4 => place.clone().prop_map(|(vault, job, number, _)| Step::Backup { vault, job, number }),
         4 => place.prop_map(|(vault, job, number, nanos)| Step::Record { vault, job, number, nanos }),
         4 => (1_u8..3, 1_u8..3, 1_u8..210, 0_i64..3_000_000_000)
             .prop_map(|(vault, job, number, nanos)| Step::Keeping { vault, job, number, nanos }),
@@ -569,8 +645,8 @@ proptest! {
             for step in steps {
                 let step = if matches!(step, Step::Again) { last.clone() } else { Some(step) };
                 match &step {
-                    Some(Step::Backup { vault, job, number, nanos }) => {
-                        let manifest = manifest(*vault, *job, *number, *nanos);
+                    Some(Step::Backup { vault, job, number }) => {
+                        let manifest = manifest(*vault, *job, *number, NANOS);
                         lived.record_backup(&manifest, hash(*number)).await.unwrap();
                         let key = (manifest.vault.clone(), manifest.id.clone());
                         model.manifests.insert(key, (manifest, hash(*number)));
@@ -602,18 +678,22 @@ proptest! {
             let rebuilt = Catalog::open(&path.with_file_name("rebuilt.db")).await.unwrap();
             for number in 1..3 {
                 let (mut manifests, records) = model.of(&vault(number));
-                // What was removed is gone from the vault, sooner or later.
-                manifests.retain(|(manifest, _)| {
-                    !records.iter().any(|record| match &record.body {
-                        RecordBody::Removal(removal) => record.job == manifest.job && removal.backup == manifest.id,
-                        _ => false,
-                    })
-                });
+                let removal = |manifest: &Manifest| {
+                    let removals = records.iter().filter_map(|record| match &record.body {
+                        RecordBody::Removal(removal) if record.job == manifest.job => Some((record, removal)),
+                        _ => None,
+                    });
+                    let of_it = removals.filter(|(_, removal)| removal.backup == manifest.id);
+                    of_it.min_by_key(|(record, _)| (record.recorded, record.id.clone())).map(|(_, removal)| removal)
+                };
+                let there = manifests.iter().filter(|(manifest, _)| removal(manifest).is_none()).count();
+                // What was removed is gone from the vault, sooner or later, and its removal says what it was; but for
+                // what nobody could believe, which no catalog was ever told of.
+                manifests.retain(|(manifest, _)| removal(manifest).is_none_or(|removal| removal.summary.is_none()));
                 rebuilt.replace(&vault(number), &manifests, &records).await.unwrap();
                 let lived = all(&lived, &vault(number)).await;
                 assert_eq!(lived, all(&rebuilt, &vault(number)).await);
-                let there = lived.backups.iter().filter(|row| row.retained_until.is_none()).count();
-                assert_eq!(there, manifests.len());
+                assert_eq!(lived.backups.iter().filter(|row| row.retained_until.is_none()).count(), there);
                 let condemned = records.iter().filter(|r| matches!(r.body, RecordBody::Condemned(_))).count();
                 assert_eq!(lived.known.len() + condemned, records.len());
             }

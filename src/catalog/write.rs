@@ -4,9 +4,18 @@ use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use super::rows::{BackupRow, json_text, moment_text, word_text};
 use super::{Catalog, CatalogError};
-use crate::domain::ids::{BackupId, JobName, ManifestHash, VaultId};
+use crate::domain::ids::{BackupId, JobName, ManifestHash, RecordId, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::domain::record::{DrillRecord, Record, RecordBody, RunRecord};
+
+/// A manifest or record that the catalog cannot hold.
+#[derive(Debug)]
+pub struct PassedOver {
+    /// `backup 0123…`, `record 0123…`.
+    pub what: String,
+    /// Why.
+    pub why: CatalogError,
+}
 
 impl Catalog {
     /// Remembers a committed backup.
@@ -43,7 +52,8 @@ impl Catalog {
     }
 
     /// Forgets what was known of a vault and takes these instead, in one transaction: afterwards the catalog says of
-    /// the vault exactly what its manifests and records say. Other vaults, and what this host has seen, stay.
+    /// the vault exactly what its manifests and records say. Other vaults, and what this host has seen, stay. The answer is
+    /// what it had to pass over, because of numbers that no honest host writes.
     ///
     /// # Errors
     /// When the file cannot be written, or something of another vault is among them; nothing is changed then.
@@ -52,7 +62,7 @@ impl Catalog {
         vault: &VaultId,
         manifests: &[(Manifest, ManifestHash)],
         records: &[Record],
-    ) -> Result<(), CatalogError> {
+    ) -> Result<Vec<PassedOver>, CatalogError> {
         let other = |what: String, found: &VaultId| CatalogError::OtherVault {
             what,
             expected: vault.clone(),
@@ -78,11 +88,100 @@ impl Catalog {
                 .map_err(self.failed("write to"))?;
         }
         self.put_vault(&mut transaction, vault).await?;
+        let mut passed_over = Vec::new();
+        let mut pass_over = |what: String, put| match put {
+            Err(why @ CatalogError::TooLarge { .. }) => {
+                passed_over.push(PassedOver { what, why });
+                Ok(())
+            }
+            put => put,
+        };
         for (manifest, hash) in manifests {
-            self.put_backup(&mut transaction, &BackupRow::of(manifest, *hash)).await?;
+            let put = self.put_backup(&mut transaction, &BackupRow::of(manifest, *hash)).await;
+            pass_over(format!("backup {}", manifest.id), put)?;
         }
         for record in records {
-            self.put_record(&mut transaction, record).await?;
+            let put = self.put_record(&mut transaction, record).await;
+            pass_over(format!("record {}", record.id), put)?;
+        }
+        transaction.commit().await.map_err(self.failed("write to"))?;
+        Ok(passed_over)
+    }
+
+    /// Forgets backups of a job that whoever signed them had no right to sign: as if they had never been.
+    ///
+    /// # Errors
+    /// When the file cannot be written; all are forgotten or none.
+    pub async fn forget_backups(&self, vault: &VaultId, places: &[(JobName, BackupId)]) -> Result<(), CatalogError> {
+        let mut transaction = self.begin().await?;
+        for (job, id) in places {
+            sqlx::query("delete from backups where vault = ?1 and job = ?2 and id = ?3")
+                .bind(vault.as_str())
+                .bind(job.as_str())
+                .bind(id.as_str())
+                .execute(&mut *transaction)
+                .await
+                .map_err(self.failed("write to"))?;
+        }
+        transaction.commit().await.map_err(self.failed("write to"))
+    }
+
+    /// Forgets a record, by its folder under `records/` and its id: it is not believed any more.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn forget_record(&self, vault: &VaultId, folder: &str, id: &RecordId) -> Result<(), CatalogError> {
+        let forget = match folder {
+            "runs" => "delete from runs where vault = ?1 and id = ?2 and ?3 = 'runs'",
+            "drills" => "delete from drills where vault = ?1 and id = ?2 and ?3 = 'drills'",
+            _ => "delete from records where vault = ?1 and id = ?2 and kind || 's' = ?3",
+        };
+        sqlx::query(forget)
+            .bind(vault.as_str())
+            .bind(id.as_str())
+            .bind(folder)
+            .execute(&self.pool)
+            .await
+            .map_err(self.failed("write to"))?;
+        Ok(())
+    }
+
+    /// Remembers that every record of a vault was judged by `mark`, which stands for whom to believe and how; what was
+    /// remembered with another mark as not believed may be believed by this one, and is forgotten.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn judged(&self, vault: &VaultId, mark: &str) -> Result<(), CatalogError> {
+        let mut transaction = self.begin().await?;
+        for statement in [
+            "delete from unbelieved where vault = ?1
+                and not exists (select 1 from judged where judged.vault = ?1 and mark = ?2)",
+            "insert into judged (vault, mark) values (?1, ?2) on conflict (vault) do update set mark = excluded.mark",
+        ] {
+            sqlx::query(statement)
+                .bind(vault.as_str())
+                .bind(mark)
+                .execute(&mut *transaction)
+                .await
+                .map_err(self.failed("write to"))?;
+        }
+        transaction.commit().await.map_err(self.failed("write to"))
+    }
+
+    /// Remembers records that were not believed: their keys, and how they looked.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn did_not_believe(&self, vault: &VaultId, records: &[(String, String)]) -> Result<(), CatalogError> {
+        let mut transaction = self.begin().await?;
+        for (key, looks) in records {
+            sqlx::query("insert or replace into unbelieved (vault, key, looks) values (?1, ?2, ?3)")
+                .bind(vault.as_str())
+                .bind(key)
+                .bind(looks)
+                .execute(&mut *transaction)
+                .await
+                .map_err(self.failed("write to"))?;
         }
         transaction.commit().await.map_err(self.failed("write to"))
     }

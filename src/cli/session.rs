@@ -15,7 +15,7 @@ use crate::domain::manifest::Manifest;
 use crate::error::{Code, Error, Result};
 use crate::operations::host::Host;
 use crate::operations::selection::{SHORTEST_ID, choose};
-use crate::operations::vaults::{self, OpenVault, Trusted, manifests};
+use crate::operations::vaults::{self, Look, OpenVault, Trusted, manifests};
 use crate::seal::{Identities, Opener};
 use crate::vault::identity::read_comments;
 use crate::vault::layout::Key;
@@ -173,7 +173,7 @@ impl Reading {
     /// The backup that is meant. What is wrong around it is said too: a manifest that is gone or not believed may be
     /// the reason why this one is the newest.
     pub(super) fn choose(&self, text: &str) -> Result<Chosen> {
-        let survey = self.vault.survey(&self.host, None)?;
+        let Look { survey, untold } = self.vault.look(&self.host, None)?;
         let problems = survey.problems.clone();
         let known: Vec<JobName> = self.settings.iter().flat_map(|s| s.jobs.keys().cloned()).collect();
         let hidden = self.vault.hidden_newest(&self.host, &survey, &known)?;
@@ -197,6 +197,9 @@ impl Reading {
             format!("this host saw backup number {seen} of {job} once, and the newest in the vault is number {there}")
         }));
         warnings.extend(chosen.warning);
+        warnings.extend(
+            untold.iter().map(|what| format!("this host cannot remember everything that the vault says: {what}")),
+        );
         Ok(Chosen { manifest: chosen.manifest.clone(), warnings })
     }
 

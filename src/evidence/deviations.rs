@@ -3,14 +3,13 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::facts::{JobFacts, OwnIdentity, Witness};
+use super::facts::{JobFacts, OwnIdentity, Unbelieved, Witness};
 use super::report::{Measured, Met};
 use crate::catalog::{BackupRow, DrillRow};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{Exposure, Window};
 use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
 use crate::domain::record::{DrillOutcome, PruneOutcome, RunOutcome, SequenceRange};
-use crate::operations::vaults::explains;
 
 /// Something that did not go as promised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -90,9 +89,13 @@ pub(super) fn deviations(facts: &JobFacts, measured: &Measured, window: Window) 
     sequence_gaps(facts, window, &mut add);
     if let Witness::Lacks(gone) = &facts.witness {
         for backup in gone {
-            let what = format!("the vault no longer has backup {backup}, or its signature is wrong");
+            let what = format!("the vault no longer has backup {backup}");
             add(window.end, DeviationKind::LostBackup, Some(backup.to_string()), what);
         }
+    }
+    for Unbelieved { backup, why } in &facts.unbelieved {
+        let what = format!("the manifest of backup {backup} is not believed: {why}");
+        add(window.end, DeviationKind::LostBackup, Some(backup.to_string()), what);
     }
     if let (Met::NotMet, Some(objective)) = (measured.rpo.met, facts.promise.objectives.rpo) {
         let worst = measured.rpo.available.worst;
@@ -147,14 +150,15 @@ type Add<'a> = &'a mut dyn FnMut(DateTime<Utc>, DeviationKind, Option<String>, S
 /// Numbers that are missing, but for those that a removal or a person explains.
 fn sequence_gaps(facts: &JobFacts, window: Window, add: Add<'_>) {
     let removed = facts.removals.iter().flat_map(|row| row.body.gone.iter().copied());
-    let explained: Vec<SequenceRange> =
-        removed.chain(facts.quarantines.iter().flat_map(|row| row.body.gone.iter().copied())).collect();
+    let explained =
+        SequenceRange::union(removed.chain(facts.quarantines.iter().flat_map(|row| row.body.gone.iter().copied())));
     let mut by_sequence: Vec<&BackupRow> = facts.backups.iter().collect();
     by_sequence.sort_by_key(|row| row.sequence);
     for pair in by_sequence.windows(2) {
         let (before, after) = (pair[0], pair[1]);
-        let is_gap = after.sequence > before.sequence.saturating_add(1);
-        if is_gap && window.covers(after.committed) && !explains(&explained, before.sequence + 1, after.sequence - 1) {
+        let between =
+            SequenceRange { first: before.sequence.saturating_add(1), last: after.sequence.saturating_sub(1) };
+        if window.covers(after.committed) && !between.without(&explained).is_empty() {
             let what = format!("between number {} and number {} backups are missing", before.sequence, after.sequence);
             add(after.committed, DeviationKind::SequenceGap, Some(after.id.to_string()), what);
         }
@@ -163,11 +167,12 @@ fn sequence_gaps(facts: &JobFacts, window: Window, add: Add<'_>) {
 
 /// What went otherwise in keeping and erasing.
 fn keeping(facts: &JobFacts, window: Window, add: Add<'_>) {
+    let proofs = facts.proofs();
     for row in &facts.backups {
         let id = || Some(row.id.to_string());
         if let (Some(deadline), Some(delete_after)) = (facts.deadline(row), facts.promise.delete_after)
             && window.covers(deadline)
-            && facts.gone_at(row).unwrap_or(window.end) > deadline
+            && facts.gone_at(row, &proofs).unwrap_or(window.end) > deadline
         {
             let age = exact_duration(delete_after);
             let what = match (row.retained_until, row.removal) {

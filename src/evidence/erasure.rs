@@ -4,6 +4,7 @@
 //! nothing older than it is left (`clean_through`). Until then its bytes count as there, whoever cannot read them any
 //! more. What the store keeps behind the vault's back (snapshots, versions) is not known here.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,15 +13,13 @@ use serde::Serialize;
 use super::facts::JobFacts;
 use super::status::{Findings, State, ago, elapsed};
 use crate::catalog::{BackupRow, Verdict};
+use crate::domain::claim::CLOCK_TOLERANCE;
 use crate::domain::ids::BackupId;
 use crate::domain::manifest::Completeness;
 use crate::domain::quantity::{exact_duration, human_duration};
 use crate::domain::record::PruneOutcome;
+use crate::domain::retention::{Candidate, LastGood, Retention, Stage, Way};
 
-/// From so much of the way to a deadline on, in per cent, somebody is told.
-pub const WARN_PER_CENT: [u32; 2] = [50, 75];
-/// From so much of it on it is critical.
-pub const CRITICAL_PER_CENT: u32 = 90;
 /// After so many times the longest time between two prunes without one, something is wrong with whatever starts them.
 const PRUNES_MISSED: u32 = 2;
 
@@ -68,42 +67,65 @@ impl JobFacts {
         Some(self.kept_until(row).map_or(due, |kept_until| due.max(kept_until)))
     }
 
-    /// When a prune had proven that of what was removed at `removed` nothing was left.
-    pub(super) fn proven_gone_at(&self, removed: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let clean = self.prunes.iter().filter(|row| row.body.clean_through.is_some_and(|through| through >= removed));
-        clean.map(|row| row.body.finished).min()
+    /// What the job's prunes have proven. One that speaks of a time which had not come when it was written proves nothing.
+    pub(super) fn proofs(&self) -> Proofs {
+        let said = self.prunes.iter().filter_map(|row| {
+            let through = row.body.clean_through?;
+            let knew = row.recorded.checked_add_signed(CLOCK_TOLERANCE).unwrap_or(row.recorded);
+            // Removed after the prune ended is not erased by it, whatever the clocks say.
+            (through <= knew).then(|| (through.min(row.body.finished).min(row.recorded), row.body.finished))
+        });
+        let mut proven: Vec<(DateTime<Utc>, DateTime<Utc>)> = said.collect();
+        proven.sort_unstable();
+        let mut earliest = None;
+        for (_, finished) in proven.iter_mut().rev() {
+            *finished = earliest.map_or(*finished, |earliest: DateTime<Utc>| earliest.min(*finished));
+            earliest = Some(*finished);
+        }
+        Proofs(proven)
     }
 
     /// When a backup was gone to the last byte, as far as is known. One that disappeared without a record of its
-    /// removal was gone when that was seen.
-    pub(super) fn gone_at(&self, row: &BackupRow) -> Option<DateTime<Utc>> {
+    /// removal was gone when that was seen; one whose manifest lies there and is only not believed is not gone.
+    pub(super) fn gone_at(&self, row: &BackupRow, proofs: &Proofs) -> Option<DateTime<Utc>> {
         match (row.retained_until, row.removal) {
-            (Some(removed), Some(_)) => self.proven_gone_at(removed),
+            (Some(removed), Some(_)) => proofs.gone_at(removed),
+            _ if self.lies_unbelieved(&row.id) => None,
             (seen_gone, _) => seen_gone,
         }
     }
 
-    /// The newest complete backup that is there and that nothing refutes.
+    /// The newest complete backup that is there, and that nothing refutes and nobody set aside.
     fn last_good(&self) -> Option<&BackupRow> {
+        let set_aside: HashSet<&BackupId> =
+            self.quarantines.iter().filter_map(|row| row.body.backup.as_ref()).collect();
         let there = self.backups.iter().filter(|row| row.retained_until.is_none());
-        let good = there.filter(|row| row.completeness == Completeness::Complete);
+        let good = there.filter(|row| row.completeness == Completeness::Complete && !set_aside.contains(&row.id));
         good.filter(|row| self.verdict(&row.id) != Verdict::Refuted)
-            .max_by_key(|row| (row.recovery_point, row.committed, row.id.clone()))
+            .max_by_key(|row| (row.recovery_point.min(row.committed), row.committed, row.id.clone()))
+    }
+
+    /// The two sides of the promise; how a job is thinned decides nothing here.
+    fn retention(&self) -> Option<Retention> {
+        let (keep_at_least, delete_after) = (self.promise.keep_at_least?, self.promise.delete_after?);
+        Some(Retention { keep_at_least, delete_after, daily: None, weekly: None, last_good: LastGood::Keep })
     }
 
     /// Every backup of which bytes may be there.
     pub(super) fn remnants(&self) -> Vec<Remnant> {
-        let rows = self.backups.iter().filter(|row| self.gone_at(row).is_none()).map(|row| Remnant {
+        let proofs = self.proofs();
+        let rows = self.backups.iter().filter(|row| self.gone_at(row, &proofs).is_none()).map(|row| Remnant {
             backup: row.id.clone(),
             recovery_point: Some(row.recovery_point.min(row.committed)),
             due: self.due(row),
             deadline: self.deadline(row),
-            removed: row.retained_until,
+            removed: row.removal.and(row.retained_until),
         });
-        let unknown = self.removals.iter().filter(|removal| {
-            !self.backups.iter().any(|row| row.id == removal.body.backup)
-                && self.proven_gone_at(removal.recorded).is_none()
-        });
+        let known: HashSet<&BackupId> = self.backups.iter().map(|row| &row.id).collect();
+        let unknown = self
+            .removals
+            .iter()
+            .filter(|removal| !known.contains(&removal.body.backup) && proofs.gone_at(removal.recorded).is_none());
         let unknown = unknown.map(|removal| Remnant {
             backup: removal.body.backup.clone(),
             recovery_point: None,
@@ -112,6 +134,29 @@ impl JobFacts {
             removed: Some(removal.recorded),
         });
         rows.chain(unknown).collect()
+    }
+}
+
+/// What prunes that came through have proven: of what was removed at or before the first moment nothing was left at the
+/// second. Ascending by both.
+pub(super) struct Proofs(Vec<(DateTime<Utc>, DateTime<Utc>)>);
+
+impl Proofs {
+    /// When it was first proven that of what was removed at `removed` nothing was left.
+    pub(super) fn gone_at(&self, removed: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let first = self.0.partition_point(|(through, _)| *through < removed);
+        self.0.get(first).map(|(_, finished)| *finished)
+    }
+}
+
+impl Remnant {
+    /// How far it is on the way from the day when it should have gone to the one when it must be.
+    fn stage(&self, now: DateTime<Utc>) -> Option<Stage> {
+        match (self.due, self.deadline) {
+            (_, Some(deadline)) if deadline <= now => Some(Stage::Past),
+            (Some(from), Some(until)) => Way { from, until }.stage(now),
+            _ => None,
+        }
     }
 }
 
@@ -143,16 +188,12 @@ pub(super) fn judge_erasure(findings: &mut Findings, facts: &JobFacts, now: Date
 /// What should be gone and is not. The last good backup is another matter.
 fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant], now: DateTime<Utc>) {
     let job = &facts.job;
-    let far = |remnant: &Remnant| match (remnant.due, remnant.deadline) {
-        (_, Some(deadline)) if deadline < now => 100,
-        (Some(due), Some(deadline)) => per_cent_of_way(due, deadline, now),
-        _ => 0,
-    };
-    let late: Vec<&&Remnant> = remnants.iter().filter(|remnant| far(remnant) >= WARN_PER_CENT[0]).collect();
-    let Some((worst, deadline)) = late
+    let late: Vec<(Stage, &Remnant)> =
+        remnants.iter().filter_map(|remnant| Some((remnant.stage(now)?, *remnant))).collect();
+    let Some((stage, worst, deadline)) = late
         .iter()
-        .max_by_key(|remnant| (far(remnant), std::cmp::Reverse(remnant.deadline)))
-        .and_then(|worst| Some((worst, worst.deadline?)))
+        .max_by_key(|(stage, remnant)| (*stage, std::cmp::Reverse(remnant.deadline)))
+        .and_then(|(stage, worst)| Some((*stage, *worst, worst.deadline?)))
     else {
         return;
     };
@@ -165,7 +206,7 @@ fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant
         Some(removed) => format!("was removed {}, and its bytes are not proven gone", ago(removed, now)),
     };
     let backup = &worst.backup;
-    if deadline < now {
+    if stage == Stage::Past {
         let delete_after = facts.promise.delete_after.map(exact_duration).unwrap_or_default();
         findings.add(
             State::Critical,
@@ -177,9 +218,9 @@ fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant
         );
         return;
     }
-    let (state_of_job, per_cent) = stage(far(worst));
+    let per_cent = stage.percent();
     findings.add(
-        state_of_job,
+        state_at(stage),
         format!(
             "backup {backup} should be gone and {state}: {per_cent} % of the time until its deadline {} is over{more}: \
              run `lifeboat prune {job}`",
@@ -190,9 +231,17 @@ fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant
 
 /// The last good backup on its way to its deadline: either it or the promise to erase will have to give way.
 fn judge_last_good(findings: &mut Findings, facts: &JobFacts, row: &BackupRow, now: DateTime<Utc>) {
-    let (Some(from), Some(deadline)) = (facts.kept_until(row), facts.deadline(row)) else { return };
+    let Some(retention) = facts.retention() else { return };
     let (job, backup) = (&facts.job, &row.id);
-    if deadline < now {
+    let candidate = Candidate {
+        backup: backup.clone(),
+        recovery_point: row.recovery_point,
+        available_at: row.committed,
+        good: true,
+    };
+    let Some(conflict) = retention.conflict(&[candidate], now) else { return };
+    let (stage, deadline) = (conflict.stage, conflict.deadline);
+    if stage == Stage::Past {
         findings.add(
             State::Critical,
             format!(
@@ -203,13 +252,9 @@ fn judge_last_good(findings: &mut Findings, facts: &JobFacts, row: &BackupRow, n
         );
         return;
     }
-    let far = per_cent_of_way(from, deadline, now);
-    if far < WARN_PER_CENT[0] {
-        return;
-    }
-    let (state, per_cent) = stage(far);
+    let per_cent = stage.percent();
     findings.add(
-        state,
+        state_at(stage),
         format!(
             "the last good backup {backup} must be erased {}, {per_cent} % of the time for that is over, and there is no \
              newer good one: run `lifeboat backup {job}`",
@@ -259,24 +304,11 @@ fn judge_prunes(findings: &mut Findings, facts: &JobFacts, remnants: &[Remnant],
     }
 }
 
-/// How bad it is, and the last mark that was passed.
-fn stage(per_cent: u32) -> (State, u32) {
-    match per_cent {
-        CRITICAL_PER_CENT.. => (State::Critical, CRITICAL_PER_CENT),
-        _ => (State::Warning, WARN_PER_CENT.into_iter().rfind(|mark| *mark <= per_cent).unwrap_or(per_cent)),
+fn state_at(stage: Stage) -> State {
+    match stage {
+        Stage::Half | Stage::ThreeQuarters => State::Warning,
+        Stage::NineTenths | Stage::Past => State::Critical,
     }
-}
-
-/// How much of a way is behind: 0 before it begins, 100 at its end.
-fn per_cent_of_way(from: DateTime<Utc>, until: DateTime<Utc>, now: DateTime<Utc>) -> u32 {
-    if now >= until {
-        return 100;
-    }
-    let (behind, whole) = ((now - from).num_milliseconds(), (until - from).num_milliseconds());
-    if behind <= 0 || whole <= 0 {
-        return 0;
-    }
-    u32::try_from(i128::from(behind) * 100 / i128::from(whole)).unwrap_or(100)
 }
 
 fn after(moment: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
@@ -287,6 +319,7 @@ fn after(moment: DateTime<Utc>, by: Duration) -> Option<DateTime<Utc>> {
 mod tests {
     use super::*;
     use crate::domain::record::{QuarantineRecord, RemovalReason, RemovalRecord};
+    use crate::evidence::facts::Unbelieved;
     use crate::evidence::samples::*;
     use crate::evidence::status::job_status;
 
@@ -389,6 +422,61 @@ mod tests {
         // A job that never pruned, and has nothing due, is not blamed.
         let healthy = healthy();
         assert_eq!(said(&healthy, now(), ""), None);
+    }
+
+    #[test]
+    fn one_record_that_speaks_of_the_future_proves_nothing() {
+        let mut facts = erasing();
+        let before = erasure_status(&facts, now());
+        assert_eq!(before.pending_backups, 2);
+        facts.prunes.push(prune(123, before_now(hours(1)), PruneOutcome::Done, Some(after_now(hours(1)))));
+        assert_eq!(erasure_status(&facts, now()), before, "it was not written then");
+        // It says what held after it had ended.
+        let mut early = prune(124, before_now(hours(8)), PruneOutcome::Done, Some(before_now(hours(1))));
+        early.recorded = now();
+        facts.prunes.push(early);
+        assert_eq!(erasure_status(&facts, now()), before, "the backup was removed after it had ended");
+        // Clocks of two machines are never quite alike.
+        let ahead = Some(before_now(hours(1)) + CLOCK_TOLERANCE);
+        facts.prunes.push(prune(125, before_now(hours(1)), PruneOutcome::Done, ahead));
+        assert_eq!(erasure_status(&facts, now()).pending_backups, 1);
+    }
+
+    #[test]
+    fn the_first_prune_that_proves_it_counts_in_any_order() {
+        let mut facts = erasing();
+        facts.prunes.reverse();
+        let proofs = facts.proofs();
+        assert_eq!(proofs.gone_at(before_now(hours(20))), Some(before_now(hours(18))));
+        assert_eq!(proofs.gone_at(before_now(hours(19))), Some(before_now(hours(12))));
+        assert_eq!(proofs.gone_at(before_now(hours(8))), Some(before_now(hours(7))));
+        assert_eq!(proofs.gone_at(before_now(hours(7))), None);
+    }
+
+    #[test]
+    fn what_somebody_set_aside_is_not_the_last_good_one() {
+        let mut facts = erasing();
+        facts.removals.clear();
+        facts.backups = vec![backup(1, before_now(hours(40))), backup(2, before_now(hours(1)))];
+        let what = "the last good backup 0101010101010101";
+        assert_eq!(said(&facts, after_now(hours(29)), what), None);
+        let aside = QuarantineRecord { backup: Some(facts.backups[1].id.clone()), gone: vec![] };
+        facts.quarantines.push(record(126, now(), aside));
+        assert_eq!(said(&facts, after_now(hours(29)), what), Some(State::Critical));
+    }
+
+    #[test]
+    fn a_manifest_that_is_not_believed_erases_nothing() {
+        let mut facts = erasing();
+        let before = erasure_status(&facts, now());
+        for place in [3, 4] {
+            facts.backups[place].retained_until = Some(now());
+        }
+        assert_ne!(erasure_status(&facts, now()), before, "what is gone is gone");
+        facts.quarantined.push(facts.backups[3].id.clone());
+        let backup = facts.backups[4].id.clone();
+        facts.unbelieved.push(Unbelieved { backup, why: "its signature is wrong".to_owned() });
+        assert_eq!(erasure_status(&facts, now()), before);
     }
 
     #[test]

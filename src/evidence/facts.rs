@@ -1,6 +1,7 @@
 //! What status and report are made of: what was promised of a job, and what the catalog knows of it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -31,6 +32,12 @@ pub struct JobFacts {
     pub identity: OwnIdentity,
     /// What the vault itself says of the backups that the catalog knows.
     pub witness: Witness,
+    /// Backups whose manifests lie in the vault and are not believed.
+    pub unbelieved: Vec<Unbelieved>,
+    /// Backups whose manifests lie in the vault and are not believed, and that somebody set aside.
+    pub quarantined: Vec<BackupId>,
+    /// Backups in the vault that somebody can open whom vault.json does not approve.
+    pub unapproved: Vec<Unapproved>,
     /// Numbers of the job that are missing in the vault, and that no removal and no quarantine explains.
     pub gaps: Vec<SequenceRange>,
     /// The newest backup that this host saw is not in the vault, and nobody removed it.
@@ -58,12 +65,58 @@ pub struct JobFacts {
 /// What the vault was found to say, so that nobody is told of backups that are no longer there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Witness {
-    /// It has every backup that the catalog knows, and signatures vouch for them.
+    /// It has every backup that the catalog knows, or says what became of it.
     Agrees,
-    /// It was read, and these are gone or not to be believed.
+    /// It was read, and these are gone, and nothing says why.
     Lacks(Vec<BackupId>),
     /// It could not be read: why.
     Silent(String),
+}
+
+/// A manifest that lies in the vault and is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unbelieved {
+    /// The backup, as the manifest's place says.
+    pub backup: BackupId,
+    /// Why.
+    pub why: String,
+}
+
+/// A backup that is sealed to somebody whom vault.json did not approve when it was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unapproved {
+    /// Which.
+    pub backup: BackupId,
+    /// To whom.
+    pub recipients: Vec<String>,
+}
+
+/// What is known of a vault besides its jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VaultFacts {
+    /// Its name in the config.
+    pub name: String,
+    /// Jobs that have backups in it, are not in the config, and are no other host's business.
+    pub unknown_jobs: Vec<JobName>,
+    /// What waits to be sent to it.
+    pub waiting: Waiting,
+    /// What it says and the catalog could not be told, in sentences.
+    pub untold: Vec<String>,
+}
+
+/// Records of this host that the vault has not got yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// How many wait.
+    pub records: usize,
+    /// When the oldest was written.
+    pub oldest: Option<DateTime<Utc>>,
+    /// Those that nobody would believe from this host as it is now: they will wait for ever.
+    pub in_vain: usize,
+    /// Files among them that are damaged, in sentences.
+    pub damaged: Vec<String>,
+    /// The folder that they lie in.
+    pub folder: PathBuf,
 }
 
 /// A newest backup that is gone without a reason.
@@ -154,6 +207,11 @@ impl JobFacts {
         let of_backup = self.refutations.iter().filter(|row| row.body.backups.contains(backup));
         let objects: BTreeSet<_> = of_backup.flat_map(|row| row.body.objects.iter().chain(&row.body.lists)).collect();
         objects.len()
+    }
+
+    /// Whether a backup's manifest lies in the vault and is not believed.
+    pub(super) fn lies_unbelieved(&self, backup: &BackupId) -> bool {
+        self.quarantined.contains(backup) || self.unbelieved.iter().any(|found| found.backup == *backup)
     }
 
     fn point(&self, row: &BackupRow) -> Point {

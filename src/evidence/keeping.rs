@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::erasure::Proofs;
 use super::facts::{JobFacts, optional_seconds};
 use super::report::Met;
 use crate::catalog::{PruneRow, QuarantineRow, RefutationRow, RemovalRow};
@@ -130,15 +131,16 @@ pub struct QuarantineEntry {
 
 /// The removals of the window.
 pub(super) fn removals(facts: &JobFacts, window: Window) -> Vec<RemovalEntry> {
-    facts.removals.iter().filter(|row| window.covers(row.recorded)).map(|row| removal(facts, row, window)).collect()
+    let proofs = facts.proofs();
+    facts.removals.iter().filter(|row| window.covers(row.recorded)).map(|row| removal(&proofs, row, window)).collect()
 }
 
 /// What is proven after the window's end is not known at it.
-fn removal(facts: &JobFacts, row: &RemovalRow, window: Window) -> RemovalEntry {
+fn removal(proofs: &Proofs, row: &RemovalRow, window: Window) -> RemovalEntry {
     let summary = row.body.summary.as_ref();
     let recovery_point = summary.map(|summary| summary.recovery_point.min(summary.committed));
     let age = |moment| recovery_point.map(|point| age(point, moment));
-    let proven_gone_at = facts.proven_gone_at(row.recorded).filter(|at| *at <= window.end);
+    let proven_gone_at = proofs.gone_at(row.recorded).filter(|at| *at <= window.end);
     RemovalEntry {
         id: row.id.clone(),
         host: row.host.clone(),
@@ -204,7 +206,8 @@ pub(super) fn quarantines(facts: &JobFacts, window: Window) -> Vec<QuarantineEnt
 /// The figures of the window. A promise is held against what was proven gone in it, and against what had to be gone by
 /// its end and was not.
 pub(super) fn measured(facts: &JobFacts, window: Window) -> ErasureMeasured {
-    let all: Vec<RemovalEntry> = facts.removals.iter().map(|row| removal(facts, row, window)).collect();
+    let proofs = facts.proofs();
+    let all: Vec<RemovalEntry> = facts.removals.iter().map(|row| removal(&proofs, row, window)).collect();
     let removed: Vec<&RemovalEntry> = all.iter().filter(|entry| window.covers(entry.removed_at)).collect();
     let proven: Vec<&RemovalEntry> =
         all.iter().filter(|entry| entry.proven_gone_at.is_some_and(|at| window.covers(at))).collect();

@@ -1,13 +1,15 @@
 //! Is the job safe now, and if not, what to type. The result serialises to the `status` document.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::erasure::{ErasureStatus, erasure_status, judge_erasure};
-use super::facts::{DrillPlan, JobFacts, OwnIdentity, Witness, attempt, optional_seconds, restore_or_unmeasured};
+use super::facts::{
+    DrillPlan, JobFacts, OwnIdentity, VaultFacts, Witness, attempt, optional_seconds, restore_or_unmeasured,
+};
 use crate::catalog::{BackupRow, DrillRow, Verdict};
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
@@ -35,6 +37,25 @@ pub struct Status {
     pub schema_version: u32,
     /// One for each job, in the order of the config.
     pub jobs: Vec<JobStatus>,
+    /// One for each vault of these jobs, by name.
+    pub vaults: Vec<VaultStatus>,
+}
+
+/// What of a vault is no job's business.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VaultStatus {
+    /// Its name in the config.
+    pub name: String,
+    /// The worst of what was found.
+    pub state: State,
+    /// What was found, worst first; each says what to type.
+    pub reasons: Vec<String>,
+    /// Jobs that have backups in it and are not in the config.
+    pub unknown_jobs: Vec<JobName>,
+    /// Records of this host that it has not got yet.
+    pub waiting_records: usize,
+    /// When the oldest of these was written.
+    pub waiting_since: Option<DateTime<Utc>>,
 }
 
 /// How things stand.
@@ -166,10 +187,73 @@ pub struct LastDrill {
     pub error_code: Option<String>,
 }
 
-/// The status of jobs at `now`, in the order given.
+/// The status of jobs and their vaults at `now`, in the order given.
 #[must_use]
-pub fn status(jobs: &[JobFacts], now: DateTime<Utc>) -> Status {
-    Status { schema_version: SCHEMA_VERSION, jobs: jobs.iter().map(|facts| job_status(facts, now)).collect() }
+pub fn status(jobs: &[JobFacts], vaults: &[VaultFacts], now: DateTime<Utc>) -> Status {
+    Status {
+        schema_version: SCHEMA_VERSION,
+        jobs: jobs.iter().map(|facts| job_status(facts, now)).collect(),
+        vaults: vaults.iter().map(|facts| vault_status(facts, now)).collect(),
+    }
+}
+
+/// The status of one vault at `now`.
+#[must_use]
+pub fn vault_status(facts: &VaultFacts, now: DateTime<Utc>) -> VaultStatus {
+    let mut findings = Findings::default();
+    let name = &facts.name;
+    if !facts.unknown_jobs.is_empty() {
+        let jobs: Vec<&str> = facts.unknown_jobs.iter().map(JobName::as_str).collect();
+        let jobs = match &jobs[..] {
+            [one] => format!("job {one}"),
+            several => format!("jobs {}", several.join(", ")),
+        };
+        findings.add(
+            State::Warning,
+            format!(
+                "it has backups of {jobs}, which the config does not know, and nothing erases them: put [job.NAME] back with \
+                 its retention, and run `lifeboat prune NAME`; `lifeboat list --vault {name}` shows them"
+            ),
+        );
+    }
+    let waiting = &facts.waiting;
+    let folder = waiting.folder.display();
+    if let Some(oldest) = waiting.oldest {
+        let (records, wait) = match waiting.records {
+            1 => ("1 record".to_owned(), "waits"),
+            count => (format!("{count} records"), "wait"),
+        };
+        let ago = ago(oldest, now);
+        let then = match waiting.in_vain {
+            0 => "the next command that writes sends them, and says what stands in the way".to_owned(),
+            in_vain => format!(
+                "of {in_vain} the host or the key is not believed any more: move them away from {folder} once you have read \
+                 them, or see `lifeboat host list`"
+            ),
+        };
+        findings
+            .add(State::Warning, format!("{records} of this host {wait} to be written into it, since {ago}: {then}"));
+    }
+    for what in &waiting.damaged {
+        findings.add(State::Warning, format!("a record that waits cannot be read, {what}: move it away from {folder}"));
+    }
+    for what in &facts.untold {
+        if !waiting.damaged.contains(what) {
+            findings.add(
+                State::Warning,
+                format!("this host cannot remember everything that it says, {what}: run `lifeboat check`"),
+            );
+        }
+    }
+    let (state, reasons) = findings.judged();
+    VaultStatus {
+        name: name.clone(),
+        state,
+        reasons,
+        unknown_jobs: facts.unknown_jobs.clone(),
+        waiting_records: waiting.records,
+        waiting_since: waiting.oldest,
+    }
 }
 
 /// The status of one job at `now`.
@@ -226,6 +310,8 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
         );
     }
     judge_witness(&mut findings, facts);
+    judge_unbelieved(&mut findings, facts);
+    judge_recipients(&mut findings, facts);
     judge_missing(&mut findings, facts);
     let (state, reasons) = findings.judged();
 
@@ -290,7 +376,7 @@ fn judge_witness(findings: &mut Findings, facts: &JobFacts) {
         Witness::Lacks(gone) => findings.add(
             State::Critical,
             format!(
-                "the vault no longer has {}, or its signature is wrong: run `lifeboat check {job}`",
+                "the vault no longer has {}, and nothing says who removed it: run `lifeboat check {job}`",
                 match &gone[..] {
                     [one] => format!("backup {one}"),
                     several => format!("{} backups that this host knows of", several.len()),
@@ -302,6 +388,45 @@ fn judge_witness(findings: &mut Findings, facts: &JobFacts) {
             format!("the vault cannot be read, and what stands here is what this host remembers of it: {why}"),
         ),
     }
+}
+
+/// What lies there and is not believed restores nothing, and stops every deletion until a person has looked.
+fn judge_unbelieved(findings: &mut Findings, facts: &JobFacts) {
+    let Some((first, others)) = facts.unbelieved.split_first() else { return };
+    let (backup, why) = (&first.backup, &first.why);
+    let others = match others.len() {
+        0 => String::new(),
+        1 => " and 1 other is not either".to_owned(),
+        count => format!(" and {count} others are not either"),
+    };
+    findings.add(
+        State::Critical,
+        format!(
+            "the manifest of backup {backup} is not believed ({why}){others}: run `lifeboat check {}`, and `lifeboat \
+             quarantine {backup}` to go on without it",
+            facts.job
+        ),
+    );
+}
+
+/// Backups that somebody can open who should not.
+fn judge_recipients(findings: &mut Findings, facts: &JobFacts) {
+    let Some((first, others)) = facts.unapproved.split_first() else { return };
+    let backups = match others.len() {
+        0 => format!("backup {} is", first.backup),
+        count => format!("{} backups are", count + 1),
+    };
+    let recipients: BTreeSet<&str> =
+        facts.unapproved.iter().flat_map(|found| found.recipients.iter().map(String::as_str)).collect();
+    let recipients: Vec<&str> = recipients.into_iter().collect();
+    findings.add(
+        State::Warning,
+        format!(
+            "{backups} sealed to {}, whom vault.json does not approve: run `lifeboat check {}`, and `lifeboat recipient list`",
+            recipients.join(", "),
+            facts.job
+        ),
+    );
 }
 
 /// Numbers that are gone without a reason: somebody, or a disk, took backups away. What this host knew of the backups is
@@ -559,7 +684,7 @@ pub(crate) fn human_exposure(exposure: Exposure) -> String {
 mod tests {
     use super::*;
     use crate::domain::record::PruneOutcome;
-    use crate::evidence::facts::Hidden;
+    use crate::evidence::facts::{Hidden, Unapproved, Unbelieved, Waiting};
     use crate::evidence::samples::*;
 
     fn state_of(facts: &JobFacts) -> (State, String) {
@@ -580,7 +705,7 @@ mod tests {
 
     #[test]
     fn the_document_is_that_of_the_contract() {
-        let document = status(&[healthy()], now());
+        let document = status(&[healthy()], &[VaultFacts { name: "main".to_owned(), ..VaultFacts::default() }], now());
         insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
         let mut nothing = healthy();
         nothing.backups.clear();
@@ -676,6 +801,26 @@ mod tests {
                 "`lifeboat check shop`",
             ),
             (
+                "manifest not believed",
+                |f| {
+                    let backup = f.backups[2].id.clone();
+                    f.unbelieved.push(Unbelieved { backup, why: "its signature is missing".to_owned() });
+                },
+                State::Critical,
+                "the manifest of backup 0303030303030303 is not believed (its signature is missing)",
+                "`lifeboat quarantine 0303030303030303`",
+            ),
+            (
+                "recipient not approved",
+                |f| {
+                    let backup = f.backups[2].id.clone();
+                    f.unapproved.push(Unapproved { backup, recipients: vec!["age1stranger".to_owned()] });
+                },
+                State::Warning,
+                "backup 0303030303030303 is sealed to age1stranger, whom vault.json does not approve",
+                "`lifeboat recipient list`",
+            ),
+            (
                 "newest hidden",
                 |f| f.hidden = Some(Hidden { there: 12, seen: 14 }),
                 State::Critical,
@@ -760,6 +905,32 @@ mod tests {
         assert_eq!(job_status(&facts, now()).reasons.len(), 1, "all of it is known");
         facts.gaps.push(SequenceRange { first: 3, last: u64::MAX });
         assert_eq!(job_status(&facts, now()).reasons.len(), 2, "the fourth is nobody's");
+    }
+
+    #[test]
+    fn a_vault_says_what_no_job_can() {
+        let quiet = VaultFacts { name: "main".to_owned(), ..VaultFacts::default() };
+        let said = |facts: &VaultFacts| {
+            let status = vault_status(facts, now());
+            (status.state, status.reasons.join("\n"))
+        };
+        assert_eq!(said(&quiet), (State::Ok, String::new()));
+        let unknown_jobs = vec!["blog".parse().unwrap(), "old-shop".parse().unwrap()];
+        let (state, reasons) = said(&VaultFacts { unknown_jobs, ..quiet.clone() });
+        assert_eq!(state, State::Warning);
+        assert!(reasons.contains("backups of jobs blog, old-shop") && reasons.contains("nothing erases them"));
+
+        let waiting = Waiting { records: 3, oldest: Some(before_now(hours(5))), ..Waiting::default() };
+        let (state, reasons) = said(&VaultFacts { waiting: waiting.clone(), ..quiet.clone() });
+        assert_eq!(state, State::Warning);
+        assert!(reasons.contains("3 records of this host wait to be written into it, since 5h 00m ago"), "{reasons}");
+        let waiting = Waiting { in_vain: 2, folder: "/state/outbox".into(), ..waiting };
+        assert!(said(&VaultFacts { waiting, ..quiet.clone() }).1.contains("move them away from /state/outbox"));
+
+        let damaged = vec!["x.record does not hold what lifeboat writes there".to_owned()];
+        let waiting = Waiting { damaged: damaged.clone(), ..Waiting::default() };
+        let (state, reasons) = said(&VaultFacts { waiting, untold: damaged, ..quiet });
+        assert_eq!((state, reasons.lines().count()), (State::Warning, 1), "said once: {reasons}");
     }
 
     #[test]

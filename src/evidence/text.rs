@@ -47,13 +47,20 @@ pub fn table(status: &Status, now: DateTime<Utc>, colour: Colour) -> String {
         }
         let _ = writeln!(text, "{}", line.trim_end());
     }
-    for job in status.jobs.iter().filter(|job| !job.reasons.is_empty()) {
-        let _ = writeln!(text, "\n{} ({}):", job.job, state_word(job.state));
-        for reason in &job.reasons {
+    for (what, state, reasons) in troubles(status) {
+        let _ = writeln!(text, "\n{what} ({}):", state_word(state));
+        for reason in reasons {
             let _ = writeln!(text, "  - {reason}");
         }
     }
     text
+}
+
+/// What there is to be said of jobs, and then of vaults.
+fn troubles(status: &Status) -> Vec<(String, State, &[String])> {
+    let jobs = status.jobs.iter().map(|job| (job.job.to_string(), job.state, &job.reasons[..]));
+    let vaults = status.vaults.iter().map(|vault| (format!("vault {}", vault.name), vault.state, &vault.reasons[..]));
+    jobs.chain(vaults).filter(|(_, _, reasons)| !reasons.is_empty()).collect()
 }
 
 fn cells(job: &JobStatus, now: DateTime<Utc>) -> [String; 5] {
@@ -119,21 +126,23 @@ pub struct Nagios {
     pub code: u8,
 }
 
-/// The status as a Nagios plugin puts it. The worst job decides; a job of which nothing is known is worse than a
+/// The status as a Nagios plugin puts it. The worst job or vault decides; a job of which nothing is known is worse than a
 /// warning. `U` in the performance data is Nagios's word for a value that cannot be had: here, unbounded or failed.
 #[must_use]
 pub fn nagios(status: &Status) -> Nagios {
     // No job at all is nothing to be green about.
     let worst = status.jobs.iter().map(|job| job.state).max().unwrap_or(State::Unknown);
+    let worst = status.vaults.iter().map(|vault| vault.state).fold(worst, State::max);
     let (word, code) = match worst {
         State::Ok => ("OK", 0),
         State::Warning => ("WARNING", 1),
         State::Critical => ("CRITICAL", 2),
         State::Unknown => ("UNKNOWN", 3),
     };
-    let mut troubled: Vec<&JobStatus> = status.jobs.iter().filter(|job| job.state != State::Ok).collect();
-    troubled.sort_by_key(|job| std::cmp::Reverse(job.state));
-    let said: Vec<String> = troubled.iter().map(|job| format!("{}: {}", job.job, job.reasons.join(", "))).collect();
+    let mut troubles = troubles(status);
+    troubles.sort_by_key(|(_, state, _)| std::cmp::Reverse(*state));
+    let said: Vec<String> =
+        troubles.iter().map(|(what, _, reasons)| format!("{what}: {}", reasons.join(", "))).collect();
     let said = match (status.jobs.len(), said.is_empty()) {
         (0, _) => "no job is configured".to_owned(),
         (1, true) => "1 job is as promised".to_owned(),
@@ -184,7 +193,7 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::facts::{JobFacts, Promise};
+    use crate::evidence::facts::{JobFacts, Promise, VaultFacts};
     use crate::evidence::samples::*;
     use crate::evidence::status::status;
 
@@ -204,7 +213,12 @@ mod tests {
             drills: vec![],
             ..fresh
         };
-        status(&[healthy(), files, fresh], now())
+        let old = VaultFacts {
+            name: "main".to_owned(),
+            unknown_jobs: vec!["old-shop".parse().unwrap()],
+            ..VaultFacts::default()
+        };
+        status(&[healthy(), files, fresh], &[old], now())
     }
 
     #[test]
@@ -220,9 +234,19 @@ mod tests {
         let all = nagios(&three_jobs());
         insta::assert_snapshot!(all.line);
         assert_eq!((all.code, all.line.lines().count()), (2, 1));
-        let one = |index: usize| nagios(&Status { schema_version: 1, jobs: vec![three_jobs().jobs[index].clone()] });
+        let one = |index: usize| {
+            nagios(&Status { schema_version: 1, jobs: vec![three_jobs().jobs[index].clone()], vaults: vec![] })
+        };
         assert_eq!((one(0).code, one(1).code, one(2).code), (0, 2, 3));
-        assert_eq!(nagios(&Status { schema_version: 1, jobs: vec![] }).code, 3);
+        let none = Status { schema_version: 1, jobs: vec![], vaults: vec![] };
+        assert_eq!(nagios(&none).code, 3);
+        let vault = nagios(&Status {
+            schema_version: 1,
+            jobs: vec![three_jobs().jobs[0].clone()],
+            vaults: three_jobs().vaults,
+        });
+        assert_eq!(vault.code, 1, "{}", vault.line);
+        assert!(vault.line.starts_with("LIFEBOAT WARNING - vault main: it has backups of job old-shop"));
         let mut piped = three_jobs();
         piped.jobs[1].reasons[0] = "a|b\nc".to_owned();
         assert_eq!(nagios(&piped).line.matches('|').count(), 1);

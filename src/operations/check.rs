@@ -7,7 +7,7 @@
 
 pub mod objects;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -26,13 +26,13 @@ use crate::storage::{Storage, StorageError};
 use crate::vault::layout::{Key, LISTS, ManifestName, OBJECTS};
 use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
 use crate::vault::records::{read_details, survey_records};
-use crate::vault::survey::{Fault, Problem};
+use crate::vault::survey::{Fault, Problem, Survey};
 
 use self::objects::NamedObjects;
 use super::host::Host;
-use super::refute;
+use super::refute::{self, OnRecord};
 use super::restore::plan;
-use super::vaults::{OpenVault, manifests};
+use super::vaults::{Look, OpenVault, manifests};
 
 /// Something wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -102,7 +102,10 @@ pub fn check(
         [job] => Some(job),
         _ => None,
     };
-    let survey = vault.survey(host, only)?;
+    let Look { survey, untold } = vault.look(host, only)?;
+    for what in untold {
+        progress.warn(&format!("this host cannot remember everything that the vault says: {what}"));
+    }
     // A misspelt job is sound in every way: nothing of it is damaged.
     let there = |job: &JobName| {
         known.contains_key(job)
@@ -114,22 +117,8 @@ pub fn check(
             .with_hint("`lifeboat list` shows every job in the vault"));
     }
     let mut report = CheckReport::default();
-    for problem in &survey.problems {
-        report.damaged.push(Damage {
-            object: problem.key.clone(),
-            code: problem.fault.code().name(),
-            reason: problem.fault.to_string(),
-            backups: spoilt(problem),
-        });
-    }
     let looked_at = if jobs.is_empty() { known.keys().cloned().collect() } else { jobs.to_vec() };
-    for (job, there, seen) in vault.hidden_newest(host, &survey, &looked_at)? {
-        let object = format!("backups/{job}/");
-        let reason =
-            format!("this host saw backup number {seen} of the job once, and the newest there is number {there}");
-        let code = Code::ManifestMissing.name();
-        report.damaged.push(Damage { object, code, reason, backups: Vec::new() });
-    }
+    let mut missing = damaged_manifests(host, vault, &survey, &looked_at)?;
     let manifests: Vec<Manifest> =
         manifests(survey).into_iter().filter(|m| jobs.is_empty() || jobs.contains(&m.job)).collect();
     report.backups = manifests.len() as u64;
@@ -148,8 +137,42 @@ pub fn check(
     if let Some((reader, percent)) = depth.read_data {
         read_data(host, reader, &manifests, percent, progress, &mut report)?;
     }
+    // All that took its time, and a prune may have removed backups meanwhile and erased what they named. What went without
+    // a reason is missing by now.
+    if report.damaged.iter().any(|damage| !damage.backups.is_empty()) {
+        let Look { survey, .. } = vault.look(host, only)?;
+        missing = damaged_manifests(host, vault, &survey, &looked_at)?;
+        let there: HashSet<&BackupId> = survey.manifests.iter().map(|verified| &verified.manifest.id).collect();
+        report.damaged.retain_mut(|damage| {
+            let spoilt = !damage.backups.is_empty();
+            damage.backups.retain(|backup| there.contains(backup));
+            !spoilt || !damage.backups.is_empty()
+        });
+    }
+    report.damaged.splice(..0, missing);
     remember(host, vault, &manifests, &mut report, progress);
     Ok(report)
+}
+
+/// Manifests that are not believed, or are missing; the newest one of a job among them, if this host ever saw it.
+fn damaged_manifests(host: &Host, vault: &OpenVault, survey: &Survey, looked_at: &[JobName]) -> Result<Vec<Damage>> {
+    let mut damaged = Vec::new();
+    for problem in &survey.problems {
+        damaged.push(Damage {
+            object: problem.key.clone(),
+            code: problem.fault.code().name(),
+            reason: problem.fault.to_string(),
+            backups: spoilt(problem),
+        });
+    }
+    for (job, there, seen) in vault.hidden_newest(host, survey, looked_at)? {
+        let object = format!("backups/{job}/");
+        let reason =
+            format!("this host saw backup number {seen} of the job once, and the newest there is number {there}");
+        let code = Code::ManifestMissing.name();
+        damaged.push(Damage { object, code, reason, backups: Vec::new() });
+    }
+    Ok(damaged)
 }
 
 /// What was found is put on record, so that no backup names it again. Who only reads the vault says so and changes nothing.
@@ -158,7 +181,8 @@ fn remember(host: &Host, vault: &OpenVault, manifests: &[Manifest], report: &mut
         return;
     }
     match refute::record(host, vault, Finder::Check, manifests, &report.damaged) {
-        Ok(_) => report.recorded = true,
+        Ok(OnRecord::Nothing) => {}
+        Ok(OnRecord::Already | OnRecord::Written(_)) => report.recorded = true,
         Err(error) => progress
             .warn(&format!("what was found is not on record, and a host that backs up may name it again: {error}")),
     }
@@ -275,7 +299,7 @@ fn read_data(
     report: &mut CheckReport,
 ) -> Result<()> {
     // A segment that several backups name is opened once; what it is depends on its source's key as well.
-    let mut opened = std::collections::HashSet::new();
+    let mut opened = HashSet::new();
     for manifest in manifests {
         for source in &manifest.sources {
             progress.begin(&format!("opening {} of {}", source.name, manifest.id), Some(source.logical_bytes));
@@ -358,4 +382,76 @@ fn in_parallel(workers: usize, count: usize, work: &(dyn Fn(usize) -> Result<()>
         }
     });
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::clock::Clock as _;
+    use crate::observe::Silent;
+    use crate::operations::catch_up::tests::{World, body, job, manifest};
+    use crate::operations::records::write;
+
+    /// Does something while objects are read, as another host might.
+    struct Meanwhile<F: Fn() + Send + Sync>(F, AtomicBool);
+
+    impl<F: Fn() + Send + Sync> Progress for Meanwhile<F> {
+        fn begin(&self, _stage: &str, _total_bytes: Option<u64>) {
+            if !self.1.swap(true, Ordering::Relaxed) {
+                self.0();
+            }
+        }
+        fn advance(&self, _bytes: u64) {}
+        fn end(&self) {}
+        fn warn(&self, message: &str) {
+            panic!("{message}");
+        }
+    }
+
+    fn checked(world: &World, progress: &dyn Progress) -> CheckReport {
+        let depth = Depth { read_data: None };
+        check(&world.hosts[0], &world.vault(None), &[], &BTreeMap::new(), &depth, progress).unwrap()
+    }
+
+    #[test]
+    fn what_a_prune_removes_meanwhile_is_no_damage() {
+        let world = World::new();
+        // Nothing that they name is there, as if it had just been erased.
+        world.plant(0, &manifest(&world, 0, &job(0), None, 1));
+        let all = world.manifests();
+        let prune = || {
+            let removal = body(4, Some(&all[0]), world.clock.now());
+            write(&world.hosts[1], &world.vault(None), &job(0), removal, None).unwrap();
+            world.delete(&Key::Manifest(all[0].name.clone()).to_string());
+        };
+        let report = checked(&world, &Meanwhile(prune, AtomicBool::new(false)));
+        assert_eq!(report.damaged, []);
+        assert!(!report.recorded);
+    }
+
+    #[test]
+    fn what_disappears_meanwhile_without_a_reason_is_missing() {
+        let world = World::new();
+        world.plant(0, &manifest(&world, 0, &job(0), None, 1));
+        let all = world.manifests();
+        world.plant(0, &manifest(&world, 0, &job(0), Some((1, all[0].hash)), 2));
+        let lose = || world.delete(&Key::Manifest(all[0].name.clone()).to_string());
+        let report = checked(&world, &Meanwhile(lose, AtomicBool::new(false)));
+        assert_eq!(report.damaged[0].code, "manifest-missing", "{report:?}");
+        assert!(report.damaged.iter().all(|damage| !damage.backups.contains(&all[0].manifest.id)), "{report:?}");
+    }
+
+    #[test]
+    fn only_what_spoils_a_backup_is_on_record() {
+        let world = World::new();
+        let junk = Key::Manifest(ManifestName::of(&manifest(&world, 0, &job(1), None, 3))).to_string();
+        world.runtime.block_on(world.store.another_handle().replace(&junk, "{}".into())).unwrap();
+        let report = checked(&world, &Silent);
+        assert_eq!((report.damaged.len(), report.recorded), (1, false));
+        world.plant(0, &manifest(&world, 0, &job(0), None, 1));
+        assert!(checked(&world, &Silent).recorded);
+        assert!(checked(&world, &Silent).recorded, "it was before");
+    }
 }

@@ -11,7 +11,7 @@ use crate::scratch::confine::{Confinement, Network, Trust};
 use crate::scratch::folder::free_bytes;
 
 use super::host::Host;
-use super::vaults::{OpenVault, manifests};
+use super::vaults::{Look, OpenVault, manifests};
 
 /// Less room than this on a vault's disk is a warning whatever the last backup took.
 const LITTLE_ROOM_BYTES: u64 = 1024 * 1024 * 1024;
@@ -119,8 +119,12 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<F
         Ok(()) => findings.push(Finding::ok(&about, "this host may write it".to_owned())),
         Err(error) => findings.push(Finding::of(&about, &error)),
     }
-    let survey = match vault.survey(host, Some(&job.name)) {
-        Ok(survey) => survey,
+    let survey = match vault.look(host, Some(&job.name)) {
+        Ok(Look { survey, untold }) => {
+            let hint = || Some(format!("lifeboat check {}", job.name));
+            findings.extend(untold.into_iter().map(|what| Finding::problem(&about, what, hint())));
+            survey
+        }
         Err(error) => {
             findings.push(Finding::of(&about, &error));
             return findings;

@@ -66,17 +66,24 @@ impl Outbox {
         File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(io)
     }
 
-    /// What waits, oldest first within each kind.
+    /// What waits, oldest first within each kind, each read when it is asked for: details may be large. A file that cannot
+    /// be read, or is not what is written here, is an error in its place and keeps nothing else from being read.
     ///
     /// # Errors
-    /// When it cannot be read, or a file is not what is written here.
-    pub fn waiting(&self) -> Result<Vec<Waiting>, StateError> {
-        let read = |path: &PathBuf| match read(path) {
+    /// When the folder cannot be listed.
+    pub fn waiting(&self) -> Result<impl Iterator<Item = Result<Waiting, StateError>> + use<>, StateError> {
+        let read = |path: PathBuf| match read(&path) {
             // Another process of this host has sent it meanwhile.
             Err(StateError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => None,
             waiting => Some(waiting),
         };
-        self.files()?.iter().filter_map(read).collect()
+        Ok(self.files()?.into_iter().filter_map(read))
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Takes a record away: vault and catalog have it.
@@ -154,21 +161,25 @@ mod tests {
         Waiting { record, details: details.map(Bytes::from_static) }
     }
 
+    fn all(outbox: &Outbox) -> Vec<Waiting> {
+        outbox.waiting().unwrap().map(Result::unwrap).collect()
+    }
+
     #[test]
     fn what_waits_comes_out_as_it_went_in_until_it_is_taken_away() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let outbox = state.outbox(&VaultId::from_random([1; 8]));
-        assert_eq!(outbox.waiting().unwrap(), []);
+        assert_eq!(self::all(&outbox), []);
         let all = [waiting(1, None), waiting(2, Some(b"sealed\n\nbytes")), waiting(3, Some(b""))];
         for one in all.iter().rev().chain(&all) {
             outbox.put(one).unwrap();
         }
         // What a killed process left half-written is not taken for a record.
         fs::write(outbox.folder.join(".tmp1234"), "{").unwrap();
-        assert_eq!(outbox.waiting().unwrap(), all);
-        assert_eq!(state.outbox(&VaultId::from_random([2; 8])).waiting().unwrap(), []);
+        assert_eq!(self::all(&outbox), all);
+        assert_eq!(self::all(&state.outbox(&VaultId::from_random([2; 8]))), []);
         for file in outbox.files().unwrap() {
             assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
         }
@@ -176,20 +187,24 @@ mod tests {
             outbox.remove(&one.record).unwrap();
             outbox.remove(&one.record).unwrap();
         }
-        assert_eq!(outbox.waiting().unwrap(), []);
+        assert_eq!(self::all(&outbox), []);
     }
 
     #[test]
-    fn a_damaged_file_is_named() {
+    fn a_damaged_file_is_named_and_keeps_nothing_from_being_read() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = StateDir::open(dir.path()).unwrap().outbox(&VaultId::from_random([1; 8]));
         let one = waiting(2, Some(b"sealed"));
+        let other = waiting(3, None);
         outbox.put(&one).unwrap();
+        outbox.put(&other).unwrap();
         let path = outbox.file(&one.record);
         let whole = fs::read(&path).unwrap();
         for damage in [&whole[..9], &whole[..whole.len() - 1]] {
             fs::write(&path, damage).unwrap();
-            assert!(matches!(outbox.waiting(), Err(StateError::Damaged { path: named }) if named == path));
+            let found: Vec<_> = outbox.waiting().unwrap().collect();
+            assert!(matches!(&found[0], Err(StateError::Damaged { path: named }) if *named == path));
+            assert!(matches!(&found[1..], [Ok(found)] if *found == other));
         }
     }
 }

@@ -5,20 +5,20 @@ use std::collections::HashSet;
 use crate::domain::ids::ManifestHash;
 use crate::domain::manifest::Manifest;
 use crate::domain::record::Record;
-use crate::error::Result;
+use crate::error::{Result, chain};
 use crate::vault::records::survey_records;
 
 use super::host::Host;
-use super::vaults::OpenVault;
+use super::vaults::{Look, OpenVault};
 
 /// What a rebuild found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Backups known now.
+    /// Backups in the vault.
     pub backups: usize,
-    /// Records known now.
+    /// Records in the vault, and those that wait to be sent there.
     pub records: usize,
-    /// What is in the vault and not believed, in sentences.
+    /// What is not believed, or cannot be remembered, in sentences.
     pub problems: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ pub struct Rebuilt {
 /// When the vault cannot be read or the catalog not be written.
 pub fn rebuild(host: &Host, vault: &OpenVault) -> Result<Rebuilt> {
     let home = host.home()?;
-    let survey = vault.survey(host, None)?;
+    let Look { survey, untold: _ } = vault.look(host, None)?;
     let records = host.runtime.block_on(survey_records(&*vault.storage, &vault.trust))?;
     let mut problems: Vec<String> =
         survey.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.fault)).collect();
@@ -38,8 +38,14 @@ pub fn rebuild(host: &Host, vault: &OpenVault) -> Result<Rebuilt> {
     let mut records: Vec<Record> = records.records.into_iter().map(|verified| verified.record).collect();
     let place = |record: &Record| (record.body.type_name(), record.id.clone());
     let there: HashSet<_> = records.iter().map(place).collect();
-    let waiting = home.state.outbox(&vault.id).waiting()?.into_iter().map(|waiting| waiting.record);
-    records.extend(waiting.filter(|record| !there.contains(&place(record))));
-    host.runtime.block_on(home.catalog.replace(&vault.id, &manifests, &records))?;
+    for waiting in home.state.outbox(&vault.id).waiting()? {
+        match waiting {
+            Ok(waiting) if there.contains(&place(&waiting.record)) => {}
+            Ok(waiting) => records.push(waiting.record),
+            Err(damaged) => problems.push(chain(&damaged)),
+        }
+    }
+    let passed_over = host.runtime.block_on(home.catalog.replace(&vault.id, &manifests, &records))?;
+    problems.extend(passed_over.iter().map(|passed| format!("{}: {}", passed.what, chain(&passed.why))));
     Ok(Rebuilt { backups: manifests.len(), records: records.len(), problems })
 }

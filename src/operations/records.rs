@@ -4,13 +4,15 @@
 //! the catalog at once, and is sent by the next command that writes. What is decided (removals, condemned lists,
 //! quarantines) takes effect by being in the vault: refused, it was not decided, and nobody hears of it again.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use rand::RngExt;
 
-use crate::domain::ids::{JobName, RecordId};
+use crate::domain::ids::{JobName, RecordId, VaultId};
 use crate::domain::record::{RECORD_VERSION, Record, RecordBody};
-use crate::error::Result;
+use crate::error::{Result, chain};
 use crate::seal::Sealer;
 use crate::vault::VaultError;
 use crate::vault::layout::RecordName;
@@ -130,7 +132,8 @@ fn tell(host: &Host, home: &Home, vault: &OpenVault, waiting: Waiting) -> Result
 }
 
 /// Sends what waits for the vault, and stops where it is refused. What the vault has already, because a process was
-/// killed before it took the record away, is not sent again.
+/// killed before it took the record away, is not sent again. What nobody would believe from this host as it is now, and
+/// files that are damaged, wait on: [`standing`] tells of them.
 ///
 /// # Errors
 /// When vault or catalog refuse, or the outbox cannot be read.
@@ -138,9 +141,9 @@ pub fn send_waiting(host: &Host, vault: &OpenVault) -> Result<usize> {
     let home = host.home()?;
     let outbox = home.state.outbox(&vault.id);
     let mut sent = 0;
-    for Waiting { record, details } in outbox.waiting()? {
-        // Who was struck off the vault's list meanwhile would not be believed.
-        if vault.must_let_write(host, &record.job, record.recorded).is_err() {
+    for waiting in outbox.waiting()? {
+        let Ok(Waiting { record, details }) = waiting else { continue };
+        if !would_be_believed(host, vault, &record) {
             continue;
         }
         let name = RecordName::of(&record);
@@ -157,6 +160,47 @@ pub fn send_waiting(host: &Host, vault: &OpenVault) -> Result<usize> {
         sent += 1;
     }
     Ok(sent)
+}
+
+/// Who was struck off the vault's list meanwhile, or has another name there, would sign in vain.
+fn would_be_believed(host: &Host, vault: &OpenVault, record: &Record) -> bool {
+    vault.must_let_write(host, &record.job, record.recorded).is_ok()
+        && vault.host_name(host).is_ok_and(|name| name == record.host)
+}
+
+/// What waits for a vault, and why it may wait for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Records that wait, all of them.
+    pub records: usize,
+    /// When the oldest was written.
+    pub oldest: Option<DateTime<Utc>>,
+    /// Those that nobody would believe from this host as it is now; none where the vault cannot be asked.
+    pub in_vain: usize,
+    /// Files that are damaged, in sentences.
+    pub damaged: Vec<String>,
+    /// Where all of that lies.
+    pub folder: PathBuf,
+}
+
+/// How the outbox of a vault stands; `vault` where it can be opened.
+///
+/// # Errors
+/// When the outbox cannot be listed.
+pub fn standing(host: &Host, id: &VaultId, vault: Option<&OpenVault>) -> Result<Standing> {
+    let outbox = host.home()?.state.outbox(id);
+    let mut standing = Standing { folder: outbox.folder().to_owned(), ..Standing::default() };
+    for waiting in outbox.waiting()? {
+        match waiting {
+            Ok(Waiting { record, .. }) => {
+                standing.records += 1;
+                standing.oldest = Some(standing.oldest.map_or(record.recorded, |oldest| oldest.min(record.recorded)));
+                standing.in_vain += usize::from(vault.is_some_and(|vault| !would_be_believed(host, vault, &record)));
+            }
+            Err(damaged) => standing.damaged.push(chain(&damaged)),
+        }
+    }
+    Ok(standing)
 }
 
 /// Nothing is there, or what a killed process left of it.

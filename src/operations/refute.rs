@@ -34,7 +34,18 @@ pub fn can_say(damage: &Damage) -> bool {
         && !matches!(Key::parse(&damage.object), Key::Manifest(_) | Key::Record(_) | Key::RecordDetails(_))
 }
 
-/// Records damage that spoils backups, unless it is on record already. Says how many records it wrote.
+/// What of the damage is on record now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRecord {
+    /// None of it: it spoils no backup that is counted on.
+    Nothing,
+    /// What spoils backups, and it was before.
+    Already,
+    /// What spoils backups; so many records were written.
+    Written(usize),
+}
+
+/// Records damage that spoils backups, unless it is on record already.
 ///
 /// # Errors
 /// When the vault's records cannot be read, or this host may not sign for a job.
@@ -44,7 +55,7 @@ pub fn record(
     found_by: Finder,
     manifests: &[Manifest],
     damaged: &[Damage],
-) -> Result<usize> {
+) -> Result<OnRecord> {
     let mut by_job: BTreeMap<(JobName, &'static str), Found> = BTreeMap::new();
     for damage in damaged.iter().filter(|damage| can_say(damage)) {
         let key = Key::parse(&damage.object);
@@ -60,7 +71,7 @@ pub fn record(
         }
     }
     if by_job.is_empty() {
-        return Ok(0);
+        return Ok(OnRecord::Nothing);
     }
     let known = known(host, vault)?;
     let refuted = host.refuted(&vault.id, None)?;
@@ -93,7 +104,7 @@ pub fn record(
             written += 1;
         }
     }
-    Ok(written)
+    Ok(if written == 0 { OnRecord::Already } else { OnRecord::Written(written) })
 }
 
 /// Objects and lists that stand in a refutation already.

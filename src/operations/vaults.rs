@@ -170,18 +170,43 @@ fn nobody_vouches(url: &VaultUrl) -> Error {
         .with_hint("give the identity file that was made with the vault (--identity FILE), or its key (--trust RWQ...)")
 }
 
+/// What a vault holds, for a verb that only reads.
+#[derive(Debug)]
+pub struct Look {
+    /// Its manifests.
+    pub survey: Survey,
+    /// What the catalog could not be told of, in sentences.
+    pub untold: Vec<String>,
+}
+
 impl OpenVault {
     /// Reads and verifies the manifests of one job, or of all, and tells the catalog, where there is one, of the
-    /// backups and records that it does not know.
+    /// backups and records that it does not know: for verbs that go on to write, and go by what the catalog knows. One that
+    /// only reads takes a [`OpenVault::look`].
     ///
     /// # Errors
-    /// When the store cannot be read. A manifest that is not to be believed is a problem in the survey.
+    /// When the store cannot be read, or the catalog not be written. A manifest that is not to be believed is a problem in
+    /// the survey; a record that is not, or that the catalog cannot hold, is passed over.
     pub fn survey(&self, host: &Host, job: Option<&JobName>) -> Result<Survey> {
         let survey = host.runtime.block_on(survey::survey(&*self.storage, &self.trust, job))?;
         if let Some(home) = host.home_if_any() {
             catch_up(host, home, self, &survey)?;
         }
         Ok(survey)
+    }
+
+    /// The same for verbs that only read: whatever keeps the catalog from being told stands in nobody's way, and is said.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn look(&self, host: &Host, job: Option<&JobName>) -> Result<Look> {
+        let survey = host.runtime.block_on(survey::survey(&*self.storage, &self.trust, job))?;
+        let untold = match host.home_if_any().map(|home| catch_up(host, home, self, &survey)) {
+            None => Vec::new(),
+            Some(Ok(untold)) => untold,
+            Some(Err(error)) => vec![error.to_string()],
+        };
+        Ok(Look { survey, untold })
     }
 
     /// Tells the catalog of one backup, and that this host saw it.
@@ -244,8 +269,8 @@ impl OpenVault {
             let quarantines = host.runtime.block_on(home.catalog.quarantines(&self.id, Some(job)))?;
             let ranges = removals.iter().flat_map(|row| &row.body.gone);
             let ranges = ranges.chain(quarantines.iter().flat_map(|row| &row.body.gone));
-            let ranges: Vec<SequenceRange> = ranges.copied().collect();
-            if !explains(&ranges, there + 1, seen) {
+            let missing = SequenceRange { first: there.saturating_add(1), last: seen };
+            if !missing.without(&SequenceRange::union(ranges.copied())).is_empty() {
                 hidden.push((job.clone(), there, seen));
             }
         }
@@ -277,23 +302,6 @@ impl OpenVault {
             (known, _) => known,
         })
     }
-}
-
-/// Whether the ranges together have every number from `first` to `last`.
-#[must_use]
-pub fn explains(ranges: &[SequenceRange], first: u64, last: u64) -> bool {
-    let mut ranges = ranges.to_vec();
-    ranges.sort_unstable();
-    let mut next = first;
-    for range in ranges {
-        if range.first <= next && next <= range.last {
-            match range.last.checked_add(1) {
-                Some(after) => next = after,
-                None => return true,
-            }
-        }
-    }
-    next > last
 }
 
 /// The manifests of a survey, oldest first.

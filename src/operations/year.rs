@@ -13,7 +13,7 @@ mod promises;
 mod rules;
 mod world;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -285,7 +285,8 @@ fn people(world: &mut World, watch: &mut Watch, hour: u64) {
 }
 
 fn look_for_damage(world: &mut World, watch: &mut Watch, machine: usize) {
-    let known: Vec<_> = world.jobs.iter().map(|job| job.name.clone()).collect();
+    let known: BTreeMap<_, _> =
+        world.jobs.iter().map(|job| (job.name.clone(), job.retention.delete_after)).collect();
     let spoilt: BTreeSet<_> = world
         .model
         .backups

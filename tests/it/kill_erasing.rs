@@ -79,7 +79,7 @@ fn act(verb: &str, config: &Path, now: DateTime<Utc>, layer: impl FnOnce(Arc<dyn
             "{report:?}"
         );
     } else {
-        let known = [job.name.clone()];
+        let known = [(job.name.clone(), job.retention.delete_after)].into();
         let report = check(&host, &vault, &[], &known, &Depth { read_data: None }, &Silent).unwrap();
         assert!(report.recorded && report.damaged.len() == 1, "{report:?}");
     }

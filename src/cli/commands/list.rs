@@ -10,7 +10,7 @@ use crate::domain::manifest::{Completeness, Manifest};
 use crate::domain::quantity::human_bytes;
 use crate::error::{Code, Error, Result};
 use crate::operations::restore::plan;
-use crate::operations::vaults::manifests;
+use crate::operations::vaults::{Look, manifests};
 
 use super::super::Exit;
 use super::super::args::{ListArgs, ShowArgs};
@@ -43,7 +43,10 @@ pub(in super::super) fn list(session: Session, args: &ListArgs) -> Result<Exit> 
         Some(name) => Some(name.parse::<JobName>().map_err(|e| Error::new(Code::NotFound, e.to_string()))?),
         None => None,
     };
-    let survey = reading.vault.survey(&reading.host, job.as_ref())?;
+    let Look { survey, untold } = reading.vault.look(&reading.host, job.as_ref())?;
+    for what in untold {
+        say(&format!("warning: this host cannot remember everything that the vault says: {what}"));
+    }
     for problem in &survey.problems {
         say(&format!("warning: {}: {}", problem.key, problem.fault));
         say(" hint: `lifeboat check` says what is damaged and which backups it touches");

@@ -1,5 +1,7 @@
 //! `status` and `report`.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{IsTerminal, Write};
 
 use chrono::{DateTime, Utc};
@@ -8,7 +10,7 @@ use crate::domain::objectives::Window;
 use crate::domain::quantity::parse_duration;
 use crate::error::{Code, Error, Result};
 use crate::evidence::facts::JobFacts;
-use crate::evidence::gather::job_facts;
+use crate::evidence::gather::{VaultView, job_facts, vault_facts};
 use crate::evidence::{markdown, report as reporting, status as standing, text};
 use crate::operations::TOOL;
 
@@ -20,8 +22,10 @@ use super::super::session::{Configured, Session};
 pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Exit> {
     let session = session.configured()?;
     let now = session.host.clock.now();
-    let facts = facts(&session, &args.jobs, None, now)?;
-    let status = standing::status(&facts, now);
+    let views = views(&session, &args.jobs)?;
+    let facts = facts(&session, &args.jobs, &views, None, now)?;
+    let vaults = views.values().map(|view| vault_facts(&session.host, &session.settings, view, now));
+    let status = standing::status(&facts, &vaults.collect::<Result<Vec<_>>>()?, now);
     if args.nagios {
         let answer = text::nagios(&status);
         print(&answer.line);
@@ -46,7 +50,8 @@ pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Ex
         Error::new(Code::Usage, format!("--since: {cause}")).with_hint("`--since 30d` is the last month")
     })?;
     let window = Window::before(now, since);
-    let facts = facts(&session, &args.jobs, Some(window), now)?;
+    let views = views(&session, &args.jobs)?;
+    let facts = facts(&session, &args.jobs, &views, Some(window), now)?;
     let report = reporting::report(&facts, window, now, TOOL);
     let format = if session.global.json { ReportFormat::Json } else { args.format };
     let rendered = match format {
@@ -70,12 +75,26 @@ pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Ex
     Ok(Exit::DONE)
 }
 
-fn facts(session: &Configured, jobs: &[String], window: Option<Window>, now: DateTime<Utc>) -> Result<Vec<JobFacts>> {
+/// The vaults of these jobs, each looked at once.
+fn views(session: &Configured, jobs: &[String]) -> Result<BTreeMap<String, VaultView>> {
+    let mut views = BTreeMap::new();
+    for job in session.jobs(jobs)? {
+        if let Entry::Vacant(entry) = views.entry(job.vault.clone()) {
+            let view = VaultView::look(&session.host, &job.vault, session.vault_id(job)?, session.vault(job));
+            entry.insert(view);
+        }
+    }
+    Ok(views)
+}
+
+fn facts(
+    session: &Configured,
+    jobs: &[String],
+    views: &BTreeMap<String, VaultView>,
+    window: Option<Window>,
+    now: DateTime<Utc>,
+) -> Result<Vec<JobFacts>> {
     let jobs = session.jobs(jobs)?;
-    jobs.into_iter()
-        .map(|job| {
-            let id = session.vault_id(job)?;
-            job_facts(&session.host, &session.settings, job, &id, &session.vault(job), window, now)
-        })
-        .collect()
+    let with_views = jobs.into_iter().filter_map(|job| Some((job, views.get(&job.vault)?)));
+    with_views.map(|(job, view)| job_facts(&session.host, &session.settings, job, view, window, now)).collect()
 }

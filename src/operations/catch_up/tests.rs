@@ -23,29 +23,29 @@ use crate::domain::record::{
 use crate::operations::interrupt::Interrupt;
 use crate::operations::outbox::Waiting;
 use crate::operations::rebuild::rebuild;
-use crate::operations::records::{send_waiting, write, write_as};
+use crate::operations::records::{send_waiting, standing, write, write_as};
 use crate::storage::Storage;
 use crate::storage::fault::{Effect, Fault, Lasting, Moment, Plan};
 use crate::storage::memory::Memory;
 use crate::vault::keys::SigningKey;
 use crate::vault::manifests::{VerifiedManifest, commit_manifest, sign_manifest};
-use crate::vault::records::survey_records;
+use crate::vault::records::{survey_records, write_record};
 use crate::vault::survey::survey;
-use crate::vault::trust::{HostEntry, JobPattern, TrustDocument};
+use crate::vault::trust::{HostEntry, JobPattern, Revocation, TrustDocument};
 
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
-struct World {
-    runtime: tokio::runtime::Runtime,
+pub(crate) struct World {
+    pub(crate) runtime: tokio::runtime::Runtime,
     folder: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-    store: Memory,
-    trust: TrustDocument,
-    hosts: Vec<Host>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) store: Memory,
+    pub(crate) trust: TrustDocument,
+    pub(crate) hosts: Vec<Host>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let start = "2026-11-22T02:00:00.5Z".parse().unwrap();
@@ -72,7 +72,7 @@ impl World {
     }
 
     /// The vault as a process sees it that was just started.
-    fn vault(&self, plan: Option<Plan>) -> OpenVault {
+    pub(crate) fn vault(&self, plan: Option<Plan>) -> OpenVault {
         let inner: Arc<dyn Storage> = Arc::new(self.store.another_handle());
         OpenVault {
             id: self.trust.vault.clone(),
@@ -92,13 +92,13 @@ impl World {
         }
     }
 
-    fn manifests(&self) -> Vec<VerifiedManifest> {
+    pub(crate) fn manifests(&self) -> Vec<VerifiedManifest> {
         let mut all = self.runtime.block_on(survey(&self.store.another_handle(), &self.trust, None)).unwrap().manifests;
         all.sort_by_key(|verified| verified.manifest.id.clone());
         all
     }
 
-    fn delete(&self, prefix: &str) {
+    pub(crate) fn delete(&self, prefix: &str) {
         let store = self.store.another_handle();
         self.runtime.block_on(async {
             let mut keys = Vec::new();
@@ -108,6 +108,11 @@ impl World {
             }
             store.sync().await.unwrap();
         });
+    }
+
+    fn waiting(&self, host: &Host) -> Vec<Waiting> {
+        let outbox = host.home().unwrap().state.outbox(&self.trust.vault);
+        outbox.waiting().unwrap().map(Result::unwrap).collect()
     }
 
     fn answers(&self, host: &Host) -> Answers {
@@ -174,11 +179,17 @@ struct Answers {
     refuted: HashSet<BackupId>,
 }
 
-fn job(number: usize) -> JobName {
+pub(crate) fn job(number: usize) -> JobName {
     ["shop", "blog"][number].parse().unwrap()
 }
 
-fn manifest(world: &World, host: usize, job: &JobName, last: Option<(u64, ManifestHash)>, id: u64) -> Manifest {
+pub(crate) fn manifest(
+    world: &World,
+    host: usize,
+    job: &JobName,
+    last: Option<(u64, ManifestHash)>,
+    id: u64,
+) -> Manifest {
     let now = world.clock.now();
     Manifest {
         kind: MANIFEST_TYPE.to_owned(),
@@ -213,7 +224,7 @@ fn manifest(world: &World, host: usize, job: &JobName, last: Option<(u64, Manife
 }
 
 /// The body of a record of each kind, about `of`.
-fn body(kind: u8, of: Option<&VerifiedManifest>, now: chrono::DateTime<chrono::Utc>) -> RecordBody {
+pub(crate) fn body(kind: u8, of: Option<&VerifiedManifest>, now: chrono::DateTime<chrono::Utc>) -> RecordBody {
     let backup = of.map(|verified| verified.manifest.id.clone());
     let named = backup.clone().unwrap_or_else(|| BackupId::from_random([0; 8]));
     match kind {
@@ -435,7 +446,7 @@ proptest! {
         // Once everything is sent, both hosts know the same.
         for host in &world.hosts {
             send_waiting(host, &world.vault(None)).unwrap();
-            prop_assert_eq!(host.home().unwrap().state.outbox(&world.trust.vault).waiting().unwrap(), vec![]);
+            prop_assert_eq!(world.waiting(host), vec![]);
         }
         for host in &world.hosts {
             world.vault(None).survey(host, None).unwrap();
@@ -451,7 +462,7 @@ fn what_the_vault_has_is_not_sent_again() {
     let details = serde_json::json!({});
     write(host, &vault, &job(0), body(0, None, world.clock.now()), Some(&details)).unwrap();
     let outbox = host.home().unwrap().state.outbox(&vault.id);
-    assert_eq!(outbox.waiting().unwrap(), []);
+    assert_eq!(world.waiting(host), []);
 
     // Refused, it waits; the next one that is written takes it along.
     let refuses = AnyPlan { at_call: 1, after: false, effect: 0, lasting: true };
@@ -459,18 +470,18 @@ fn what_the_vault_has_is_not_sent_again() {
         write(host, &world.vault(Some(refuses.plan())), &job(0), body(1, None, world.clock.now()), Some(&details))
             .unwrap_err();
     assert!(error.to_string().contains("the next command that writes sends it"), "{error}");
-    let waiting = outbox.waiting().unwrap();
+    let waiting = world.waiting(host);
     assert_eq!(waiting.len(), 1);
     assert_eq!(world.answers(host).drills.len(), 1);
     write(host, &vault, &job(0), body(0, None, world.clock.now()), None).unwrap();
-    assert_eq!(outbox.waiting().unwrap(), []);
+    assert_eq!(world.waiting(host), []);
 
     // As if killed before it was taken away; meanwhile its details expired.
     outbox.put(&waiting[0]).unwrap();
     let sealed = Key::RecordDetails(RecordName::of(&waiting[0].record)).to_string();
     world.delete(&sealed);
     assert_eq!(send_waiting(host, &world.vault(None)).unwrap(), 1);
-    assert_eq!(outbox.waiting().unwrap(), []);
+    assert_eq!(world.waiting(host), []);
     let there = world.runtime.block_on(world.store.another_handle().get(&sealed, 1 << 20));
     assert!(there.unwrap_err().is_not_found());
 }
@@ -483,7 +494,7 @@ fn what_was_only_decided_does_not_wait() {
         let body = body(kind, None, world.clock.now());
         write(&world.hosts[0], &world.vault(Some(refuses)), &job(0), body, None).unwrap_err();
     }
-    assert_eq!(world.hosts[0].home().unwrap().state.outbox(&world.trust.vault).waiting().unwrap(), []);
+    assert_eq!(world.waiting(&world.hosts[0]), []);
     assert_eq!(world.answers(&world.hosts[0]).known, HashSet::new());
 }
 
@@ -510,4 +521,186 @@ fn a_newest_backup_that_was_removed_is_not_hidden() {
         write(&world.hosts[1], &world.vault(None), &job(0), removal, None).unwrap();
         assert_eq!(hidden(), []);
     }
+}
+
+impl World {
+    /// Puts a manifest there, as a host does that may lie in it.
+    pub(crate) fn plant(&self, at: usize, manifest: &Manifest) {
+        let signed = sign_manifest(manifest, &self.hosts[at].key().unwrap());
+        self.runtime.block_on(commit_manifest(&self.store.another_handle(), &signed)).unwrap();
+    }
+
+    /// Puts a record there, past its host's catalog.
+    fn plant_record(&self, at: usize, number: u8, body: RecordBody) -> Record {
+        let record = Record {
+            version: crate::domain::record::RECORD_VERSION,
+            vault: self.trust.vault.clone(),
+            job: job(0),
+            id: RecordId::from_random([number; 8]),
+            host: ["web-1", "web-2"][at].to_owned(),
+            tool: "lifeboat 0.1.0".to_owned(),
+            recorded: self.clock.now(),
+            body,
+            details: None,
+        };
+        let store = self.store.another_handle();
+        self.runtime.block_on(write_record(&store, &self.hosts[at].key().unwrap(), &record, None)).unwrap();
+        record
+    }
+
+    fn known(&self, host: usize) -> HashSet<Place> {
+        self.answers(&self.hosts[host]).known
+    }
+}
+
+#[test]
+fn what_the_catalog_cannot_hold_is_passed_over_and_said() {
+    let world = World::new();
+    let (host, vault) = (&world.hosts[0], world.vault(None));
+    for (sequence, previous) in [(1, None), (u64::MAX, Some(ManifestHash([7; 32])))] {
+        let good = manifest(&world, 1, &job(0), None, sequence);
+        world.plant(1, &Manifest { sequence, previous, ..good });
+    }
+    let RecordBody::Run(run) = body(0, None, world.clock.now()) else { panic!() };
+    for (number, errors) in [(1, 1), (2, u64::MAX), (3, 1)] {
+        world.plant_record(1, number, RecordBody::Run(RunRecord { errors, ..run.clone() }));
+    }
+    let look = vault.look(host, None).unwrap();
+    vault.survey(host, None).unwrap();
+    let answers = world.answers(host);
+    assert_eq!((answers.backups.len(), answers.runs.len()), (1, 2));
+    // Either it cannot be remembered or it is not believed to begin with.
+    assert!(look.untold.len() + look.survey.problems.len() >= 1, "{look:?}");
+    let rebuilt = rebuild(host, &vault).unwrap();
+    assert!(rebuilt.problems.len() >= 2, "{rebuilt:?}");
+    assert_eq!(world.answers(host), answers);
+}
+
+#[test]
+fn a_verb_that_reads_goes_on_where_the_catalog_cannot_be_told() {
+    let world = World::new();
+    let host = &world.hosts[0];
+    world.plant(1, &manifest(&world, 1, &job(0), None, 1));
+    let whole = world.vault(None).look(host, None).unwrap();
+    assert_eq!((whole.survey.manifests.len(), whole.untold.len()), (1, 0));
+    let no_record_can_be_read = |at_call| {
+        let plan = AnyPlan { at_call, after: false, effect: 0, lasting: true }.plan();
+        let vault = world.vault(Some(plan));
+        let survey = world.runtime.block_on(survey(&*vault.storage, &vault.trust, None)).is_ok();
+        let vault = world.vault(Some(plan));
+        survey.then(|| (vault.look(host, None), world.vault(Some(plan)).survey(host, None)))
+    };
+    let (look, survey) = (1..40).find_map(no_record_can_be_read).unwrap();
+    let look = look.unwrap();
+    assert_eq!((look.survey.manifests.len(), look.untold.len()), (1, 1));
+    survey.unwrap_err();
+}
+
+#[test]
+fn a_damaged_file_of_the_outbox_keeps_nothing_from_being_sent() {
+    let world = World::new();
+    let (host, vault) = (&world.hosts[0], world.vault(None));
+    let refuses = AnyPlan { at_call: 1, after: false, effect: 0, lasting: true };
+    for _ in 0..2 {
+        write(host, &world.vault(Some(refuses.plan())), &job(0), body(0, None, world.clock.now()), None).unwrap_err();
+    }
+    let outbox = host.home().unwrap().state.outbox(&vault.id);
+    let mut files: Vec<_> = std::fs::read_dir(outbox.folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    std::fs::write(&files[0], "{").unwrap();
+    assert_eq!(vault.look(host, None).unwrap().untold.len(), 1);
+    vault.survey(host, None).unwrap();
+    assert_eq!(rebuild(host, &vault).unwrap().problems.len(), 1);
+    let stands = standing(host, &vault.id, Some(&vault)).unwrap();
+    assert_eq!((stands.records, stands.in_vain, stands.damaged.len()), (1, 0, 1));
+    assert_eq!(stands.oldest, Some(world.clock.now()));
+    assert_eq!(send_waiting(host, &vault).unwrap(), 1);
+    assert_eq!(standing(host, &vault.id, Some(&vault)).unwrap().records, 0);
+}
+
+#[test]
+fn a_record_of_a_host_that_this_one_no_longer_is_waits() {
+    let world = World::new();
+    let host = &world.hosts[0];
+    let refuses = AnyPlan { at_call: 1, after: false, effect: 0, lasting: true };
+    write(host, &world.vault(Some(refuses.plan())), &job(0), body(0, None, world.clock.now()), None).unwrap_err();
+    let mut renamed = world.vault(None);
+    renamed.trust.hosts[0].name = "web-9".to_owned();
+    assert_eq!(send_waiting(host, &renamed).unwrap(), 0);
+    let stands = standing(host, &renamed.id, Some(&renamed)).unwrap();
+    assert_eq!((stands.records, stands.in_vain), (1, 1));
+    let records = world.runtime.block_on(survey_records(&world.store.another_handle(), &renamed.trust)).unwrap();
+    assert_eq!((records.records.len(), records.problems.len()), (0, 0), "nobody would believe it");
+    assert_eq!(send_waiting(host, &world.vault(None)).unwrap(), 1);
+}
+
+#[test]
+fn what_a_new_vault_json_disowns_is_forgotten_and_learnt_again() {
+    let mut world = World::new();
+    world.plant(0, &manifest(&world, 0, &job(0), None, 1));
+    world.plant(1, &manifest(&world, 1, &job(1), None, 2));
+    for (at, number) in [(0, 1), (1, 2)] {
+        for (kind, number) in [(0, number), (2, number + 10)] {
+            world.plant_record(at, number, body(kind, None, world.clock.now()));
+        }
+    }
+    let look = |world: &World| world.vault(None).look(&world.hosts[0], None).unwrap();
+    assert_eq!(look(&world).untold.len(), 0);
+    let all = world.answers(&world.hosts[0]);
+    assert_eq!((all.backups.len(), all.known.len()), (2, 4));
+
+    let trusted = world.trust.clone();
+    world.trust.serial += 1;
+    world.trust.hosts[1].revoked = Some(Revocation { at: world.trust.hosts[1].from, last_manifests: BTreeMap::new() });
+    look(&world);
+    let left = world.answers(&world.hosts[0]);
+    assert_eq!((left.backups.len(), left.known.len()), (1, 2));
+    assert_eq!(left, world.rebuilt(&world.hosts[0]));
+
+    world.trust = TrustDocument { serial: 3, ..trusted };
+    look(&world);
+    assert_eq!(world.answers(&world.hosts[0]), all);
+}
+
+#[test]
+fn a_damaged_manifest_is_not_forgotten() {
+    let world = World::new();
+    world.plant(0, &manifest(&world, 0, &job(0), None, 1));
+    let look = || world.vault(None).look(&world.hosts[0], None).unwrap();
+    look();
+    let key = Key::Manifest(world.manifests()[0].name.clone()).to_string();
+    world.runtime.block_on(world.store.another_handle().replace(&key, "{}".into())).unwrap();
+    assert_eq!(look().survey.problems.len(), 1);
+    assert_eq!(world.answers(&world.hosts[0]).backups.len(), 1);
+}
+
+#[test]
+fn what_is_not_believed_is_read_again_only_when_it_looks_otherwise() {
+    let world = World::new();
+    let (host, vault) = (&world.hosts[0], world.vault(None));
+    let record = world.plant_record(1, 1, body(0, None, world.clock.now()));
+    let key = Key::Record(RecordName::of(&record)).to_string();
+    let store = world.store.another_handle();
+    let whole = world.runtime.block_on(store.get(&key, 1 << 20)).unwrap();
+    world.runtime.block_on(store.replace(&key, "{}".into())).unwrap();
+    vault.look(host, None).unwrap();
+    let catalog = &host.home().unwrap().catalog;
+    let unbelieved = || world.runtime.block_on(catalog.unbelieved(&vault.id)).unwrap();
+    assert_eq!(unbelieved().keys().collect::<Vec<_>>(), [&key]);
+    assert_eq!(world.known(0).len(), 0);
+
+    // It is whole again; as long as the catalog takes it for what it was, nobody looks.
+    world.clock.advance(Duration::from_secs(1));
+    world.runtime.block_on(store.replace(&key, whole)).unwrap();
+    let looks = world.runtime.block_on(names(&vault)).unwrap();
+    let same = [(key.clone(), looks[&RecordName::of(&record)].clone())];
+    world.runtime.block_on(catalog.did_not_believe(&vault.id, &same)).unwrap();
+    vault.look(host, None).unwrap();
+    assert_eq!(world.known(0).len(), 0);
+    world.clock.advance(Duration::from_secs(1));
+    let signature = Key::RecordSignature(RecordName::of(&record)).to_string();
+    let signed = world.runtime.block_on(store.get(&signature, 1 << 20)).unwrap();
+    world.runtime.block_on(store.replace(&signature, signed)).unwrap();
+    vault.look(host, None).unwrap();
+    assert_eq!(world.known(0).len(), 1, "its signature is another one");
 }

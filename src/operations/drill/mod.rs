@@ -33,7 +33,7 @@ use crate::vault::survey::{Fault, Survey};
 use super::check;
 use super::host::Host;
 use super::records;
-use super::refute;
+use super::refute::{self, OnRecord};
 use super::restore::{Selection, finish, plan, unpack_source};
 use super::vaults::{OpenVault, manifests};
 
@@ -210,8 +210,8 @@ fn blame(host: &Host, vault: &OpenVault, manifest: &Manifest, report: &mut Drill
     let found = check::objects::check(host, &*vault.storage, manifests, progress)
         .and_then(|named| refute::record(host, vault, Finder::Drill, manifests, &named.damaged));
     match found {
-        Ok(0) => {}
-        Ok(_) => {
+        Ok(OnRecord::Nothing | OnRecord::Already) => {}
+        Ok(OnRecord::Written(_)) => {
             report.remarks.push("the objects that spoil it are on record; the next backup stores them anew".into())
         }
         Err(error) => report.remarks.push(format!("which objects spoil it could not be found out: {error}")),

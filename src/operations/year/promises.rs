@@ -11,7 +11,7 @@ use super::model::{Backup, Overdue, Tree};
 use super::rules::JOBS;
 use super::world::{Trouble, World};
 use crate::domain::ids::BackupId;
-use crate::evidence::gather::job_facts;
+use crate::evidence::gather::{VaultView, job_facts};
 use crate::evidence::status::{JobStatus, State, job_status};
 use crate::observe::Silent;
 use crate::operations::restore::{Request, restore};
@@ -183,8 +183,8 @@ impl Watch {
 fn status(world: &mut World, job: usize, now: DateTime<Utc>) -> JobStatus {
     let host = world.machines[JOBS[job].1].host();
     let vault = Ok(world.ground.vault(Trouble::None));
-    let (settings, id) = (&world.ground.settings, &world.ground.trust.vault);
-    let facts = job_facts(&host, settings, &world.jobs[job], id, &vault, None, now).unwrap();
+    let view = VaultView::look(&host, "main", world.ground.trust.vault.clone(), vault);
+    let facts = job_facts(&host, &world.ground.settings, &world.jobs[job], &view, None, now).unwrap();
     job_status(&facts, now)
 }
 
