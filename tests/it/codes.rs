@@ -9,11 +9,9 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use lifeboat::clock::ManualClock;
-use lifeboat::domain::manifest::Manifest;
 use lifeboat::error::Code;
 use lifeboat::observe::Silent;
 
-use crate::forge::Forge;
 use crate::resume::{back_up, config};
 use crate::support::{PROGRAM, Said, World, said};
 
