@@ -13,6 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
 use crate::storage::local::Local;
 use crate::vault::identity::{Pin, comment_lines, read_comments};
+use crate::vault::manifests::MAX_NUMBER;
 use crate::vault::survey::{self, Survey};
 use crate::vault::trust::{TrustDocument, exists, read_trust};
 use crate::vault::{Distrust, VaultError};
@@ -281,7 +282,7 @@ impl OpenVault {
     /// host's memory, so that a hidden newest backup leaves a gap that everybody sees.
     ///
     /// # Errors
-    /// When the catalog cannot be read.
+    /// When the catalog cannot be read, or there is no higher number.
     pub fn last_of(&self, host: &Host, survey: &Survey, job: &JobName) -> Result<Option<(u64, ManifestHash)>> {
         let there = survey
             .manifests
@@ -289,6 +290,13 @@ impl OpenVault {
             .filter(|m| m.manifest.job == *job)
             .map(|m| (m.manifest.sequence, m.hash))
             .max_by_key(|(sequence, _)| *sequence);
+        if there.is_some_and(|(sequence, _)| sequence >= MAX_NUMBER) {
+            let what = format!("job {job} has a backup with the highest number there is: none can follow it");
+            return Err(Error::new(Code::ManifestUntrusted, what).with_hint(
+                "no lifeboat gave it that number: `lifeboat list` shows its host, and `lifeboat host revoke HOST --last \
+                 JOB=SEQ` ends the belief in it; a job of another name backs the same data up",
+            ));
+        }
         let Some(home) = host.home_if_any() else { return Ok(there) };
         let rows = host.runtime.block_on(home.catalog.backups(&self.id, Some(job)))?;
         let remembered = rows.iter().map(|row| (row.sequence, row.manifest_hash)).max_by_key(|(sequence, _)| *sequence);

@@ -21,7 +21,7 @@ use crate::storage::{Put, Storage, StorageError};
 pub const MAX_MANIFEST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// No number in a signed document is higher: whoever counts or stores them need not look.
-pub(super) const MAX_NUMBER: u64 = i64::MAX as u64;
+pub const MAX_NUMBER: u64 = i64::MAX as u64;
 
 /// A manifest that is what a host of the vault signed, where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]

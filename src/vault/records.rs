@@ -18,7 +18,7 @@ use crate::domain::claim::CLOCK_TOLERANCE;
 use crate::domain::ids::ObjectId;
 use crate::domain::manifest::SourceSummary;
 use crate::domain::record::{RECORD_VERSION, Record, RecordBody, RemovalRecord};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Listed, Storage, StorageError};
 
 /// No record is larger.
 pub const MAX_RECORD_BYTES: u64 = 1024 * 1024;
@@ -107,20 +107,22 @@ pub async fn read_record(
     trust: &TrustDocument,
     name: &RecordName,
 ) -> Result<VerifiedRecord, VaultError> {
-    // When the store last saw it stands in listings only, and matters only where a key has come to an end.
+    let (document, signature) = read_bytes(storage, name).await?;
+    let key = Key::Record(name.clone()).to_string();
+    // When the store last saw it stands in listings only, and matters only where the signer's key has come to an end.
+    let signed_by = signer(&signature).ok().and_then(|id| trust.host_with(id).ok());
     let mut modified = None;
-    if trust.hosts.iter().any(|host| host.revoked.is_some() || host.until.is_some()) {
-        let key = Key::Record(name.clone()).to_string();
-        storage
-            .list(&key, &mut |listed| {
-                if listed.key == key {
-                    modified = listed.modified;
-                }
-            })
-            .await?;
+    if signed_by.is_some_and(|host| host.revoked.is_some() || host.until.is_some()) {
+        let visit = &mut |listed: Listed| {
+            if listed.key == key {
+                modified = listed.modified;
+            }
+        };
+        storage.list(&key, visit).await?;
     }
     let seen = Seen { now: storage.now().await?, modified };
-    read_record_seen(storage, trust, name, seen).await
+    verify_record(trust, name, &document, &signature, seen)
+        .map_err(|reason| VaultError::RecordUntrusted { key, reason })
 }
 
 /// Reads a record that was listed, and believes it, or says why not.
@@ -133,6 +135,14 @@ pub async fn read_record_seen(
     name: &RecordName,
     seen: Seen,
 ) -> Result<VerifiedRecord, VaultError> {
+    let (document, signature) = read_bytes(storage, name).await?;
+    let key = || Key::Record(name.clone()).to_string();
+    verify_record(trust, name, &document, &signature, seen)
+        .map_err(|reason| VaultError::RecordUntrusted { key: key(), reason })
+}
+
+/// A record and its signature.
+async fn read_bytes(storage: &dyn Storage, name: &RecordName) -> Result<(Bytes, Bytes), VaultError> {
     let key = Key::Record(name.clone()).to_string();
     let untrusted = |reason| VaultError::RecordUntrusted { key: key.clone(), reason };
     let wrong = |error: StorageError| match error {
@@ -143,11 +153,10 @@ pub async fn read_record_seen(
     };
     let document = storage.get(&key, MAX_RECORD_BYTES).await.map_err(wrong)?;
     let signature = Key::RecordSignature(name.clone()).to_string();
-    let signature = match storage.get(&signature, MAX_SIGNATURE_BYTES).await {
-        Err(error) if error.is_not_found() => return Err(untrusted(Distrust::NoSignature)),
-        read => read.map_err(wrong)?,
-    };
-    verify_record(trust, name, &document, &signature, seen).map_err(untrusted)
+    match storage.get(&signature, MAX_SIGNATURE_BYTES).await {
+        Err(error) if error.is_not_found() => Err(untrusted(Distrust::NoSignature)),
+        read => Ok((document, read.map_err(wrong)?)),
+    }
 }
 
 /// Decides whether these bytes under this name are to be believed.

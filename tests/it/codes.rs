@@ -5,13 +5,16 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
-use lifeboat::domain::manifest::Manifest;
+use lifeboat::clock::ManualClock;
 use lifeboat::error::Code;
+use lifeboat::observe::Silent;
 
 use crate::erasing::Timeline;
 use crate::forge::Forge;
+use crate::resume::{back_up, config};
 use crate::support::{PROGRAM, Said, World, said};
 
 /// Codes that no honest world produces through the program, and why.
@@ -112,9 +115,8 @@ const CASES: &[Case] = &[
     }),
     (Code::ClockWrong, 1, || {
         let world = backed_up();
-        let forge = Forge::of(&world);
-        let ahead = Manifest { committed: Utc::now() + TimeDelta::hours(1), ..forge.next() };
-        forge.commit(&ahead);
+        let ahead = Arc::new(ManualClock::at(Utc::now() + TimeDelta::hours(1)));
+        back_up(&config(&world), ahead, &Silent, |storage| storage).unwrap();
         world.run(&["backup"])
     }),
     (Code::ClaimLost, 1, claim_lost),

@@ -71,7 +71,7 @@ impl<F: Fn(&str) + Send + Sync> Progress for AtBegin<F> {
 }
 
 /// Backs up the job of a config through the library.
-fn back_up(
+pub(crate) fn back_up(
     config: &Path,
     clock: Arc<dyn Clock>,
     progress: &dyn Progress,
@@ -87,7 +87,7 @@ fn back_up(
     backup(&host, &vault, job, settings.without_secrets(&job.name), progress)
 }
 
-fn config(world: &World) -> std::path::PathBuf {
+pub(crate) fn config(world: &World) -> std::path::PathBuf {
     world.path("lifeboat.toml")
 }
 
