@@ -13,6 +13,7 @@ pub mod markdown;
 pub mod report;
 pub mod status;
 pub mod text;
+pub mod vault_status;
 
 #[cfg(test)]
 pub(crate) mod samples;

@@ -10,6 +10,7 @@ use super::erasure::{ErasureStatus, erasure_status, judge_erasure};
 use super::facts::{
     DrillPlan, JobFacts, OwnIdentity, VaultFacts, Witness, attempt, optional_seconds, restore_or_unmeasured,
 };
+use super::vault_status::{VaultStatus, vault_status};
 use crate::catalog::{BackupRow, DrillRow, Verdict};
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
@@ -39,23 +40,6 @@ pub struct Status {
     pub jobs: Vec<JobStatus>,
     /// One for each vault of these jobs, by name.
     pub vaults: Vec<VaultStatus>,
-}
-
-/// What of a vault is no job's business.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct VaultStatus {
-    /// Its name in the config.
-    pub name: String,
-    /// The worst of what was found.
-    pub state: State,
-    /// What was found, worst first; each says what to type.
-    pub reasons: Vec<String>,
-    /// Jobs that have backups in it and are not in the config.
-    pub unknown_jobs: Vec<JobName>,
-    /// Records of this host that it has not got yet.
-    pub waiting_records: usize,
-    /// When the oldest of these was written.
-    pub waiting_since: Option<DateTime<Utc>>,
 }
 
 /// How things stand.
@@ -197,65 +181,6 @@ pub fn status(jobs: &[JobFacts], vaults: &[VaultFacts], now: DateTime<Utc>) -> S
     }
 }
 
-/// The status of one vault at `now`.
-#[must_use]
-pub fn vault_status(facts: &VaultFacts, now: DateTime<Utc>) -> VaultStatus {
-    let mut findings = Findings::default();
-    let name = &facts.name;
-    if !facts.unknown_jobs.is_empty() {
-        let jobs: Vec<&str> = facts.unknown_jobs.iter().map(JobName::as_str).collect();
-        let jobs = match &jobs[..] {
-            [one] => format!("job {one}"),
-            several => format!("jobs {}", several.join(", ")),
-        };
-        findings.add(
-            State::Warning,
-            format!(
-                "it has backups of {jobs}, which the config does not know, and nothing erases them: put [job.NAME] back with \
-                 its retention, and run `lifeboat prune NAME`; `lifeboat list --vault {name}` shows them"
-            ),
-        );
-    }
-    let waiting = &facts.waiting;
-    let folder = waiting.folder.display();
-    if let Some(oldest) = waiting.oldest {
-        let (records, wait) = match waiting.records {
-            1 => ("1 record".to_owned(), "waits"),
-            count => (format!("{count} records"), "wait"),
-        };
-        let ago = ago(oldest, now);
-        let then = match waiting.in_vain {
-            0 => "the next command that writes sends them, and says what stands in the way".to_owned(),
-            in_vain => format!(
-                "of {in_vain} the host or the key is not believed any more: move them away from {folder} once you have read \
-                 them, or see `lifeboat host list`"
-            ),
-        };
-        findings
-            .add(State::Warning, format!("{records} of this host {wait} to be written into it, since {ago}: {then}"));
-    }
-    for what in &waiting.damaged {
-        findings.add(State::Warning, format!("a record that waits cannot be read, {what}: move it away from {folder}"));
-    }
-    for what in &facts.untold {
-        if !waiting.damaged.contains(what) {
-            findings.add(
-                State::Warning,
-                format!("this host cannot remember everything that it says, {what}: run `lifeboat check`"),
-            );
-        }
-    }
-    let (state, reasons) = findings.judged();
-    VaultStatus {
-        name: name.clone(),
-        state,
-        reasons,
-        unknown_jobs: facts.unknown_jobs.clone(),
-        waiting_records: waiting.records,
-        waiting_since: waiting.oldest,
-    }
-}
-
 /// The status of one job at `now`.
 #[must_use]
 pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
@@ -362,7 +287,7 @@ impl Findings {
     }
 
     /// The worst state, and the reasons with the worst first, otherwise as they were found.
-    fn judged(mut self) -> (State, Vec<String>) {
+    pub(super) fn judged(mut self) -> (State, Vec<String>) {
         self.list.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
         let state = self.list.first().map_or(State::Ok, |(state, _)| *state);
         (state, self.list.into_iter().map(|(_, reason)| reason).collect())

@@ -36,8 +36,10 @@ const BATCH: usize = 256;
 pub fn catch_up(host: &Host, home: &Home, vault: &OpenVault, survey: &Survey) -> Result<Vec<String>> {
     let mut untold = backups(host, home, vault, survey)?;
     let known = host.runtime.block_on(home.catalog.known_records(&vault.id))?;
-    untold.extend(outbox(host, home, vault, &known)?);
     untold.extend(records(host, home, vault, &known)?);
+    // Asked again: what is forgotten, because the vault has it in a form that is not believed, may wait here.
+    let known = host.runtime.block_on(home.catalog.known_records(&vault.id))?;
+    untold.extend(outbox(host, home, vault, &known)?);
     Ok(untold)
 }
 

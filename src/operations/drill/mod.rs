@@ -212,7 +212,7 @@ fn blame(host: &Host, vault: &OpenVault, manifest: &Manifest, report: &mut Drill
     match found {
         Ok(OnRecord::Nothing | OnRecord::Already) => {}
         Ok(OnRecord::Written(_)) => {
-            report.remarks.push("the objects that spoil it are on record; the next backup stores them anew".into())
+            report.remarks.push("the objects that spoil it are on record; the next backup stores them anew".into());
         }
         Err(error) => report.remarks.push(format!("which objects spoil it could not be found out: {error}")),
     }
