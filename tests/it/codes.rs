@@ -13,7 +13,6 @@ use lifeboat::error::Code;
 use lifeboat::observe::Silent;
 
 use crate::erasing::Timeline;
-use crate::forge::Forge;
 use crate::resume::{back_up, config};
 use crate::support::{PROGRAM, Said, World, said};
 
