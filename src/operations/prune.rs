@@ -65,6 +65,8 @@ pub struct PruneReport {
     pub clean_through: Option<DateTime<Utc>>,
     /// Whether nothing was changed, because only the plan was asked for.
     pub dry_run: bool,
+    /// Whether the backups that go were taken out. Not where something stopped the run before it came to that.
+    pub removed: bool,
 }
 
 /// What became of one job's backups.
@@ -90,9 +92,12 @@ pub struct BackupFacts {
 }
 
 impl PruneReport {
-    /// Backups that were, or would be, taken out.
+    /// Backups that were taken out, or would be where only the plan was asked for.
     #[must_use]
     pub fn deleted_backups(&self) -> usize {
+        if !self.removed && !self.dry_run {
+            return 0;
+        }
         self.jobs.iter().map(|job| job.deleted().count() + job.released.len()).sum()
     }
 }
@@ -143,7 +148,7 @@ pub fn prune(
             finished: host.clock.now(),
             duration_seconds,
             removed_backups: job
-                .filter(|_| !stopped)
+                .filter(|_| report.is_some_and(|report| report.removed))
                 .map_or(0, |job| (job.deleted().count() + job.released.len()) as u64),
             condemned_objects: of_sweep(|report| report.condemned_objects),
             deleted_objects: of_sweep(|report| report.deleted_objects),
@@ -175,6 +180,7 @@ fn run(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, progress: &dy
         return Ok(report);
     }
     let removed = remove(host, vault, stock.survey(), &report)?;
+    report.removed = true;
     host.check_interrupted()?;
 
     // What was seen before a removal does not say what is garbage after it.
@@ -245,6 +251,7 @@ fn plan(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stoc
         unknown_jobs,
         clean_through: None,
         dry_run: request.dry_run,
+        removed: false,
     })
 }
 

@@ -9,6 +9,7 @@ mod codes;
 mod damage;
 mod demo;
 mod documents;
+mod erasing;
 mod forge;
 mod hosts;
 mod journeys;

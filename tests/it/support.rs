@@ -31,7 +31,18 @@ impl World {
     /// `lifeboat init` in a new folder, and one job `shop` with a file source `uploads` and a SQLite source `db`,
     /// filled with a little data. `drill` goes below `[job.shop.drill]`.
     pub(crate) fn with_drill(drill: &str) -> Self {
-        let world = Self::empty();
+        Self::empty().filled(drill)
+    }
+
+    /// The same where writing through to the disk costs nothing: for tests of many runs, of which none is about what a
+    /// power cut leaves. What a killed process has written is there all the same.
+    pub(crate) fn in_memory() -> Self {
+        let dir = tempfile::Builder::new().prefix("lifeboat-it-").tempdir_in("/dev/shm").unwrap();
+        Self { dir }.filled("")
+    }
+
+    fn filled(self, drill: &str) -> Self {
+        let world = self;
         let uploads = world.path("uploads");
         fs::create_dir_all(uploads.join("deep")).unwrap();
         for number in 0..40 {

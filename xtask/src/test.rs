@@ -23,6 +23,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("setsid", "util-linux"),
     ("mount", "mount"),
     ("systemd-analyze", "systemd"),
+    ("strace", "strace"),
+    ("faketime", "faketime"),
     ("sha256sum", "coreutils"),
     ("bash", "bash"),
     // To build the bundled SQLite and zstd.

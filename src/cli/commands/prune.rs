@@ -141,6 +141,8 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
     };
     for report in reports {
         document.deleted_backups += report.deleted_backups();
+        // What something stopped is still there, whatever the plan was.
+        let goes = report.removed || report.dry_run;
         document.condemned_objects += report.condemned_objects;
         document.waiting_objects += report.waiting_objects;
         document.deleted_objects += report.deleted_objects;
@@ -149,7 +151,7 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
         document.stopped_by.extend(report.stops.into_iter().map(|(reason, hint)| Stop { reason, hint }));
         document.unknown_jobs.extend(report.unknown_jobs);
         for job in report.jobs {
-            document.deleted.extend(job.released.iter().map(|id| Backup {
+            document.deleted.extend(job.released.iter().filter(|_| goes).map(|id| Backup {
                 id: id.clone(),
                 job: job.job.clone(),
                 recovery_point: None,
@@ -159,8 +161,8 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
             }));
             for (facts, decision) in job.decisions {
                 let to = match &decision.fate {
-                    Fate::Keep(_) => &mut document.kept,
-                    Fate::Delete(_) => &mut document.deleted,
+                    Fate::Delete(_) if goes => &mut document.deleted,
+                    Fate::Keep(_) | Fate::Delete(_) => &mut document.kept,
                 };
                 to.push(Backup {
                     id: facts.id,
@@ -199,9 +201,13 @@ fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&s
         print_error(
             &Error::new(
                 Code::DeletionStopped,
-                format!("nothing was deleted: {} cannot be believed", counted(report.stops.len() as u64, "thing")),
+                format!(
+                    "nothing {} deleted: {} in the vault cannot be believed, or cannot be read",
+                    if report.dry_run { "would be" } else { "was" },
+                    counted(report.stops.len() as u64, "thing")
+                ),
             )
-            .with_hint("what it names might be needed; look at each, do what stands behind it, and prune again"),
+            .with_hint("what it names might be needed: for each of these do what stands below it, then prune again"),
         );
         for (reason, hint) in &report.stops {
             say(&format!("  {reason}\n    {hint}"));
@@ -249,7 +255,7 @@ fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&s
 }
 
 fn tell_job(job: &JobPrune, zone: Tz, report: &PruneReport, all: bool, line: &dyn Fn(&str)) {
-    let verb = if report.dry_run || !report.stops.is_empty() { "would go" } else { "removed" };
+    let verb = if report.removed { "removed" } else { "would go" };
     let local = |facts: &BackupFacts| facts.recovery_point.with_timezone(&zone).format("%Y-%m-%d %H:%M").to_string();
     let deleted = job.deleted().count();
     line(&format!("{}: {}, {deleted} {verb}", job.job, counted(job.decisions.len() as u64, "backup")));
