@@ -254,7 +254,7 @@ fn stops(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Sto
     let known: Vec<JobName> = request.promises.keys().cloned().collect();
     stops.extend(lost(host, vault, stock.survey(), &known)?.iter().map(|lost| (lost.reason(), lost.hint())));
     let early = early::early(host, vault, request, stock)?;
-    stops.extend(early.iter().filter(|early| !early.is_set_aside).map(early::Early::stop));
+    stops.extend(early.iter().filter(|early| !early.is_left_alone).map(early::Early::stop));
     Ok(stops)
 }
 

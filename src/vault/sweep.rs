@@ -37,7 +37,8 @@
 //!
 //! *Crashes.* Each step leaves a state that these rules allow: names condemned and still there (the next sweep deletes
 //! them), names gone and still condemned (the record goes later), a manifest removed by record and still there (it does
-//! not count). A call whose outcome is not known is a step that was done, or that the next sweep does.
+//! not count, and keeps what it names until it is gone). A call whose outcome is not known is a step that was done, or
+//! that the next sweep does.
 
 mod delete;
 mod garbage;
@@ -249,9 +250,8 @@ pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<
     for found in &survey.quarantined {
         inventory.mark_quarantined(storage, &found.name).await?;
     }
-    // A removal that a person doubts keeps what its manifest names, as long as that is there.
-    let is_doubted = |name: &&ManifestName| survey.set_aside.contains(&(name.job.clone(), name.id.clone()));
-    for name in survey.removed.iter().filter(is_doubted) {
+    // A removal may be in doubt: what its manifest names goes after it, and not before.
+    for name in &survey.removed {
         inventory.mark_quarantined(storage, name).await?;
     }
     inventory.mark_fresh(&live);

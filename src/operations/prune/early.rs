@@ -20,8 +20,9 @@ use crate::vault::sweep::Stock;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Early {
     pub(super) name: ManifestName,
-    /// Whether a person has looked at it: then it stops nothing, and stays until it is old enough.
-    pub(super) is_set_aside: bool,
+    /// Whether it stops nothing, and only stays until it is old enough: a person has looked at it, or its job is another
+    /// host's, who may keep it for a shorter time.
+    pub(super) is_left_alone: bool,
     keep_at_least: String,
 }
 
@@ -67,8 +68,9 @@ pub(super) fn early(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, 
         let old_at = |from: DateTime<Utc>| from.checked_add_signed(TimeDelta::from_std(keep).ok()?);
         let is_old = committed.into_iter().chain(seen).max().and_then(old_at).is_some_and(|old| old <= stock.taken());
         if !is_old {
-            let is_set_aside = survey.set_aside.contains(&(name.job.clone(), name.id.clone()));
-            all.push(Early { name: name.clone(), is_set_aside, keep_at_least: exact_duration(keep) });
+            let is_left_alone = !request.promises.contains_key(&name.job)
+                || survey.set_aside.contains(&(name.job.clone(), name.id.clone()));
+            all.push(Early { name: name.clone(), is_left_alone, keep_at_least: exact_duration(keep) });
         }
     }
     Ok(all)

@@ -99,7 +99,7 @@ impl Garbage {
 
 impl Stock {
     /// What is to be done, `grace` being the time between condemning and deleting, and `delete_after` that of each job of
-    /// this host's: sealed details of jobs that are not among them go when the longest of them is over. With a grace of less than a few hours the
+    /// this host's: sealed details of jobs that are not among them, and of which no backup is left, go when the longest of them is over. With a grace of less than a few hours the
     /// assumptions at the top of [`super`] do not hold.
     ///
     /// # Errors
@@ -195,6 +195,10 @@ impl Stock {
         let (Some(shortest), Some(longest)) = (delete_after.values().min(), delete_after.values().max()) else {
             return Ok(leftovers);
         };
+        let has_backups = |job: &JobName| {
+            let quarantined = self.survey.quarantined.iter().map(|found| &found.name.job);
+            self.survey.manifests.iter().map(|verified| &verified.manifest.job).chain(quarantined).any(|of| of == job)
+        };
         for (name, modified) in &self.records.details {
             // Whose clock was wrong when it was written must not keep its details for ever.
             let written = modified.map_or(name.stamp().moment(), |modified| modified.min(name.stamp().moment()));
@@ -207,7 +211,12 @@ impl Stock {
             }
             let expired = match read_record(storage, trust, name).await {
                 Ok(VerifiedRecord { record, .. }) => {
-                    is_over(record.data_from().min(written), delete_after.get(&record.job).unwrap_or(longest))
+                    let from = record.data_from().min(written);
+                    match delete_after.get(&record.job) {
+                        Some(after) => is_over(from, after),
+                        // Another host may promise to keep for longer what it still has backups of.
+                        None => is_over(from, longest) && !has_backups(&record.job),
+                    }
                 }
                 // Whose it is cannot be known: it goes when every job's would.
                 Err(VaultError::RecordUntrusted { .. }) => is_over(written, longest),

@@ -619,7 +619,7 @@ fn nothing_that_a_backup_names_is_ever_lost_and_nothing_else_is_left() {
 
 #[test]
 fn a_writer_needs_its_claim_and_its_second_reading_and_a_sweeper_must_read_claims() {
-    for (rules, seeds) in [(Rules::NoClaim, 50..120), (Rules::NoSecondReading, 0..40), (Rules::NoClaimsRead, 0..60)] {
+    for (rules, seeds) in [(Rules::NoClaim, 50..120), (Rules::NoSecondReading, 0..40), (Rules::NoClaimsRead, 0..300)] {
         assert!(is_lost(seeds.map(|seed| move || _ = play(seed, rules, 250))), "without {rules:?} nothing was lost");
     }
 }
