@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
 use super::facts::{DrillPlan, Hidden, JobFacts, OwnIdentity, Promise, VaultRef, Witness};
-use crate::catalog::BackupRow;
+use crate::catalog::{BackupRow, RecordRow};
 use crate::config::{JobSettings, Settings};
 use crate::domain::ids::{BackupId, VaultId};
 use crate::domain::objectives::{Objectives, Window};
-use crate::domain::record::SequenceRange;
+use crate::domain::record::{QuarantineRecord, SequenceRange};
 use crate::domain::retention::Retention;
 use crate::domain::schedule::Schedule;
 use crate::error::Result;
@@ -64,7 +64,7 @@ pub fn job_facts(
                 explained.chain(quarantines.iter().flat_map(|row| row.body.gone.iter().copied())).collect();
             let hidden = vault.hidden_newest(host, survey, std::slice::from_ref(&job.name))?;
             let hidden = hidden.first().map(|(_, there, seen)| Hidden { there: *there, seen: *seen });
-            (hold_against(&mut backups, survey, now), gaps(survey, job, &explained), hidden)
+            (hold_against(&mut backups, survey, &quarantines, now), gaps(survey, job, &explained), hidden)
         }
         (Err(error), _) | (_, Err(error)) => (Witness::Silent(error.to_string()), Vec::new(), None),
     };
@@ -124,13 +124,28 @@ fn gaps(survey: &Survey, job: &JobSettings, explained: &[SequenceRange]) -> Vec<
     missing.filter(|gap| !explains(explained, gap.first, gap.last)).collect()
 }
 
-/// What the catalog knows and the vault has not counts as gone from now on.
-fn hold_against(backups: &mut [BackupRow], survey: &Survey, now: DateTime<Utc>) -> Witness {
+/// What the catalog knows and the vault has not counts as gone from now on; what was quarantined, since then, and that is
+/// no news any more.
+fn hold_against(
+    backups: &mut [BackupRow],
+    survey: &Survey,
+    quarantines: &[RecordRow<QuarantineRecord>],
+    now: DateTime<Utc>,
+) -> Witness {
     let there: HashSet<&BackupId> = survey.manifests.iter().map(|verified| &verified.manifest.id).collect();
     let mut lacking = Vec::new();
     for row in backups.iter_mut().filter(|row| row.retained_until.is_none() && !there.contains(&row.id)) {
-        row.retained_until = Some(now);
-        lacking.push(row.id.clone());
+        let names = |quarantine: &QuarantineRecord| {
+            quarantine.backup.as_ref() == Some(&row.id)
+                || quarantine.gone.iter().any(|range| range.contains(row.sequence))
+        };
+        match quarantines.iter().find(|quarantine| names(&quarantine.body)) {
+            Some(quarantine) => row.retained_until = Some(quarantine.recorded),
+            None => {
+                row.retained_until = Some(now);
+                lacking.push(row.id.clone());
+            }
+        }
     }
     if lacking.is_empty() { Witness::Agrees } else { Witness::Lacks(lacking) }
 }

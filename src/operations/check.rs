@@ -154,7 +154,7 @@ pub fn check(
 
 /// What was found is put on record, so that no backup names it again. Who only reads the vault says so and changes nothing.
 fn remember(host: &Host, vault: &OpenVault, manifests: &[Manifest], report: &mut CheckReport, progress: &dyn Progress) {
-    if report.damaged.is_empty() {
+    if !report.damaged.iter().any(refute::can_say) {
         return;
     }
     match refute::record(host, vault, Finder::Check, manifests, &report.damaged) {

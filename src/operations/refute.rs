@@ -26,6 +26,14 @@ struct Found {
     backups: BTreeSet<BackupId>,
 }
 
+/// Whether a refutation can say this: damage to what believed manifests name. What cannot be believed is not counted on in
+/// the first place.
+#[must_use]
+pub fn can_say(damage: &Damage) -> bool {
+    !damage.backups.is_empty()
+        && !matches!(Key::parse(&damage.object), Key::Manifest(_) | Key::Record(_) | Key::RecordDetails(_))
+}
+
 /// Records damage that spoils backups, unless it is on record already. Says how many records it wrote.
 ///
 /// # Errors
@@ -38,12 +46,8 @@ pub fn record(
     damaged: &[Damage],
 ) -> Result<usize> {
     let mut by_job: BTreeMap<(JobName, &'static str), Found> = BTreeMap::new();
-    for damage in damaged {
+    for damage in damaged.iter().filter(|damage| can_say(damage)) {
         let key = Key::parse(&damage.object);
-        if matches!(key, Key::Manifest(_) | Key::Record(_) | Key::RecordDetails(_)) {
-            // What cannot be believed is not counted on in the first place.
-            continue;
-        }
         for manifest in manifests.iter().filter(|manifest| damage.backups.contains(&manifest.id)) {
             let found = by_job.entry((manifest.job.clone(), damage.code)).or_default();
             found.backups.insert(manifest.id.clone());

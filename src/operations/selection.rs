@@ -77,7 +77,7 @@ fn by_id<'a>(text: &str, manifests: &'a [Manifest], refuted: &HashSet<BackupId>)
 fn with_warning<'a>(manifest: &'a Manifest, refuted: &HashSet<BackupId>) -> Chosen<'a> {
     let id = &manifest.id;
     let warning = if refuted.contains(id) {
-        Some(format!("backup {id} was found to be bad; it is taken because nothing better fits"))
+        Some(format!("backup {id} was found to be bad by a drill or a check; it is taken because nothing better fits"))
     } else if manifest.completeness == Completeness::Partial {
         Some(format!(
             "backup {id} is partial: something could not be read when it was made; `lifeboat show {id}` says what"

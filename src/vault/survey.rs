@@ -127,9 +127,14 @@ impl Problem {
     #[must_use]
     pub fn hint(&self) -> String {
         match (&self.fault, Key::parse(&self.key)) {
-            (Fault::Missing { first, .. }, _) => format!(
+            (Fault::Missing { first, last }, _) if first == last => format!(
                 "bring the manifest back from a copy of the vault; if it is lost, `lifeboat quarantine {}#{first}` \
                  acknowledges that it is missing",
+                self.job
+            ),
+            (Fault::Missing { first, last }, _) => format!(
+                "bring the manifests back from a copy of the vault; if they are lost, `lifeboat quarantine \
+                 {}#{first}-{last}` acknowledges that they are missing",
                 self.job
             ),
             (Fault::Untrusted(Distrust::NewerVersion { .. }), _) => {

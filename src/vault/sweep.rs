@@ -145,7 +145,8 @@ impl fmt::Display for Stop {
             Self::Manifest(problem) => write!(f, "{}: {}", problem.key, problem.fault),
             Self::List { key, reason, backups } => {
                 let backups: Vec<_> = backups.iter().map(BackupId::as_str).collect();
-                write!(f, "{key}, which backups {} name: {reason}", backups.join(", "))
+                let (s, names) = if backups.len() == 1 { ("", "names") } else { ("s", "name") };
+                write!(f, "{key}, which backup{s} {} {names}: {reason}", backups.join(", "))
             }
             Self::Record { key, reason } => write!(f, "{key}: {reason}"),
         }

@@ -289,7 +289,7 @@ fn a_manifest_that_is_gone() {
     assert!(restored.stderr.contains(&ids[1]));
 
     // The next one leaves a gap that everybody sees, and does not take the number of the hidden one.
-    let fourth = world.backup();
+    let fourth = world.backup_and_no_prune();
     assert_eq!(forge.manifests().pop().unwrap().sequence, 4);
     let check = world.json(20, &["check"]);
     assert!(damaged(&check)[0].1.contains("sequence number 3, before it, is missing"), "{check}");

@@ -10,6 +10,7 @@ use chrono::{TimeDelta, Utc};
 use lifeboat::domain::manifest::Manifest;
 use lifeboat::error::Code;
 
+use crate::erasing::Timeline;
 use crate::forge::Forge;
 use crate::support::{PROGRAM, Said, World, said};
 
@@ -117,6 +118,17 @@ const CASES: &[Case] = &[
         world.run(&["backup"])
     }),
     (Code::ClaimLost, 1, claim_lost),
+    (Code::DeletionStopped, 20, || {
+        let world = backed_up();
+        let manifest = manifests(&world).remove(0);
+        change(&world, &format!("vault/{manifest}"), |bytes| bytes.push(b' '));
+        world.run(&["prune"])
+    }),
+    (Code::ErasureBreached, 23, || {
+        let timeline = Timeline::new(r#"keep_at_least = "4d", delete_after = "12d""#);
+        timeline.backup(0);
+        timeline.run((13, "04:00"), &["prune"])
+    }),
     (Code::NoIdentity, 12, || {
         let world = backed_up();
         world.expect(0, &["key", "new", "stranger.txt"]);

@@ -151,6 +151,37 @@ fn the_other_runbooks_can_be_typed() {
 }
 
 #[test]
+fn what_is_not_erased_is_met_by_its_runbook() {
+    let world = World::new();
+    let runbook = read("runbooks/erasing.md");
+    let made: Vec<String> = (0..8).map(|_| world.backup()).collect();
+    run(&world, &blocks(&runbook, false), &[]);
+
+    // What stands there for a case that cannot be made by typing is typed when it is there.
+    let manifest = |id: &str| {
+        let key = world.keys("backups").into_iter().find(|key| key.ends_with(&format!("{id}.json"))).unwrap();
+        world.path("vault").join(key)
+    };
+    let path = manifest(&made[2]);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, [&bytes[..], b" "].concat()).unwrap();
+    for id in &made[4..7] {
+        fs::remove_file(manifest(id)).unwrap();
+    }
+    world.expect(20, &["prune"]);
+    let mut typed = 0;
+    let lines = runbook.lines().filter_map(|line| line.strip_prefix("lifeboat ")).filter(|line| !line.contains('$'));
+    for line in lines {
+        let line = line.replace("3fa4c81e", &made[2][..8]).replace("FILE", "identity.txt");
+        let args: Vec<&str> = line.split_whitespace().collect();
+        world.expect(if args[0] == "check" { 20 } else { 0 }, &args);
+        typed += 1;
+    }
+    assert_eq!(typed, 6);
+    world.expect(0, &["check"]);
+}
+
+#[test]
 fn a_stolen_host_is_revoked_by_its_runbook() {
     let world = two_known_hosts();
     world.backup();

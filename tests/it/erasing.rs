@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
+use lifeboat::domain::ids::ObjectId;
+use lifeboat::domain::manifest::Manifest;
+use lifeboat::vault::layout::Key;
 use lifeboat::vault::signing::sign;
 use serde_json::Value;
 
@@ -63,11 +66,16 @@ impl Timeline {
     fn pruned_by_backups(retention: &str) -> Self {
         let world = World::in_memory();
         fs::write(world.path("uploads/deep/large.bin"), noise(300_000, 200)).unwrap();
-        let timeline = Self { world, dated: true };
+        let timeline = Self::of(world);
         timeline.edit("keep_at_least = \"14d\", delete_after = \"30d\"", retention);
         timeline.edit("15 */6 * * *", "15 2 * * *");
         timeline.edit("rpo = \"24h\"", "rpo = \"26h\"");
         timeline
+    }
+
+    /// A world that is filled already.
+    pub(crate) fn of(world: World) -> Self {
+        Self { world, dated: true }
     }
 
     /// Changes the job in the config.
@@ -173,6 +181,15 @@ fn in_time(command: &mut Command, when: When) {
         .env("FAKETIME", moment(when).format("@%Y-%m-%d %H:%M:%S").to_string())
         .env("NO_FAKE_STAT", "1")
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+}
+
+/// `faketime`, to which a command is to be given.
+pub(crate) fn in_time_wrapped(when: When) -> Command {
+    let mut command = Command::new("faketime");
+    command.args(["-m", "-f"]).arg(moment(when).format("@%Y-%m-%d %H:%M:%S").to_string());
+    command.env("NO_FAKE_STAT", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("TZ", "UTC");
+    command.env_remove("LIFEBOAT_CONFIG").env_remove("LIFEBOAT_IDENTITY");
+    command
 }
 
 fn ids(backups: &Value) -> Vec<String> {
@@ -462,7 +479,7 @@ fn assert_stopped(timeline: &Timeline, when: When, wanted: &[&str]) {
     assert_eq!((timeline.objects(), timeline.world.keys("backups")), before);
     assert!(timeline.world.keys("records/removals").is_empty() && timeline.world.keys("records/condemned").is_empty());
     let document = timeline.json(20, when, &["prune"]);
-    assert_eq!(document["stopped_by"].as_array().unwrap().len(), 1, "{document}");
+    assert!(!document["stopped_by"].as_array().unwrap().is_empty(), "{document}");
     assert_eq!(document["deleted_backups"], 0, "{document}");
     let status = timeline.json(0, when, &["status"]);
     assert!(status["jobs"][0]["reasons"].to_string().contains("prune"), "{status}");
@@ -496,7 +513,7 @@ fn a_manifest_that_cannot_be_believed_stops_everything_until_it_is_quarantined()
     timeline.expect(0, (10, "05:00"), &["prune"]);
     // What it names stays as long as it.
     assert!(named.iter().all(|key| timeline.world.path("vault").join(key).exists()));
-    assert_eq!(timeline.listed((10, "05:00")).len(), 6);
+    assert_eq!(timeline.listed((10, "05:00")), [&made[5], &made[6], &made[8], &made[9]].map(Clone::clone));
     timeline.assert_newest_is_now((10, "05:00"));
     // And goes with it, when its time by the store's clock is over.
     for day in 10..24 {
@@ -543,7 +560,14 @@ fn a_manifest_that_is_missing_stops_everything_until_somebody_says_so() {
     timeline.expect(0, (9, "04:20"), &["prune"]);
     timeline.expect(0, (10, "05:00"), &["prune"]);
     timeline.assert_whole((10, "05:00"));
-    assert_same_catalog_anew(&timeline.world, (10, "05:00"));
+    // What was acknowledged is no news, neither to this host nor to one that never saw it.
+    for rebuilt in [false, true] {
+        if rebuilt {
+            timeline.expect(0, (10, "05:00"), &["catalog", "rebuild"]);
+        }
+        let status = timeline.json(0, (10, "05:00"), &["status"]);
+        assert!(!status["jobs"][0]["reasons"].to_string().contains("no longer has"), "{status}");
+    }
 }
 
 #[test]
@@ -627,9 +651,13 @@ fn without_the_right_to_delete_nothing_is_lost() {
     };
     owned(UID, &[""]);
     let prune = |when: When| {
+        let mut told = Command::new("");
+        in_time(&mut told, when);
         let mut command = Command::new("setpriv");
         command
-            .args(["--reuid", UID, "--regid", UID, "--clear-groups", "--"])
+            .args(["--reuid", UID, "--regid", UID, "--clear-groups", "--", "env"])
+            // Only now: what libfaketime makes first must be that user's.
+            .args(told.get_envs().map(|(key, value)| format!("{}={}", key.display(), value.unwrap().display())))
             .arg(world.path("lifeboat"))
             .arg("prune")
             .current_dir(world.path(""))
@@ -637,13 +665,13 @@ fn without_the_right_to_delete_nothing_is_lost() {
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("TZ", "UTC")
             .stdin(Stdio::null());
-        in_time(&mut command, when);
         let said = said(&mut command);
         timeline.date(when);
         said
     };
     // A vault that is another's altogether.
     owned("0", &["vault"]);
+    assert!(Command::new("chmod").args(["-R", "a+rX"]).arg(world.path("vault")).status().unwrap().success());
     let before = world.keys("");
     let said = prune((9, "04:00"));
     assert_eq!(said.code, Some(1), "{said:?}");
@@ -652,7 +680,7 @@ fn without_the_right_to_delete_nothing_is_lost() {
     // One that takes new records, and lets go of no manifest: what was recorded is gone for everybody, and the next prune
     // that may deletes it.
     owned(UID, &["vault/records"]);
-    owned(UID, &["vault/tmp"]);
+    owned(UID, &["vault/.tmp"]);
     let said = prune((9, "04:10"));
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("[storage-failed]") && said.stderr.contains("backups/shop/"), "{}", said.stderr);
@@ -664,15 +692,20 @@ fn without_the_right_to_delete_nothing_is_lost() {
     owned(UID, &["vault"]);
     assert_eq!(prune((9, "04:30")).code, Some(0));
     assert_eq!(prune((10, "05:00")).code, Some(0));
-    assert_eq!(timeline.listed((10, "05:00")).len(), 6);
+    assert_eq!(timeline.listed((10, "05:00"))[..], made[5..]);
     timeline.assert_whole((10, "05:00"));
     assert_same_catalog_anew(world, (10, "05:00"));
 }
 
-/// The largest object, which every backup names: one of the large file's.
-fn damage(world: &World) -> String {
-    let size = |key: &String| fs::metadata(world.path("vault").join(key)).unwrap().len();
-    let key = world.keys("objects").into_iter().max_by_key(size).unwrap();
+/// Flips a byte of the largest segment that every backup names; gives its key.
+pub(crate) fn damage(world: &World) -> String {
+    let forge = Forge::of(world);
+    let segments = |manifest: &Manifest| -> BTreeSet<(u64, ObjectId)> {
+        let listed = manifest.sources.iter().flat_map(|source| forge.segments(source));
+        listed.map(|line| (line.stored_bytes, line.object)).collect()
+    };
+    let common = forge.manifests().iter().map(segments).reduce(|one, other| &one & &other).unwrap();
+    let key = Key::Object(common.last().unwrap().1).to_string();
     let path = world.path("vault").join(&key);
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
@@ -693,7 +726,9 @@ fn what_check_finds_is_known_and_the_next_backup_stores_it_anew() {
     let trust = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
     let trust = trust.lines().find_map(|line| line.strip_prefix("trust      = \"")).unwrap();
     let trust = trust.split('"').next().unwrap();
-    let bare = Command::new(PROGRAM)
+    let mut bare = Command::new(PROGRAM);
+    in_time(&mut bare, (2, "03:05"));
+    let bare = bare
         .args(["check", "--vault"])
         .arg(world.path("vault"))
         .args(["--trust", trust])

@@ -14,6 +14,7 @@ mod forge;
 mod hosts;
 mod journeys;
 mod kill;
+mod kill_erasing;
 mod resume;
 mod sabotage;
 mod support;

@@ -405,7 +405,7 @@ fn a_condemned_list_of_a_newer_lifeboat_may_name_anything() {
     let key = format!("records/condemned/{}-{id}.json", Stamp::of(Utc::now()));
     forge.put(&format!("{key}.minisig"), sign(&forge.host_key, &document, &scope));
     forge.put(&key, document);
-    let said = world.expect(0, &["backup"]);
+    let said = world.expect(20, &["backup"]);
     assert!(said.stderr.contains(&key) && said.stderr.contains("stored anew"), "{}", said.stderr);
     let before = named(&forge, &first);
     assert!(named(&forge, &forge.manifests()[1]).iter().all(|object| !before.contains(object)));

@@ -37,8 +37,12 @@ impl World {
     /// The same where writing through to the disk costs nothing: for tests of many runs, of which none is about what a
     /// power cut leaves. What a killed process has written is there all the same.
     pub(crate) fn in_memory() -> Self {
-        let dir = tempfile::Builder::new().prefix("lifeboat-it-").tempdir_in("/dev/shm").unwrap();
-        Self { dir }.filled("")
+        Self::in_memory_empty().filled("")
+    }
+
+    /// The same with nothing in it.
+    pub(crate) fn in_memory_empty() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("lifeboat-it-").tempdir_in("/dev/shm").unwrap() }
     }
 
     fn filled(self, drill: &str) -> Self {
@@ -149,6 +153,14 @@ scratch = "{}"
     #[track_caller]
     pub(crate) fn backup(&self) -> String {
         let document = self.json(0, &["backup"]);
+        document["runs"][0]["backup"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The same where something in the vault stops the prune that follows.
+    #[track_caller]
+    pub(crate) fn backup_and_no_prune(&self) -> String {
+        let document = self.json(20, &["backup"]);
+        assert_eq!(document["runs"][0]["outcome"], "success", "{document}");
         document["runs"][0]["backup"]["id"].as_str().unwrap().to_owned()
     }
 

@@ -8,6 +8,7 @@ use crate::domain::ids::JobName;
 use crate::domain::quantity::human_bytes;
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::check::{self, Damage, Depth};
+use crate::operations::refute;
 
 use super::super::Exit;
 use super::super::args::CheckArgs;
@@ -106,15 +107,19 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
                  `lifeboat recipient list`; who should read it is approved with `lifeboat recipient add`",
             );
         }
-        if report.damaged.iter().any(|damage| damage.code != unapproved) {
-            say(
-                if report.recorded {
-                    " hint: restore from a backup that is not named above; it is on record, and the next `lifeboat backup` \
+        if report.damaged.iter().any(refute::can_say) {
+            say(if report.recorded {
+                " hint: restore from a backup that is not named above; it is on record, and the next `lifeboat backup` \
                      stores what is wrong anew from its source"
-                } else {
-                    " hint: restore from a backup that is not named above; run `lifeboat check` on the host that backs up, \
+            } else {
+                " hint: restore from a backup that is not named above; run `lifeboat check` on the host that backs up, \
                      so that the next backup stores what is wrong anew"
-                },
+            });
+        }
+        if report.damaged.iter().any(|damage| damage.code != unapproved && !refute::can_say(damage)) {
+            say(
+                " hint: bring what cannot be believed, or is missing, back from a copy of the vault; `lifeboat prune --dry-run` \
+                 says whether it holds up deletions, and how to go on without it",
             );
         }
     }

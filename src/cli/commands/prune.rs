@@ -254,6 +254,10 @@ fn reasons(decision: &Decision) -> Vec<String> {
 /// After a backup: silent in cron unless something is wrong, a line or two where `-v` asks for it.
 pub(super) fn tell_after_backup(report: &PruneReport, zone: Tz, global: &Global) {
     if exit_of(report) != Exit::DONE || global.verbose > 0 {
+        if !report.stops.is_empty() {
+            let jobs: Vec<&str> = report.jobs.iter().map(|job| job.job.as_str()).collect();
+            say(&format!("{}: the backup is good, and the prune after it was stopped", jobs.join(", ")));
+        }
         // stdout is the backup's.
         tell(report, zone, false, global.verbose == 0, &say);
     } else if is_warning(report) {
@@ -263,7 +267,8 @@ pub(super) fn tell_after_backup(report: &PruneReport, zone: Tz, global: &Global)
 
 /// What was done, or would be, `line` by line; what is wrong goes to stderr. `all` names the backups that stay as well.
 fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&str)) {
-    for job in &report.jobs {
+    let stopped = !report.stops.is_empty();
+    for job in report.jobs.iter().filter(|_| !(stopped && quiet)) {
         tell_job(job, zone, report, all, line);
     }
     for (job, id) in report.released.iter().filter(|(job, id)| report.goes(job, id)) {
