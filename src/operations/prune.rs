@@ -402,17 +402,17 @@ fn remove(
             let found = survey.manifests.iter().find(|one| one.manifest.id == decision.backup);
             leaving.extend(found.map(|verified| {
                 let summary = verified.manifest.summary(verified.hash);
-                (verified.name.clone(), Some(summary), reason.removal())
+                (verified.name.clone(), Some(summary.sequence), Some(summary), reason.removal())
             }));
         }
     }
     let rows = host.runtime.block_on(host.home()?.catalog.backups(&vault.id, None))?;
     for found in survey.quarantined.iter().filter(|found| is_released(report, found)) {
-        // What it was, if it could be believed once.
+        // Its number, if it could be believed once. Its age says nothing: a person gave it another time.
         let row = rows.iter().find(|row| row.job == found.name.job && row.id == found.name.id);
-        leaving.push((found.name.clone(), row.map(|row| row.summary.clone()), RemovalReason::Quarantined));
+        leaving.push((found.name.clone(), row.map(|row| row.sequence), None, RemovalReason::Quarantined));
     }
-    for (name, summary, reason) in leaving {
+    for (name, sequence, summary, reason) in leaving {
         host.check_interrupted()?;
         if !request.promises.contains_key(&name.job) && vault.must_let_write(host, &name.job, host.clock.now()).is_err()
         {
@@ -420,7 +420,7 @@ fn remove(
             continue;
         }
         let gone = gone.entry(name.job.clone()).or_default();
-        let own = summary.iter().map(|summary| SequenceRange { first: summary.sequence, last: summary.sequence });
+        let own = sequence.map(|sequence| SequenceRange { first: sequence, last: sequence });
         let with_own = SequenceRange::union(gone.iter().copied().chain(own));
         let record = RemovalRecord { backup: name.id.clone(), summary, reason, gone: with_own.clone() };
         if let Err(error) = records::write(host, vault, &name.job, RecordBody::Removal(Box::new(record)), None) {
