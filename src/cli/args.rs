@@ -230,6 +230,9 @@ pub struct PruneArgs {
     /// Say what would be removed and why, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Go on although nothing ran for a long time: this machine's clock is right, it has not jumped
+    #[arg(long)]
+    pub after_pause: bool,
 }
 
 /// `quarantine`.

@@ -37,6 +37,17 @@ pub struct Record {
     pub details: Option<ObjectId>,
 }
 
+impl Record {
+    /// How old the data may be that its details tell of: a drill's tell of a backup that is older than the drill.
+    #[must_use]
+    pub fn data_from(&self) -> DateTime<Utc> {
+        match &self.body {
+            RecordBody::Drill(drill) => drill.recovery_point.map_or(self.recorded, |point| point.min(self.recorded)),
+            _ => self.recorded,
+        }
+    }
+}
+
 /// The kinds of records; the tag is `type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]

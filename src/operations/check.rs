@@ -258,7 +258,7 @@ fn check_records(
     let expired = |record: &Record| {
         known
             .get(&record.job)
-            .is_none_or(|after| TimeDelta::from_std(*after).is_ok_and(|after| record.recorded + after <= now))
+            .is_none_or(|after| TimeDelta::from_std(*after).is_ok_and(|after| record.data_from() + after <= now))
     };
     let storage = &*vault.storage;
     let records = host.runtime.block_on(survey_records(storage, &vault.trust))?;

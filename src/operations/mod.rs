@@ -11,6 +11,7 @@ pub mod drill;
 pub mod host;
 pub mod init;
 pub mod interrupt;
+pub mod lost;
 pub mod outbox;
 pub mod prune;
 pub mod quarantine;

@@ -3,7 +3,14 @@
 //! In this order, so that a kill at any point leaves a vault that the next run finishes: look at everything and plan; for
 //! each backup that goes a signed record, then its manifest; look again; a signed list of what nothing names; delete what
 //! was on such a list for the grace period and is still not named. Something that cannot be believed stops every
-//! deletion, because what it names might be needed. Why no running backup can lose anything is said in vault/sweep.rs.
+//! deletion, because what it names might be needed; so do backups that are gone without a word (lost.rs), removals that
+//! come too early (early.rs), and a clock that may have jumped (pause.rs). Why no running backup can lose anything is said in vault/sweep.rs.
+
+mod early;
+mod pause;
+#[cfg(test)]
+mod tests;
+mod unswept;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,20 +20,28 @@ use chrono_tz::Tz;
 use rand::RngExt as _;
 
 use crate::config::JobSettings;
+use crate::domain::claim::Claim;
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
 use crate::domain::record::{PruneOutcome, PruneRecord, RecordBody, RemovalReason, RemovalRecord, SequenceRange};
-use crate::domain::retention::{Candidate, Decision, Fate, Lead, Plan};
+use crate::domain::retention::{Candidate, Decision, Fate, Lead, Plan, Retention};
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::vault::layout::ManifestName;
 use crate::vault::manifests::VerifiedManifest;
-use crate::vault::survey::Survey;
+use crate::vault::survey::Quarantined;
 use crate::vault::sweep::{Garbage, Stock, delete, remove_manifest, take_stock};
+use crate::vault::trust::JobPattern;
 
+pub use self::pause::AfterPause;
+use super::backup::agreed_time;
 use super::host::Host;
+use super::lost::lost;
 use super::records;
 use super::vaults::OpenVault;
+
+/// A run may take long, over several attempts; a claim that goes back further than this is told of.
+const LONG_RUN: TimeDelta = TimeDelta::days(7);
 
 /// What to prune, and by which rules.
 #[derive(Debug)]
@@ -37,10 +52,14 @@ pub struct PruneRequest<'a> {
     pub zone: Tz,
     /// How long a condemned object waits.
     pub grace: Duration,
-    /// `delete_after` of every job of this vault that the config knows.
-    pub delete_after: BTreeMap<JobName, Duration>,
+    /// The promise of every job of this vault that the config knows.
+    pub promises: BTreeMap<JobName, Retention>,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// When this process began: what it wrote itself says nothing of the clock.
+    pub began: DateTime<Utc>,
+    /// Whether a person vouches for the clock.
+    pub after_pause: AfterPause,
 }
 
 /// What a prune of one vault came to.
@@ -48,6 +67,10 @@ pub struct PruneRequest<'a> {
 pub struct PruneReport {
     /// By job, in the order of the request.
     pub jobs: Vec<JobPrune>,
+    /// Quarantined backups of jobs that are not in the config, of which the time is over.
+    pub released: Vec<(JobName, BackupId)>,
+    /// The backups that were taken out.
+    pub removed: BTreeSet<(JobName, BackupId)>,
     /// Objects and lists that were put on a condemned list.
     pub condemned_objects: u64,
     /// Objects and lists that were deleted.
@@ -56,18 +79,41 @@ pub struct PruneReport {
     pub deleted_bytes: u64,
     /// What is condemned and still waits, this run's too.
     pub waiting_objects: u64,
-    /// What stopped every deletion, each with what to type.
+    /// What was to be deleted and is left, because the deleting took too long: the next prune does it.
+    pub left_objects: u64,
+    /// What no backup names and is not condemned, because one of [`PruneReport::claims`] covers it.
+    pub held_objects: u64,
+    /// The claims that hold.
+    pub claims: Vec<HeldBy>,
+    /// What stopped every deletion from there on, each with what to type.
     pub stops: Vec<(String, String)>,
     /// A claim that cannot be understood holds up the sweep until then.
     pub held_until: Option<DateTime<Utc>>,
+    /// What did not work, while the rest went on.
+    pub failures: Vec<Error>,
     /// Jobs that have backups in the vault and are not in the config: nothing here erases them.
     pub unknown_jobs: Vec<JobName>,
+    /// Removed backups that are past their deadline and may not be erased to the last byte.
+    pub unswept: Vec<(JobName, BackupId)>,
     /// Of every backup removed at or before this moment nothing is left.
     pub clean_through: Option<DateTime<Utc>>,
     /// Whether nothing was changed, because only the plan was asked for.
     pub dry_run: bool,
-    /// Whether the backups that go were taken out. Not where something stopped the run before it came to that.
-    pub removed: bool,
+}
+
+/// A claim that holds objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldBy {
+    /// The job that it says.
+    pub job: JobName,
+    /// The host that it says: claims are not signed.
+    pub host: String,
+    /// Since when what was stored is held.
+    pub since: DateTime<Utc>,
+    /// Until when it holds without being renewed.
+    pub until: DateTime<Utc>,
+    /// What is odd about it.
+    pub odd: Option<&'static str>,
 }
 
 /// What became of one job's backups.
@@ -96,15 +142,31 @@ impl PruneReport {
     /// Backups that were taken out, or would be where only the plan was asked for.
     #[must_use]
     pub fn deleted_backups(&self) -> usize {
-        if !self.removed && !self.dry_run {
-            return 0;
+        if !self.dry_run {
+            return self.removed.len();
         }
-        self.jobs.iter().map(|job| job.deleted().count() + job.released.len()).sum()
+        self.released.len() + self.jobs.iter().map(|job| job.deleted().count() + job.released.len()).sum::<usize>()
+    }
+
+    /// Whether a backup went, or would go where only the plan was asked for.
+    #[must_use]
+    pub fn goes(&self, job: &JobName, backup: &BackupId) -> bool {
+        self.dry_run || self.removed.contains(&(job.clone(), backup.clone()))
+    }
+
+    fn outcome(&self) -> (PruneOutcome, Option<Code>) {
+        let stopped = Some(Code::DeletionStopped);
+        match self.failures.first() {
+            Some(error) => (PruneOutcome::Failed, Some(error.code())),
+            None if !self.stops.is_empty() || self.held_until.is_some() => (PruneOutcome::Stopped, stopped),
+            None if self.left_objects > 0 => (PruneOutcome::Failed, stopped),
+            None => (PruneOutcome::Done, None),
+        }
     }
 }
 
 impl JobPrune {
-    /// The backups that go.
+    /// The backups that are to go.
     pub fn deleted(&self) -> impl Iterator<Item = &(BackupFacts, Decision)> {
         self.decisions.iter().filter(|(_, decision)| matches!(decision.fate, Fate::Delete(_)))
     }
@@ -113,8 +175,8 @@ impl JobPrune {
 /// Prunes a vault for the jobs of the request, and records it for each.
 ///
 /// # Errors
-/// [`Code::Locked`] where this host prunes one of the jobs already; the store's and the catalog's. What stops the
-/// deletions is no error: it is in the report.
+/// [`Code::Locked`] where this host prunes one of the jobs already; [`Code::ClockWrong`]; where the vault or the catalog
+/// cannot be read. What stops the deletions, and what failed once they had begun, is no error: it is in the report.
 pub fn prune(
     host: &Host,
     vault: &OpenVault,
@@ -131,40 +193,45 @@ pub fn prune(
             locks.push(host.home()?.state.lock(&job.name, "prune", started)?);
         }
     }
-    let result = run(host, vault, request, progress);
+    let result = look(host, vault, request).map(|(stock, mut report)| {
+        if !request.dry_run
+            && report.stops.is_empty()
+            && let Err(error) = carry_out(host, vault, request, stock, progress, &mut report)
+        {
+            report.failures.push(error);
+        }
+        match unswept::unswept(host, vault, &request.promises, report.clean_through, host.clock.now()) {
+            Ok(unswept) => report.unswept = unswept,
+            Err(error) => report.failures.push(error),
+        }
+        report
+    });
     if request.dry_run {
         return result;
     }
     let took = host.clock.monotonic() - stopwatch;
     let (finished, duration_seconds) = (started + delta(took), took.as_secs_f64());
-    let record = |report: Option<&PruneReport>, failure: Option<&Error>, first: bool, job: Option<&JobPrune>| {
-        let stopped = report.is_some_and(|report| !report.stops.is_empty());
+    let record = |report: Option<&PruneReport>, failure: Option<&Error>, first: bool, job: &JobName| {
         // The sweep is the whole vault's: its figures stand in the first job's record, so that sums are right.
         let of_sweep = |figure: fn(&PruneReport) -> u64| report.filter(|_| first).map_or(0, figure);
+        let outcome = report.map(PruneReport::outcome);
+        let (outcome, code) = outcome.unwrap_or((PruneOutcome::Failed, failure.map(Error::code)));
+        let removed = report.into_iter().flat_map(|report| &report.removed);
         RecordBody::Prune(PruneRecord {
-            outcome: match failure {
-                Some(_) => PruneOutcome::Failed,
-                None if stopped => PruneOutcome::Stopped,
-                None => PruneOutcome::Done,
-            },
+            outcome,
             started,
             finished,
             duration_seconds,
-            removed_backups: job
-                .filter(|_| report.is_some_and(|report| report.removed))
-                .map_or(0, |job| (job.deleted().count() + job.released.len()) as u64),
+            removed_backups: removed.filter(|(of, _)| of == job).count() as u64,
             condemned_objects: of_sweep(|report| report.condemned_objects),
             deleted_objects: of_sweep(|report| report.deleted_objects),
             deleted_bytes: of_sweep(|report| report.deleted_bytes),
             clean_through: report.and_then(|report| report.clean_through),
-            error_code: failure
-                .map(|error| error.code().name().to_owned())
-                .or_else(|| stopped.then(|| Code::DeletionStopped.name().to_owned())),
+            error_code: code.map(|code| code.name().to_owned()),
         })
     };
     for (place, (job, _)) in request.jobs.iter().enumerate() {
-        let report = result.as_ref().ok();
-        let body = record(report, result.as_ref().err(), place == 0, report.and_then(|report| report.jobs.get(place)));
+        let body = record(result.as_ref().ok(), result.as_ref().err(), place == 0, &job.name);
         if let Err(error) = write(host, vault, &job.name, finished, body) {
             progress.warn(&format!("the prune of {} could not be recorded: {error}", job.name));
         }
@@ -172,37 +239,57 @@ pub fn prune(
     result
 }
 
-fn run(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, progress: &dyn Progress) -> Result<PruneReport> {
-    let storage = &*vault.storage;
+/// Looks at everything, and plans.
+fn look(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>) -> Result<(Stock, PruneReport)> {
+    agreed_time(host, vault)?;
     // The catalog hears of other hosts' records first: a backup that a drill elsewhere refuted is not a good one.
     vault.survey(host, None)?;
-    let stock = host.runtime.block_on(take_stock(storage, &vault.trust))?;
+    let stock = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust))?;
     let mut report = plan(host, vault, request, &stock)?;
-    report.stops = stock.stops().iter().map(|stop| (stop.to_string(), stop.hint())).collect();
-    if request.dry_run || !report.stops.is_empty() {
-        return Ok(report);
-    }
-    let removed = remove(host, vault, stock.survey(), &report)?;
-    report.removed = true;
+    report.stops = stops(host, vault, request, &stock)?;
+    report.stops.extend(pause::stop(host, vault, request, stock.taken())?);
+    Ok((stock, report))
+}
+
+/// What must not be the case when anything is deleted, each with what to type.
+fn stops(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stock) -> Result<Vec<(String, String)>> {
+    let mut stops: Vec<_> = stock.stops().iter().map(|stop| (stop.to_string(), stop.hint())).collect();
+    let known: Vec<JobName> = request.promises.keys().cloned().collect();
+    stops.extend(lost(host, vault, stock.survey(), &known)?.iter().map(|lost| (lost.reason(), lost.hint())));
+    let early = early::early(host, vault, request, stock)?;
+    stops.extend(early.iter().filter(|early| !early.is_left_alone).map(early::Early::stop));
+    Ok(stops)
+}
+
+fn carry_out(
+    host: &Host,
+    vault: &OpenVault,
+    request: &PruneRequest<'_>,
+    stock: Stock,
+    progress: &dyn Progress,
+    report: &mut PruneReport,
+) -> Result<()> {
+    let changed = remove(host, vault, request, &stock, report)?;
     host.check_interrupted()?;
 
     // What was seen before a removal does not say what is garbage after it.
-    let stock = if removed {
-        let again = host.runtime.block_on(take_stock(storage, &vault.trust))?;
+    let stock = if changed {
+        let again = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust))?;
         // What turned up in between stops the sweep as it would have stopped the removal.
-        report.stops = again.stops().iter().map(|stop| (stop.to_string(), stop.hint())).collect();
+        report.stops = stops(host, vault, request, &again)?;
         again
     } else {
         stock
     };
     report.held_until = stock.held_until();
     if report.stops.is_empty() && report.held_until.is_none() {
-        let delete_after = request.delete_after.iter().map(|(job, after)| (job.clone(), delta(*after))).collect();
+        let after = |promise: &Retention| delta(promise.delete_after);
+        let delete_after = request.promises.iter().map(|(job, promise)| (job.clone(), after(promise))).collect();
         let grace = delta(request.grace);
-        let garbage = host.runtime.block_on(stock.garbage(storage, &vault.trust, grace, &delete_after))?;
-        sweep(host, vault, request, &garbage, progress, &mut report)?;
+        let garbage = host.runtime.block_on(stock.garbage(&*vault.storage, &vault.trust, grace, &delete_after))?;
+        sweep(host, vault, request, &garbage, progress, report)?;
     }
-    Ok(report)
+    Ok(())
 }
 
 fn plan(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stock) -> Result<PruneReport> {
@@ -242,71 +329,122 @@ fn plan(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stoc
         let released = stock.quarantines_over(&job.name, over_after).map(|found| found.name.id.clone()).collect();
         jobs.push(JobPrune { job: job.name.clone(), decisions, released, breached });
     }
-    let in_vault: BTreeSet<&JobName> = stock.survey().manifests.iter().map(|verified| &verified.manifest.job).collect();
-    let unknown_jobs = in_vault.into_iter().filter(|job| !request.delete_after.contains_key(*job)).cloned().collect();
+    let survey = stock.survey();
+    let quarantined: BTreeSet<&JobName> = survey.quarantined.iter().map(|found| &found.name.job).collect();
+    let mut in_vault: BTreeSet<&JobName> = survey.manifests.iter().map(|verified| &verified.manifest.job).collect();
+    in_vault.extend(&quarantined);
+    let is_unknown = |job: &&&JobName| !request.promises.contains_key(**job);
+    let unknown_jobs = in_vault.iter().filter(is_unknown).map(|job| (*job).clone()).collect();
+    let longest = request.promises.values().map(|promise| delta(promise.delete_after)).max().unwrap_or(TimeDelta::MAX);
+    let over = |job: &&JobName| {
+        let over = stock.quarantines_over(job, longest);
+        over.map(|found| (found.name.job.clone(), found.name.id.clone())).collect::<Vec<_>>()
+    };
+    let released = quarantined.iter().filter(is_unknown).flat_map(over).collect();
     Ok(PruneReport {
         jobs,
+        released,
+        removed: BTreeSet::new(),
         condemned_objects: 0,
         deleted_objects: 0,
         deleted_bytes: 0,
         waiting_objects: 0,
+        left_objects: 0,
+        held_objects: 0,
+        claims: stock.live_claims().iter().map(|claim| held_by(vault, claim, now)).collect(),
         stops: Vec::new(),
-        held_until: None,
+        held_until: stock.held_until(),
+        failures: Vec::new(),
         unknown_jobs,
+        unswept: Vec::new(),
         clean_through: None,
         dry_run: request.dry_run,
-        removed: false,
     })
 }
 
-/// Takes backups out: the record first, because a manifest that is gone without one is an alarm. Says whether there were
-/// any.
-fn remove(host: &Host, vault: &OpenVault, survey: &Survey, report: &PruneReport) -> Result<bool> {
-    let planned: BTreeSet<&JobName> = report.jobs.iter().map(|job| &job.job).collect();
-    let mut removed = false;
-    // What an earlier run recorded and did not get to delete.
-    for name in survey.removed.iter().filter(|name| planned.contains(&name.job)) {
-        host.runtime.block_on(remove_manifest(&*vault.storage, name))?;
-        removed = true;
-    }
-    for job in &report.jobs {
-        let mut gone = survey.gone.get(&job.job).cloned().unwrap_or_default();
-        for (_, decision) in job.deleted() {
-            let Fate::Delete(reason) = &decision.fate else { continue };
-            let Some(verified) = survey.manifests.iter().find(|one| one.manifest.id == decision.backup) else {
-                continue;
-            };
-            host.check_interrupted()?;
-            let sequence = verified.manifest.sequence;
-            gone = SequenceRange::union(gone.into_iter().chain([SequenceRange { first: sequence, last: sequence }]));
-            let record = RemovalRecord {
-                backup: decision.backup.clone(),
-                summary: Some(verified.manifest.summary(verified.hash)),
-                reason: reason.removal(),
-                gone: gone.clone(),
-            };
-            take_out(host, vault, record, &verified.name)?;
-            removed = true;
-        }
-        for found in survey.quarantined.iter().filter(|found| job.released.contains(&found.name.id)) {
-            let record = RemovalRecord {
-                backup: found.name.id.clone(),
-                summary: None,
-                reason: RemovalReason::Quarantined,
-                gone: gone.clone(),
-            };
-            take_out(host, vault, record, &found.name)?;
-            removed = true;
-        }
-    }
-    Ok(removed)
+fn held_by(vault: &OpenVault, claim: &Claim, now: DateTime<Utc>) -> HeldBy {
+    let lets = |pattern: &JobPattern| match pattern {
+        JobPattern::Any => true,
+        JobPattern::Job(job) => *job == claim.job,
+    };
+    let is_known = vault.trust.hosts.iter().any(|host| host.name == claim.host && host.jobs.iter().any(lets));
+    let odd = if !is_known {
+        Some("vault.json knows no such host, or not for this job")
+    } else if claim.since < now - LONG_RUN {
+        Some("it goes back further than a week")
+    } else {
+        None
+    };
+    HeldBy { job: claim.job.clone(), host: claim.host.clone(), since: claim.since, until: claim.until, odd }
 }
 
-fn take_out(host: &Host, vault: &OpenVault, record: RemovalRecord, name: &ManifestName) -> Result<()> {
-    let now = host.runtime.block_on(vault.storage.now())?;
-    write(host, vault, &name.job, now, RecordBody::Removal(Box::new(record)))?;
-    host.runtime.block_on(remove_manifest(&*vault.storage, name))?;
-    Ok(())
+/// Takes backups out: the record first, because a manifest that is gone without one is an alarm. What fails for one
+/// goes on with the next. Says whether anything changed.
+fn remove(
+    host: &Host,
+    vault: &OpenVault,
+    request: &PruneRequest<'_>,
+    stock: &Stock,
+    report: &mut PruneReport,
+) -> Result<bool> {
+    let survey = stock.survey();
+    let early = early::early(host, vault, request, stock)?;
+    let mut changed = false;
+    // What an earlier run recorded and did not get to delete, of whatever job.
+    for name in survey.removed.iter().filter(|name| early.iter().all(|early| early.name != **name)) {
+        host.check_interrupted()?;
+        if let Err(error) = host.runtime.block_on(remove_manifest(&*vault.storage, name)) {
+            report.failures.push(error.into());
+        }
+        changed = true;
+    }
+    let mut gone = survey.gone.clone();
+    let mut leaving = Vec::new();
+    for job in &report.jobs {
+        for (_, decision) in job.deleted() {
+            let Fate::Delete(reason) = &decision.fate else { continue };
+            let found = survey.manifests.iter().find(|one| one.manifest.id == decision.backup);
+            leaving.extend(found.map(|verified| {
+                let summary = verified.manifest.summary(verified.hash);
+                (verified.name.clone(), Some(summary.sequence), Some(summary), reason.removal())
+            }));
+        }
+    }
+    let rows = host.runtime.block_on(host.home()?.catalog.backups(&vault.id, None))?;
+    for found in survey.quarantined.iter().filter(|found| is_released(report, found)) {
+        // Its number, if it could be believed once. Its age says nothing: a person gave it another time.
+        let row = rows.iter().find(|row| row.job == found.name.job && row.id == found.name.id);
+        leaving.push((found.name.clone(), row.map(|row| row.sequence), None, RemovalReason::Quarantined));
+    }
+    for (name, sequence, summary, reason) in leaving {
+        host.check_interrupted()?;
+        if !request.promises.contains_key(&name.job) && vault.must_let_write(host, &name.job, host.clock.now()).is_err()
+        {
+            // Another host's job, and for another host to end.
+            continue;
+        }
+        let gone = gone.entry(name.job.clone()).or_default();
+        let own = sequence.map(|sequence| SequenceRange { first: sequence, last: sequence });
+        let with_own = SequenceRange::union(gone.iter().copied().chain(own));
+        let record = RemovalRecord { backup: name.id.clone(), summary, reason, gone: with_own.clone() };
+        let now = host.runtime.block_on(vault.storage.now())?;
+        if let Err(error) = write(host, vault, &name.job, now, RecordBody::Removal(Box::new(record))) {
+            report.failures.push(error);
+            continue;
+        }
+        (*gone, changed) = (with_own, true);
+        report.removed.insert((name.job.clone(), name.id.clone()));
+        if let Err(error) = host.runtime.block_on(remove_manifest(&*vault.storage, &name)) {
+            report.failures.push(error.into());
+        }
+    }
+    Ok(changed)
+}
+
+fn is_released(report: &PruneReport, found: &Quarantined) -> bool {
+    let ManifestName { job, id, .. } = &found.name;
+    report.released.iter().any(|(of, released)| of == job && released == id)
+        || report.jobs.iter().any(|of| of.job == *job && of.released.contains(id))
 }
 
 /// Condemns what nothing names, then deletes what was condemned long enough ago.
@@ -324,6 +462,7 @@ fn sweep(
     }
     report.condemned_objects = garbage.to_condemn_count();
     report.waiting_objects = garbage.waiting + report.condemned_objects;
+    report.held_objects = garbage.held;
     host.check_interrupted()?;
     progress.begin("erasing", Some(garbage.to_delete_bytes()));
     let deleted = host.runtime.block_on(delete(&*vault.storage, garbage, &|bytes| progress.advance(bytes)));
@@ -332,6 +471,7 @@ fn sweep(
     report.deleted_objects = deleted.objects;
     report.deleted_bytes = deleted.bytes;
     report.waiting_objects += deleted.left;
+    report.left_objects = deleted.left;
     report.clean_through = garbage.clean_through.filter(|_| deleted.left == 0);
     Ok(())
 }

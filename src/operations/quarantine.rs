@@ -6,11 +6,12 @@ use rand::RngExt as _;
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::record::{QuarantineRecord, RecordBody, SequenceRange};
 use crate::error::{Code, Error, Result};
-use crate::vault::layout::Key;
-use crate::vault::survey::{Fault, Problem, Survey};
+use crate::vault::layout::{Key, ManifestName};
+use crate::vault::survey::{Fault, Survey};
 use crate::vault::sweep::{Stop, take_stock};
 
 use super::host::Host;
+use super::lost::{Lost, lost};
 use super::records;
 use super::selection::SHORTEST_ID;
 use super::vaults::OpenVault;
@@ -34,7 +35,7 @@ pub struct Quarantined {
 pub fn quarantine(host: &Host, vault: &OpenVault, what: &str) -> Result<Quarantined> {
     let survey = vault.survey(host, None)?;
     let (found, record) = match what.split_once('#') {
-        Some((job, numbers)) => missing(&survey, job, numbers)?,
+        Some((job, numbers)) => missing(host, vault, &survey, job, numbers)?,
         None => backup(host, vault, &survey, what)?,
     };
     let id = RecordId::from_random(rand::rng().random());
@@ -42,21 +43,38 @@ pub fn quarantine(host: &Host, vault: &OpenVault, what: &str) -> Result<Quaranti
     Ok(found)
 }
 
-fn missing(survey: &Survey, job: &str, numbers: &str) -> Result<(Quarantined, QuarantineRecord)> {
+fn missing(
+    host: &Host,
+    vault: &OpenVault,
+    survey: &Survey,
+    job: &str,
+    numbers: &str,
+) -> Result<(Quarantined, QuarantineRecord)> {
     let range = range(numbers).ok_or_else(|| {
         Error::new(Code::Usage, format!("{numbers:?} is neither a number nor a range of numbers"))
             .with_hint("write `JOB#5` or `JOB#5-7`")
     })?;
     let job: JobName = job.parse().map_err(|error| Error::new(Code::NotFound, format!("{error}")))?;
-    let lacking = |problem: &&Problem| match problem.fault {
-        Fault::Missing { first, last } => problem.job == job && first <= range.first && range.last <= last,
-        _ => false,
+    let holds = |first, last| first <= range.first && range.last <= last;
+    let in_gap = survey.problems.iter().filter(|problem| problem.job == job).find_map(|problem| match problem.fault {
+        Fault::Missing { first, last } => holds(first, last).then(|| problem.fault.to_string()),
+        _ => None,
+    });
+    // At the end of the numbers there is no gap, and only who saw them knows.
+    let in_tail = || {
+        let lost = lost(host, vault, survey, std::slice::from_ref(&job))?;
+        let found = lost.iter().find(|lost| lost.job == job && holds(lost.numbers.first, lost.numbers.last));
+        Ok::<_, Error>(found.map(Lost::reason))
     };
-    let problem = survey.problems.iter().find(lacking).ok_or_else(|| {
+    let reason = match in_gap {
+        Some(reason) => Some(reason),
+        None => in_tail()?,
+    };
+    let reason = reason.ok_or_else(|| {
         Error::new(Code::NotFound, format!("{} of job {job} are not missing, or not without a reason", told(range)))
             .with_hint(format!("`lifeboat check {job}` names what is missing"))
     })?;
-    let found = Quarantined { job, backup: None, reason: problem.fault.to_string() };
+    let found = Quarantined { job, backup: None, reason };
     Ok((found, QuarantineRecord { backup: None, gone: vec![range] }))
 }
 
@@ -74,8 +92,13 @@ fn backup(host: &Host, vault: &OpenVault, survey: &Survey, text: &str) -> Result
         (Fault::Untrusted(_), Key::Manifest(name)) => Some((name.job, name.id, problem.fault.to_string())),
         _ => None,
     });
+    let is_new = |name: &&ManifestName| !survey.set_aside.contains(&(name.job.clone(), name.id.clone()));
+    let removed = survey.removed.iter().filter(is_new).map(|name| {
+        let reason = "a record says that it was removed, and it still lies there";
+        (name.job.clone(), name.id.clone(), reason.to_owned())
+    });
     let mut found: Vec<(JobName, BackupId, String)> =
-        unbelieved.filter(|(_, id, _)| id.as_str().starts_with(text)).collect();
+        unbelieved.chain(removed).filter(|(_, id, _)| id.as_str().starts_with(text)).collect();
     if found.is_empty() {
         // A believed one whose lists cannot be followed stops deletions too.
         let stock = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust))?;

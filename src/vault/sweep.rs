@@ -23,20 +23,22 @@
 //!   If it stood there when W read the lists after its claim, W does not name X. If not, X was gone by then, and
 //!   W does not find it when it lists the store before its commit. Neither depends on how long W or S takes.
 //! - *W's claim had lapsed when S read it.* Then W does not commit: it looks at its claim last. Between that look and the
-//!   commit lies one write, and this one write is assumed to take less than is left of the claim.
+//!   commit lies one write, and this one write is assumed to take less than the quarter of an hour that is left of the
+//!   claim at least; a run that finds afterwards that it took longer looks again and refutes what it committed.
 //! - *X is condemned while W runs*, by an S that began before W's claim: W sees that when it reads the lists again. If it
 //!   is condemned later still, it is deleted a grace period later, by a sweep that reads W's manifest.
 //!
 //! *Names that come back.* An object's name is random: once deleted it never comes back. A list's name follows from its
 //! lines. One that S has on its plan may be deleted by another sweep, and written anew by W, before S comes to it. Three
 //! things prevent that: W writes a list whose name is condemned in another way ([`super::lists::encode_avoiding`]);
-//! a stock is good for [`STOCK_HOLDS`] only; and a condemned list is kept for [`CONDEMNED_LINGERS`] after the last
+//! a stock is good for [`STOCK_HOLDS`] only, which is looked at before each deletion; and a condemned list is kept for [`CONDEMNED_LINGERS`] after the last
 //! sweep that deleted by it, which each tells the store by writing the list's signature again before its first
 //! deletion. So whoever has X on an older plan has thrown that plan away when X's name becomes free.
 //!
 //! *Crashes.* Each step leaves a state that these rules allow: names condemned and still there (the next sweep deletes
 //! them), names gone and still condemned (the record goes later), a manifest removed by record and still there (it does
-//! not count). A call whose outcome is not known is a step that was done, or that the next sweep does.
+//! not count, and keeps what it names until it is gone). A call whose outcome is not known is a step that was done, or
+//! that the next sweep does.
 
 mod delete;
 mod garbage;
@@ -57,13 +59,17 @@ use super::records::{VerifiedRecord, read_record};
 use super::survey::{Fault, Problem, Quarantined, Survey, survey};
 use super::trust::TrustDocument;
 use super::{Distrust, VaultError};
-use crate::domain::claim::CLAIM_HOLDS_AT_MOST;
+use crate::domain::claim::{CLAIM_HOLDS_AT_MOST, Claim};
 use crate::domain::ids::{BackupId, JobName, ObjectId};
-use crate::domain::record::RecordBody;
+use crate::domain::record::{QuarantineRecord, RecordBody};
 use crate::storage::Storage;
 
-/// How long after it was taken a stock may be deleted by.
+/// How long after the claims were read a stock may be deleted by.
 pub const STOCK_HOLDS: TimeDelta = TimeDelta::hours(1);
+/// And how long after its taking was begun: listing a large store takes its time. A name that came free lay there for
+/// [`STOCK_HOLDS`] at most after its condemned list was said to be in use, so this and that together are to be less than
+/// [`CONDEMNED_LINGERS`].
+pub const STOCK_HOLDS_IN_ALL: TimeDelta = TimeDelta::hours(2);
 /// How long a condemned list stays at least after a sweep has deleted by it: longer than two stocks hold.
 pub const CONDEMNED_LINGERS: TimeDelta = TimeDelta::hours(4);
 /// Reads under way at once.
@@ -78,12 +84,20 @@ const RECORDS_LOOKED_AT: usize = 64;
 #[derive(Debug)]
 pub struct Stock {
     taken: DateTime<Utc>,
+    /// When the claims were read: what lay there was listed by then.
+    claims_read: DateTime<Utc>,
     survey: Survey,
     stops: Vec<Stop>,
     held_until: Option<DateTime<Utc>>,
+    /// The claims that hold.
+    live: Vec<Claim>,
     inventory: Inventory,
     condemned: Vec<Condemned>,
+    /// When each backup was first quarantined.
+    quarantined_at: BTreeMap<(JobName, BackupId), DateTime<Utc>>,
     records: RecordFolder,
+    /// When the store last saw each manifest.
+    manifests: BTreeMap<ManifestName, Option<DateTime<Utc>>>,
     /// Claims that the store has not seen renewed for longer than any claim may hold.
     lapsed_claims: Vec<String>,
     /// Signatures of manifests that are not there, of jobs without a live claim.
@@ -182,11 +196,25 @@ impl Stock {
         self.held_until
     }
 
-    /// Quarantined manifests whose time is over so long after the store last saw them: to be removed with reason
-    /// `quarantined`. One of which the store does not know when that was is never among them.
+    /// The claims of runs that are under way, or broke off not long ago.
+    #[must_use]
+    pub fn live_claims(&self) -> &[Claim] {
+        &self.live
+    }
+
+    /// When the store last saw a manifest.
+    #[must_use]
+    pub fn modified(&self, name: &ManifestName) -> Option<DateTime<Utc>> {
+        self.manifests.get(name).copied().flatten()
+    }
+
+    /// Quarantined manifests of a job whose time is over so long after somebody quarantined them: to be removed
+    /// with reason `quarantined`. When the store saw them is not asked: who puts one there again would make it stay.
     pub fn quarantines_over(&self, job: &JobName, after: TimeDelta) -> impl Iterator<Item = &Quarantined> {
-        let over =
-            move |found: &&Quarantined| found.modified.is_some_and(|modified| modified + after <= self.taken);
+        let over = move |found: &&Quarantined| {
+            let since = self.quarantined_at.get(&(found.name.job.clone(), found.name.id.clone()));
+            since.and_then(|since| since.checked_add_signed(after)).is_some_and(|until| until <= self.taken)
+        };
         self.survey.quarantined.iter().filter(move |found| found.name.job == *job).filter(over)
     }
 }
@@ -198,10 +226,11 @@ impl Stock {
 pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<Stock, VaultError> {
     let taken = storage.now().await?;
     let records = RecordFolder::list(storage).await?;
-    let (condemned, mut stops) = read_records(storage, trust, &records).await?;
+    let ReadRecords { condemned, quarantined_at, mut stops } = read_records(storage, trust, &records).await?;
 
     // The order matters: see rule 3 at the top.
     let mut inventory = Inventory::list(storage).await?;
+    let claims_read = storage.now().await?;
     let lapsed_claims = lapsed_claims(storage, taken).await?;
     let (mut held_until, mut live) = (None, Vec::new());
     for found in read_claims(storage, None).await? {
@@ -213,7 +242,7 @@ pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<
             Err(_) => held_until = held_until.max(Some(found.modified.unwrap_or(taken) + CLAIM_HOLDS_AT_MOST)),
         }
     }
-    let signatures = list_signatures(storage).await?;
+    let ManifestFolder { manifests, signatures } = ManifestFolder::list(storage).await?;
     let survey = survey(storage, trust, None).await?;
     let stopping = |problem: &&Problem| matches!(problem.fault, Fault::Untrusted(_) | Fault::Missing { .. });
     stops.extend(survey.problems.iter().filter(stopping).cloned().map(Stop::Manifest));
@@ -222,6 +251,11 @@ pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<
     for found in &survey.quarantined {
         inventory.mark_quarantined(storage, &found.name).await?;
     }
+    // A removal may be in doubt: what its manifest names goes after it, and not before.
+    for name in &survey.removed {
+        inventory.mark_quarantined(storage, name).await?;
+    }
+    inventory.mark_fresh(&live);
     for claim in &live {
         inventory.mark_claim(storage, claim).await?;
     }
@@ -231,7 +265,21 @@ pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<
     };
     let orphans = signatures.into_iter().filter(|(name, _)| is_stray(name));
     let orphans = orphans.map(|(name, modified)| (Key::ManifestSignature(name).to_string(), modified)).collect();
-    Ok(Stock { taken, survey, stops, held_until, inventory, condemned, records, lapsed_claims, orphans })
+    Ok(Stock {
+        taken,
+        claims_read,
+        survey,
+        stops,
+        held_until,
+        live,
+        inventory,
+        condemned,
+        quarantined_at,
+        records,
+        manifests,
+        lapsed_claims,
+        orphans,
+    })
 }
 
 /// What lies under records/: when the store last saw each document, signature and sealed details.
@@ -265,12 +313,20 @@ impl RecordFolder {
     }
 }
 
-/// Reads the condemned lists, and looks for records that this version does not understand.
+/// What the records say.
+#[derive(Debug, Default)]
+struct ReadRecords {
+    condemned: Vec<Condemned>,
+    quarantined_at: BTreeMap<(JobName, BackupId), DateTime<Utc>>,
+    stops: Vec<Stop>,
+}
+
+/// Reads the condemned lists and the quarantines, and looks for records that this version does not understand.
 async fn read_records(
     storage: &dyn Storage,
     trust: &TrustDocument,
     records: &RecordFolder,
-) -> Result<(Vec<Condemned>, Vec<Stop>), VaultError> {
+) -> Result<ReadRecords, VaultError> {
     let mut wanted: Vec<&RecordName> = Vec::new();
     let folders: BTreeSet<&str> = records.documents.keys().map(RecordName::folder).collect();
     for folder in folders {
@@ -278,17 +334,22 @@ async fn read_records(
         wanted.extend(records.of(folder).rev().take(if is_sampled { RECORDS_LOOKED_AT } else { usize::MAX }));
     }
     let mut read = stream::iter(wanted).map(|name| read_record(storage, trust, name)).buffer_unordered(READS_AT_ONCE);
-    let (mut condemned, mut stops) = (Vec::new(), Vec::new());
+    let ReadRecords { mut condemned, mut quarantined_at, mut stops } = ReadRecords::default();
     while let Some(answer) = read.next().await {
         match answer {
-            Ok(VerifiedRecord { record, name }) => {
-                if let RecordBody::Condemned(body) = record.body {
+            Ok(VerifiedRecord { record, name }) => match record.body {
+                RecordBody::Condemned(body) => {
                     let seen = |names: &BTreeMap<_, _>| names.get(&name).copied().flatten();
                     let at = record.recorded.max(seen(&records.documents).unwrap_or(record.recorded));
                     let used = at.max(seen(&records.signatures).unwrap_or(at));
                     condemned.push(Condemned { name, at, used, objects: body.objects, lists: body.lists });
                 }
-            }
+                RecordBody::Quarantine(QuarantineRecord { backup: Some(backup), .. }) => {
+                    let at = quarantined_at.entry((record.job, backup)).or_insert(record.recorded);
+                    *at = record.recorded.min(*at);
+                }
+                _ => {}
+            },
             Err(VaultError::RecordUntrusted {
                 key,
                 reason: reason @ (Distrust::UnknownKind { .. } | Distrust::NewerVersion { .. }),
@@ -301,7 +362,7 @@ async fn read_records(
     }
     condemned.sort_by(|one, other| (one.at, &one.name).cmp(&(other.at, &other.name)));
     stops.sort_by_key(ToString::to_string);
-    Ok((condemned, stops))
+    Ok(ReadRecords { condemned, quarantined_at, stops })
 }
 
 /// Claims that cannot hold any more, whatever they say; renewed ones too.
@@ -319,18 +380,27 @@ async fn lapsed_claims(storage: &dyn Storage, now: DateTime<Utc>) -> Result<Vec<
     Ok(lapsed)
 }
 
-/// The signatures of manifests of which the store knows when it last saw them.
-async fn list_signatures(storage: &dyn Storage) -> Result<Vec<(ManifestName, DateTime<Utc>)>, VaultError> {
-    let mut signatures = Vec::new();
-    storage
-        .list(&Key::manifests_of(None), &mut |listed| {
-            if let (Key::ManifestSignature(name), Some(modified)) = (Key::parse(&listed.key), listed.modified) {
-                signatures.push((name, modified));
-            }
-        })
-        .await?;
-    signatures.sort();
-    Ok(signatures)
+/// What lies under backups/.
+#[derive(Debug, Default)]
+struct ManifestFolder {
+    manifests: BTreeMap<ManifestName, Option<DateTime<Utc>>>,
+    /// Those of which the store knows when it last saw them.
+    signatures: Vec<(ManifestName, DateTime<Utc>)>,
+}
+
+impl ManifestFolder {
+    async fn list(storage: &dyn Storage) -> Result<Self, VaultError> {
+        let mut folder = Self::default();
+        storage
+            .list(&Key::manifests_of(None), &mut |listed| match (Key::parse(&listed.key), listed.modified) {
+                (Key::Manifest(name), modified) => drop(folder.manifests.insert(name, modified)),
+                (Key::ManifestSignature(name), Some(modified)) => folder.signatures.push((name, modified)),
+                _ => {}
+            })
+            .await?;
+        folder.signatures.sort();
+        Ok(folder)
+    }
 }
 
 #[cfg(test)]

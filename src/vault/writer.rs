@@ -3,6 +3,7 @@
 //! The order of docs/VAULT-FORMAT.md's commit is kept by the caller: segments, then contents, then lists, then `settle` and a
 //! sync, then the signature, then the manifest.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +56,8 @@ pub struct Barred {
     pub condemned: HashSet<ObjectId>,
     /// These were found to be wrong.
     pub refuted: HashSet<ObjectId>,
+    /// Lists that the run's claim covers. One that lies there and is not among them may be swept away at any moment.
+    pub claimed: HashSet<ObjectId>,
 }
 
 impl Barred {
@@ -111,6 +114,8 @@ pub struct SegmentStore {
     new_bytes: Arc<AtomicU64>,
     resumed_segments: AtomicU64,
     repaired: Arc<Mutex<Vec<String>>>,
+    /// Lists that this run wrote.
+    own_lists: Mutex<HashSet<ObjectId>>,
     barred: Arc<Barred>,
     landed: Option<Arc<Landed>>,
     pace: Option<Arc<Pace>>,
@@ -157,6 +162,7 @@ impl SegmentStore {
             new_bytes: Arc::new(AtomicU64::new(0)),
             resumed_segments: AtomicU64::new(0),
             repaired: Arc::new(Mutex::new(Vec::new())),
+            own_lists: Mutex::default(),
             barred: Arc::default(),
             landed: None,
             pace: None,
@@ -233,14 +239,37 @@ impl SegmentStore {
         Ok(known.get(&id).copied())
     }
 
-    /// Stores a list of segments under its hash. One that is there already is held against it: what lies there damaged
-    /// is put right, because these are the bytes that its name says.
+    /// Stores a list of segments under its hash. One of the base's that is there is held against it: what lies there
+    /// damaged is put right, because these are the bytes that its name says. One that is nobody's, or an older backup's,
+    /// is left alone, and this one written in another way: the claim does not cover what lay there before.
     ///
     /// # Errors
     /// When an upload failed.
     fn store_list(&self, lines: &[SegmentRef]) -> Result<ObjectId, VaultError> {
         let lines: Vec<ListedSegment> = lines.iter().map(ListedSegment::from).collect();
-        let (list, bytes) = lists::encode_avoiding(&lines, &|name| self.barred.bars(name));
+        let failure = Cell::new(None);
+        let is_taken = |name: &ObjectId| {
+            if self.barred.bars(name) {
+                return true;
+            }
+            if self.barred.claimed.contains(name) || locked(&self.own_lists).contains(name) {
+                return false;
+            }
+            match self.runtime.block_on(self.storage.size(&Key::List(*name).to_string())) {
+                Ok(size) => size.is_some(),
+                // Something lies there that is no list.
+                Err(StorageError::NotAFile { .. }) => true,
+                Err(error) => {
+                    failure.set(Some(error));
+                    false
+                }
+            }
+        };
+        let (list, bytes) = lists::encode_avoiding(&lines, &is_taken);
+        if let Some(error) = failure.take() {
+            return Err(error.into());
+        }
+        locked(&self.own_lists).insert(list);
         self.upload(Upload { key: Key::List(list), bytes, segment: None })?;
         if !self.barred.refuted.is_empty() {
             // Older backups name the list that was found to be wrong: it is put right for them, and not named by this one.
@@ -702,15 +731,38 @@ mod tests {
         let only = || HashSet::from([usual]);
         let look = |name| bench.runtime.block_on(lists::read_list(&bench.memory, name));
         damage();
-        let (condemned, repaired) = write(Barred { condemned: only(), refuted: HashSet::new() });
+        let (condemned, repaired) = write(Barred { condemned: only(), ..Barred::default() });
         assert!(condemned != usual && repaired.is_empty());
         assert_eq!(look(condemned).unwrap(), [ListedSegment::from(&segment)]);
         look(usual).unwrap_err();
-        let (refuted, repaired) = write(Barred { condemned: HashSet::new(), refuted: only() });
+        let (refuted, repaired) = write(Barred { refuted: only(), claimed: [condemned].into(), ..Barred::default() });
         assert_eq!((refuted, repaired), (condemned, vec![Key::List(usual).to_string()]));
         assert_eq!(look(usual).unwrap(), look(refuted).unwrap());
         damage();
-        let (_, repaired) = write(Barred { condemned: only(), refuted: only() });
+        let (_, repaired) = write(Barred { condemned: only(), refuted: only(), claimed: [condemned].into() });
         assert!(repaired.is_empty(), "a sweep may be about to delete it");
+    }
+
+    #[test]
+    fn a_list_that_lies_there_is_named_where_the_claim_covers_it_and_written_in_another_way_where_not() {
+        let bench = Bench::new();
+        let segment = SegmentRef { object: ObjectId([1; 32]), stored_bytes: 9, id: KeyedId([2; 32]), plain_bytes: 5 };
+        let write = |claimed: HashSet<ObjectId>| {
+            let run = bench.run(Vec::new()).avoiding(Arc::new(Barred { claimed, ..Barred::default() }));
+            let names = [(); 2].map(|()| {
+                let mut lists = ListWriter::default();
+                lists.push(&run, segment).unwrap();
+                lists.finish(&run).unwrap().0[0]
+            });
+            bench.sync(&run);
+            assert_eq!(names[0], names[1], "its own are no strays");
+            names[0]
+        };
+        let stray = write(HashSet::new());
+        assert_eq!(write(HashSet::from([stray])), stray);
+        let another = write(HashSet::new());
+        assert_ne!(another, stray);
+        let look = |name| bench.runtime.block_on(lists::read_list(&bench.memory, name)).unwrap();
+        assert_eq!(look(another), look(stray));
     }
 }

@@ -417,8 +417,11 @@ fn the_last_good_one_stays_and_alarms() {
         let job = &status["jobs"][0];
         (job["state"].as_str().unwrap().to_owned(), job["reasons"].to_string())
     };
-    timeline.expect(0, (11, "04:00"), &["prune"]);
-    assert_eq!(timeline.listed((11, "04:00")), std::slice::from_ref(&only));
+    // Nobody ran for eleven days: that must be a pause, and no clock that jumped.
+    let said = timeline.expect(20, (11, "03:00"), &["prune"]);
+    assert!(said.stderr.contains("nothing was written") && said.stderr.contains("--after-pause"), "{}", said.stderr);
+    timeline.expect(0, (11, "04:00"), &["prune", "--after-pause"]);
+    assert_eq!(timeline.listed((11, "04:00")), [only.clone()]);
     let (_, reasons) = state(9);
     assert!(reasons.contains("last good"), "{reasons}");
 
@@ -433,7 +436,8 @@ fn the_last_good_one_stays_and_alarms() {
 
     // A good one is the way out.
     let good = timeline.backup(14);
-    let done = timeline.json(0, (14, "04:00"), &["prune"]);
+    // Too late, and so long as its bytes are there that is said.
+    let done = timeline.json(23, (14, "04:00"), &["prune"]);
     assert_eq!(ids(&done["deleted"]), [only]);
     assert_eq!(timeline.listed((14, "04:00")), [good]);
 }
@@ -442,7 +446,7 @@ fn the_last_good_one_stays_and_alarms() {
 fn the_last_good_one_goes_where_that_was_said() {
     let timeline = Timeline::new(r#"keep_at_least = "4d", delete_after = "12d", last_good = "erase""#);
     let only = timeline.backup(0);
-    let done = timeline.json(0, (11, "04:00"), &["prune"]);
+    let done = timeline.json(0, (11, "04:00"), &["prune", "--after-pause"]);
     assert_eq!(ids(&done["deleted"]), [only]);
     timeline.expect(0, (12, "05:00"), &["prune"]);
     assert_eq!(timeline.objects().len(), 0);
@@ -684,7 +688,7 @@ fn without_the_right_to_delete_nothing_is_lost() {
     let manifests = |keys: &[String]| keys.iter().filter(|key| key.starts_with("backups/")).count();
     assert_eq!(manifests(&world.keys("")), manifests(&before));
     let there = timeline.listed((9, "04:20"));
-    assert_eq!(there[..], made[1..]);
+    assert_eq!(there[..], made[4..], "one that cannot be deleted keeps no other: {}", said.stderr);
     timeline.assert_whole((9, "04:20"));
     owned(UID, &["vault"]);
     assert_eq!(prune((9, "04:30")).code, Some(0));
@@ -769,7 +773,7 @@ fn what_check_finds_is_known_and_the_next_backup_stores_it_anew() {
     let newest = list["backups"].as_array().unwrap().last().unwrap();
     assert_eq!((newest["id"].as_str(), newest["verdict"].as_str()), (Some(id), Some("proven")), "{newest}");
     // A refuted one is not what is counted on when the others go.
-    let done = timeline.json(0, (12, "04:00"), &["prune"]);
+    let done = timeline.json(23, (12, "04:00"), &["prune", "--after-pause"]);
     assert_eq!(ids(&done["kept"]), [id], "{done}");
 }
 

@@ -19,7 +19,7 @@ use lifeboat::observe::Silent;
 use lifeboat::operations::check::{Depth, check};
 use lifeboat::operations::host::Host;
 use lifeboat::operations::interrupt::Interrupt;
-use lifeboat::operations::prune::{PruneRequest, prune};
+use lifeboat::operations::prune::{AfterPause, PruneRequest, prune};
 use lifeboat::operations::vaults::{self, OpenVault, Trusted};
 use lifeboat::storage::Storage;
 use lifeboat::storage::fault::{Effect, Fault, Lasting, Moment, Plan};
@@ -70,8 +70,10 @@ fn act(verb: &str, config: &Path, now: DateTime<Utc>, layer: impl FnOnce(Arc<dyn
             jobs: vec![(job, settings.lead_of(job, now))],
             zone: settings.timezone,
             grace: settings.grace_of(&vault.settings),
-            delete_after: [(job.name.clone(), job.retention.delete_after)].into(),
+            promises: [(job.name.clone(), job.retention)].into(),
             dry_run: false,
+            began: now,
+            after_pause: AfterPause::Stop,
         };
         let report = prune(&host, &vault, &request, &Silent).unwrap();
         assert!(

@@ -1,5 +1,8 @@
 //! `backup`.
 
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::config::{JobSettings, PruneWhen};
@@ -10,6 +13,7 @@ use crate::domain::quantity::{human_bytes, human_seconds};
 use crate::domain::record::RunOutcome;
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::backup::{self, RunReport};
+use crate::operations::prune::AfterPause;
 use crate::operations::vaults::OpenVault;
 
 use super::super::Exit;
@@ -17,7 +21,7 @@ use super::super::args::{Global, JobsArgs};
 use super::super::output::{print_error, print_json, say};
 use super::super::progress::Terminal;
 use super::super::session::{Configured, Session};
-use super::prune;
+use super::prune::{self, How};
 
 /// With the name of `Code::SourcePartial`, for who looks it up.
 const PARTIAL: &str = "partial: something could not be read [source-partial]";
@@ -97,12 +101,14 @@ impl Backup {
 }
 
 pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit> {
+    let began = session.host.clock.now();
     let session = session.configured()?;
     let jobs = session.jobs(&args.jobs)?;
     let vaults = session.vaults(&jobs);
     let progress = session.progress();
     let mut exit = Exit::DONE;
     let mut runs = Vec::new();
+    let mut committed: BTreeMap<&str, Vec<&JobSettings>> = BTreeMap::new();
     for job in jobs {
         // What a signal kept from being tried was not done.
         if let Err(error) = session.host.check_interrupted() {
@@ -118,8 +124,9 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         let report = report.unwrap_or_else(backup::not_started);
         exit = exit.worse(exit_of(&report));
         tell(&job.name, &report, &session.global);
-        if let (Ok(vault), RunOutcome::Success) = (&vaults[&job.vault], report.outcome) {
-            exit = exit.worse(prune_after(&session, vault, job, &progress));
+        // A job that never gets everything has old backups like any other.
+        if report.outcome != RunOutcome::Failed && job.prune == PruneWhen::AfterBackup {
+            committed.entry(&job.vault).or_default().push(job);
         }
         runs.push(Run {
             job: job.name.clone(),
@@ -130,19 +137,32 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
             duration_seconds: report.duration_seconds,
         });
     }
+    // Once a vault: a sweep is the whole vault's.
+    for (name, jobs) in committed {
+        if let Ok(vault) = &vaults[name] {
+            exit = exit.worse(prune_after(&session, vault, &jobs, began, &progress));
+        }
+    }
     if session.global.json {
         print_json(&Document { schema_version: 1, runs });
     }
     Ok(exit)
 }
 
-/// Where the config gives prunes no schedule of their own, each follows a successful backup. What it says, it says about
-/// the vault, not about the backup, which stands.
-fn prune_after(session: &Configured, vault: &OpenVault, job: &JobSettings, progress: &Terminal) -> Exit {
-    if job.prune != PruneWhen::AfterBackup || session.host.check_interrupted().is_err() {
+/// Where the config gives prunes no schedule of their own, they follow the backups. What this says, it says about the
+/// vault, not about the backups, which stand.
+fn prune_after(
+    session: &Configured,
+    vault: &OpenVault,
+    jobs: &[&JobSettings],
+    began: DateTime<Utc>,
+    progress: &Terminal,
+) -> Exit {
+    if session.host.check_interrupted().is_err() {
         return Exit::DONE;
     }
-    match prune::prune_jobs(&session.host, vault, &session.settings, &[job], false, progress) {
+    let how = How { dry_run: false, began, after_pause: AfterPause::Stop };
+    match prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, progress) {
         Ok(report) => {
             prune::tell_after_backup(&report, session.settings.timezone, &session.global);
             prune::exit_of(&report)
@@ -151,7 +171,10 @@ fn prune_after(session: &Configured, vault: &OpenVault, job: &JobSettings, progr
         Err(error) if error.code() == Code::Locked => Exit::DONE,
         Err(error) => {
             let exit = Exit::of(error.kind());
-            print_error(&error.context(format!("{}: the backup is good; the prune after it failed", job.name)));
+            let names: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+            print_error(
+                &error.context(format!("{}: what was backed up is good; the prune after it failed", names.join(", "))),
+            );
             exit
         }
     }

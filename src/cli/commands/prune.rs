@@ -13,7 +13,9 @@ use crate::domain::retention::{Decision, Fate};
 use crate::error::{Code, Error, Kind, Result};
 use crate::observe::Progress;
 use crate::operations::host::Host;
-use crate::operations::prune::{BackupFacts, JobPrune, PruneReport, PruneRequest, prune as prune_vault};
+use crate::operations::prune::{
+    AfterPause, BackupFacts, HeldBy, JobPrune, PruneReport, PruneRequest, prune as prune_vault,
+};
 use crate::operations::quarantine::quarantine as quarantine_backup;
 use crate::operations::vaults::OpenVault;
 
@@ -38,6 +40,20 @@ struct Document {
     held_until: Option<DateTime<Utc>>,
     breached: Vec<BackupId>,
     unknown_jobs: Vec<JobName>,
+    unswept: Vec<BackupId>,
+    left_objects: u64,
+    held_objects: u64,
+    claims: Vec<Claim>,
+    failures: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Claim {
+    job: JobName,
+    host: String,
+    since: DateTime<Utc>,
+    until: DateTime<Utc>,
+    odd: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -57,8 +73,14 @@ struct Stop {
 }
 
 pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit> {
+    let began = session.host.clock.now();
     let session = session.configured()?;
     let jobs = session.jobs(&args.jobs)?;
+    let how = How {
+        dry_run: args.dry_run,
+        began,
+        after_pause: if args.after_pause { AfterPause::GoOn } else { AfterPause::Stop },
+    };
     let vaults = session.vaults(&jobs);
     let progress = session.progress();
     let mut exit = Exit::DONE;
@@ -66,7 +88,7 @@ pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit
     for (name, vault) in &vaults {
         let of_vault: Vec<&JobSettings> = jobs.iter().filter(|job| job.vault == *name).copied().collect();
         let report = match vault {
-            Ok(vault) => prune_jobs(&session.host, vault, &session.settings, &of_vault, args.dry_run, &progress),
+            Ok(vault) => prune_jobs(&session.host, vault, &session.settings, &of_vault, &how, &progress),
             Err(error) => Err(error.clone()),
         };
         match report {
@@ -91,13 +113,21 @@ pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit
     Ok(exit)
 }
 
+/// How a command prunes.
+pub(super) struct How {
+    pub(super) dry_run: bool,
+    /// When the command began.
+    pub(super) began: DateTime<Utc>,
+    pub(super) after_pause: AfterPause,
+}
+
 /// Prunes some of a vault's jobs by the rules of the config.
 pub(super) fn prune_jobs(
     host: &Host,
     vault: &OpenVault,
     settings: &Settings,
     jobs: &[&JobSettings],
-    dry_run: bool,
+    how: &How,
     progress: &dyn Progress,
 ) -> Result<PruneReport> {
     let now = host.clock.now();
@@ -106,20 +136,34 @@ pub(super) fn prune_jobs(
         jobs: jobs.iter().map(|job| (*job, settings.lead_of(job, now))).collect(),
         zone: settings.timezone,
         grace: settings.grace_of(&vault.settings),
-        delete_after: of_vault.map(|job| (job.name.clone(), job.retention.delete_after)).collect::<BTreeMap<_, _>>(),
-        dry_run,
+        promises: of_vault.map(|job| (job.name.clone(), job.retention)).collect::<BTreeMap<_, _>>(),
+        dry_run: how.dry_run,
+        began: how.began,
+        after_pause: how.after_pause,
     };
     prune_vault(host, vault, &request, progress)
 }
 
 pub(super) fn exit_of(report: &PruneReport) -> Exit {
-    if !report.stops.is_empty() {
-        Exit::of(Code::DeletionStopped.kind())
-    } else if report.jobs.iter().any(|job| !job.breached.is_empty()) {
-        Exit::of(Kind::ErasureBreached)
-    } else {
-        Exit::DONE
+    let mut exit = Exit::DONE;
+    if !report.unswept.is_empty() || report.jobs.iter().any(|job| !job.breached.is_empty()) {
+        exit = exit.worse(Exit::of(Kind::ErasureBreached));
     }
+    if let Some(failure) = report.failures.first() {
+        exit = exit.worse(Exit::of(failure.kind()));
+    }
+    if !report.stops.is_empty() {
+        exit = exit.worse(Exit::of(Code::DeletionStopped.kind()));
+    }
+    exit
+}
+
+/// Whether there is something that somebody must hear of, although nothing failed.
+fn is_warning(report: &PruneReport) -> bool {
+    !report.unknown_jobs.is_empty()
+        || report.held_until.is_some()
+        || report.left_objects > 0
+        || report.claims.iter().any(|claim| claim.odd.is_some())
 }
 
 fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
@@ -138,11 +182,38 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
         held_until: None,
         breached: Vec::new(),
         unknown_jobs: Vec::new(),
+        unswept: Vec::new(),
+        left_objects: 0,
+        held_objects: 0,
+        claims: Vec::new(),
+        failures: Vec::new(),
     };
     for report in reports {
         document.deleted_backups += report.deleted_backups();
         // What something stopped is still there, whatever the plan was.
-        let goes = report.removed || report.dry_run;
+        let gone = report.removed;
+        let goes = |job: &JobName, id: &BackupId| report.dry_run || gone.contains(&(job.clone(), id.clone()));
+        let released = |job: &JobName, id: &BackupId| Backup {
+            id: id.clone(),
+            job: job.clone(),
+            recovery_point: None,
+            reasons: vec!["its quarantine is over".to_owned()],
+            planned_expiry: None,
+            deadline: None,
+        };
+        let elsewhere = report.released.iter().filter(|(job, id)| goes(job, id));
+        document.deleted.extend(elsewhere.map(|(job, id)| released(job, id)));
+        document.unswept.extend(report.unswept.into_iter().map(|(_, id)| id));
+        document.left_objects += report.left_objects;
+        document.held_objects += report.held_objects;
+        document.claims.extend(report.claims.into_iter().map(|HeldBy { job, host, since, until, odd }| Claim {
+            job,
+            host,
+            since,
+            until,
+            odd,
+        }));
+        document.failures.extend(report.failures.iter().map(ToString::to_string));
         document.condemned_objects += report.condemned_objects;
         document.waiting_objects += report.waiting_objects;
         document.deleted_objects += report.deleted_objects;
@@ -151,17 +222,11 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
         document.stopped_by.extend(report.stops.into_iter().map(|(reason, hint)| Stop { reason, hint }));
         document.unknown_jobs.extend(report.unknown_jobs);
         for job in report.jobs {
-            document.deleted.extend(job.released.iter().filter(|_| goes).map(|id| Backup {
-                id: id.clone(),
-                job: job.job.clone(),
-                recovery_point: None,
-                reasons: vec!["its quarantine is over".to_owned()],
-                planned_expiry: None,
-                deadline: None,
-            }));
+            let over = job.released.iter().filter(|id| goes(&job.job, id));
+            document.deleted.extend(over.map(|id| released(&job.job, id)));
             for (facts, decision) in job.decisions {
                 let to = match &decision.fate {
-                    Fate::Delete(_) if goes => &mut document.deleted,
+                    Fate::Delete(_) if goes(&job.job, &facts.id) => &mut document.deleted,
                     Fate::Keep(_) | Fate::Delete(_) => &mut document.kept,
                 };
                 to.push(Backup {
@@ -189,36 +254,71 @@ fn reasons(decision: &Decision) -> Vec<String> {
 /// After a backup: silent in cron unless something is wrong, a line or two where `-v` asks for it.
 pub(super) fn tell_after_backup(report: &PruneReport, zone: Tz, global: &Global) {
     if exit_of(report) != Exit::DONE || global.verbose > 0 {
-        if let (false, Some(job)) = (report.stops.is_empty(), report.jobs.first()) {
-            say(&format!("{}: the backup is good, and the prune after it was stopped", job.job));
+        if !report.stops.is_empty() {
+            let jobs: Vec<&str> = report.jobs.iter().map(|job| job.job.as_str()).collect();
+            say(&format!("{}: the backup is good, and the prune after it was stopped", jobs.join(", ")));
         }
         // stdout is the backup's.
         tell(report, zone, false, global.verbose == 0, &say);
+    } else if is_warning(report) {
+        tell_wrong(report, zone);
     }
 }
 
 /// What was done, or would be, `line` by line; what is wrong goes to stderr. `all` names the backups that stay as well.
 fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&str)) {
     let stopped = !report.stops.is_empty();
-    if stopped {
-        print_error(
-            &Error::new(
-                Code::DeletionStopped,
-                format!(
-                    "nothing {} deleted: {} in the vault cannot be believed, or cannot be read",
-                    if report.dry_run { "would be" } else { "was" },
-                    counted(report.stops.len() as u64, "thing")
-                ),
-            )
-            .with_hint("what it names might be needed: for each of these do what stands below it, then prune again"),
-        );
+    for job in report.jobs.iter().filter(|_| !(stopped && quiet)) {
+        tell_job(job, zone, report, all, line);
+    }
+    for (job, id) in report.released.iter().filter(|(job, id)| report.goes(job, id)) {
+        let verb = if report.dry_run { "would go" } else { "removed" };
+        line(&format!("{job}:\n  {id}  {verb}: its quarantine is over"));
+    }
+    tell_wrong(report, zone);
+    if !quiet && !report.dry_run && report.stops.is_empty() && report.failures.is_empty() {
+        let waiting = match report.waiting_objects {
+            0 => String::new(),
+            n => format!("; {} that nothing names wait for the grace period", counted(n, "object")),
+        };
+        say(&format!(
+            "erased {} with {}{waiting}",
+            counted(report.deleted_objects, "object"),
+            human_bytes(report.deleted_bytes)
+        ));
+        if report.held_objects > 0 {
+            let who: Vec<String> = report.claims.iter().map(|by| format!("{} of {}", by.job, by.host)).collect();
+            say(&format!(
+                "{} that no backup names may be needed by a run that is under way: {}",
+                counted(report.held_objects, "object"),
+                who.join(", ")
+            ));
+        }
+    }
+}
+
+/// What stopped it, what failed, and what is overdue or odd.
+fn tell_wrong(report: &PruneReport, zone: Tz) {
+    if !report.stops.is_empty() {
+        let stand = match report.stops.len() {
+            1 => "1 thing stands".to_owned(),
+            n => format!("{n} things stand"),
+        };
+        let what = match (report.removed.len() as u64, report.dry_run) {
+            (_, true) => format!("nothing would be deleted: {stand} in the way"),
+            (0, false) => format!("nothing was deleted: {stand} in the way"),
+            (n, false) => {
+                format!("{} taken out, and then nothing was erased: {stand} in the way", counted(n, "backup"))
+            }
+        };
+        print_error(&Error::new(Code::DeletionStopped, what).with_hint(
+            "what is deleted is gone for good: for each of these do what stands below it, then prune again",
+        ));
         for (reason, hint) in &report.stops {
             say(&format!("  {reason}\n    {hint}"));
         }
     }
-    for job in report.jobs.iter().filter(|_| !(stopped && quiet)) {
-        tell_job(job, zone, report, all, line);
-    }
+    report.failures.iter().for_each(print_error);
     for job in report.jobs.iter().filter(|job| !job.breached.is_empty()) {
         let ids: Vec<&str> = job.breached.iter().map(BackupId::as_str).collect();
         print_error(
@@ -233,6 +333,38 @@ fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&s
             )),
         );
     }
+    if let Some((job, _)) = report.unswept.first() {
+        let ids: Vec<&str> = report.unswept.iter().map(|(_, id)| id.as_str()).collect();
+        print_error(
+            &Error::new(
+                Code::ErasureBreached,
+                format!(
+                    "removed, older than `delete_after`, and not erased to the last byte: backup {}",
+                    ids.join(", ")
+                ),
+            )
+            .with_hint(format!(
+                "run `lifeboat prune {job} -v` once the grace period is over; it says what is in the way"
+            )),
+        );
+    }
+    for claim in report.claims.iter().filter(|claim| claim.odd.is_some()) {
+        say(&format!(
+            "warning: a claim for {} by {:?} holds what was stored since {}: {}; if no such run is under way, remove it from \
+             claims/{}/ in the vault",
+            claim.job,
+            claim.host,
+            claim.since.with_timezone(&zone).format("%Y-%m-%d %H:%M %Z"),
+            claim.odd.unwrap_or_default(),
+            claim.job
+        ));
+    }
+    if report.left_objects > 0 {
+        say(&format!(
+            "warning: {} were left for the next prune: what was found here may be deleted by for an hour only",
+            counted(report.left_objects, "object")
+        ));
+    }
     for job in &report.unknown_jobs {
         say(&format!(
             "warning: the vault has backups of job {job}, which is not in this config: nothing here erases them"
@@ -244,35 +376,31 @@ fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&s
             until.with_timezone(&zone).format("%Y-%m-%d %H:%M %Z")
         ));
     }
-    if !quiet && !report.dry_run && !stopped {
-        let waiting = match report.waiting_objects {
-            0 => String::new(),
-            n => format!("; {} that nothing names wait for the grace period", counted(n, "object")),
-        };
-        say(&format!(
-            "erased {} with {}{waiting}",
-            counted(report.deleted_objects, "object"),
-            human_bytes(report.deleted_bytes)
-        ));
-    }
 }
 
 fn tell_job(job: &JobPrune, zone: Tz, report: &PruneReport, all: bool, line: &dyn Fn(&str)) {
-    let verb = if report.removed { "removed" } else { "would go" };
+    let is_gone = |id: &BackupId| report.removed.contains(&(job.job.clone(), id.clone()));
+    let verb = |id: &BackupId| if is_gone(id) { "removed" } else { "would go" };
     let local = |facts: &BackupFacts| facts.recovery_point.with_timezone(&zone).format("%Y-%m-%d %H:%M").to_string();
-    let deleted = job.deleted().count();
-    line(&format!("{}: {}, {deleted} {verb}", job.job, counted(job.decisions.len() as u64, "backup")));
+    let planned = job.deleted().count();
+    let done = job.deleted().filter(|(facts, _)| is_gone(&facts.id)).count();
+    let gone = match (report.dry_run, done) {
+        (false, done) if done == planned => format!("{done} removed"),
+        (false, done) if done > 0 => format!("{done} removed, {} would go", planned - done),
+        _ => format!("{planned} would go"),
+    };
+    line(&format!("{}: {}, {gone}", job.job, counted(job.decisions.len() as u64, "backup")));
     for (facts, decision) in &job.decisions {
         let (fate, shown) = match decision.fate {
             Fate::Keep(_) => ("stays", all),
-            Fate::Delete(_) => (verb, true),
+            Fate::Delete(_) => (verb(&facts.id), true),
         };
         if shown {
             line(&format!("  {} of {}  {fate}: {}", facts.id, local(facts), reasons(decision).join("; ")));
         }
     }
     for id in &job.released {
-        line(&format!("  {id}  {verb}: its quarantine is over"));
+        line(&format!("  {id}  {}: its quarantine is over", verb(id)));
     }
 }
 

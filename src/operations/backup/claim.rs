@@ -5,6 +5,7 @@
 //! outlives the sweeps until the next run, which takes the place of its own host's older ones.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,11 +30,14 @@ use crate::vault::survey::Survey;
 /// A claim is renewed this often: two attempts may fail before it lapses.
 const RENEWED_EVERY: TimeDelta = TimeDelta::milliseconds(CLAIM_HOLDS.num_milliseconds() / 4);
 
+/// A commit begins only with so much of the claim left: it is two writes and two syncs, on whatever store.
+const COMMIT_MARGIN: TimeDelta = TimeDelta::minutes(15);
+
 /// The store's time, once it is known that this host's clock agrees with it.
 ///
 /// # Errors
 /// [`Code::ClockWrong`], or the store's.
-pub(super) fn agreed_time(host: &Host, vault: &OpenVault) -> Result<DateTime<Utc>> {
+pub(in super::super) fn agreed_time(host: &Host, vault: &OpenVault) -> Result<DateTime<Utc>> {
     agree(host, vault, "tried")
 }
 
@@ -105,6 +109,8 @@ pub(super) struct Held {
     runtime: Handle,
     storage: Arc<dyn Storage>,
     newest: Arc<Mutex<Claim>>,
+    /// Renewals that were tried, of which each may have taken its number.
+    attempts: Arc<AtomicU64>,
     renewal: Option<JoinHandle<()>>,
 }
 
@@ -153,8 +159,9 @@ pub(super) fn take(
         host.runtime.block_on(give_up(&*storage, job, &older.name.run))?;
     }
     let newest = Arc::new(Mutex::new(claim));
-    let renewal = host.runtime.spawn(renew_for_ever(Arc::clone(&storage), Arc::clone(&newest)));
-    Ok(Held { runtime: host.runtime.clone(), storage, newest, renewal: Some(renewal) })
+    let attempts = Arc::new(AtomicU64::new(0));
+    let renewal = host.runtime.spawn(renew_for_ever(Arc::clone(&storage), Arc::clone(&newest), Arc::clone(&attempts)));
+    Ok(Held { runtime: host.runtime.clone(), storage, newest, attempts, renewal: Some(renewal) })
 }
 
 fn all(bases: &[&Manifest], of: impl Fn(&crate::domain::manifest::SourceEntry) -> &Vec<ObjectId>) -> Vec<ObjectId> {
@@ -184,13 +191,12 @@ fn refuse_others(found: &[FoundClaim], host_name: &str, now: DateTime<Utc>) -> R
         )))
 }
 
-async fn renew_for_ever(storage: Arc<dyn Storage>, newest: Arc<Mutex<Claim>>) {
+async fn renew_for_ever(storage: Arc<dyn Storage>, newest: Arc<Mutex<Claim>>, attempts: Arc<AtomicU64>) {
     let every = RENEWED_EVERY.to_std().unwrap_or(Duration::MAX);
-    let mut attempts = 0;
     loop {
         tokio::time::sleep(every).await;
-        attempts += 1;
-        match renew(&*storage, &newest, attempts).await {
+        let attempt = attempts.fetch_add(1, Ordering::Relaxed) + 1;
+        match renew(&*storage, &newest, attempt).await {
             Ok(true) => {}
             // It has lapsed, and a sweep may have acted on that: the commit will find out.
             Ok(false) => return,
@@ -221,25 +227,51 @@ impl Held {
         lock(&self.newest).since
     }
 
-    /// To be called right before the commit: ends the renewal, and sees that the claim has held all the time.
+    /// To be called right before the commit: ends the renewal, and sees that the claim has held all the time and will
+    /// hold for [`COMMIT_MARGIN`].
     ///
     /// # Errors
     /// [`Code::ClaimLost`], or the store's.
     pub(super) fn confirm(&mut self) -> Result<()> {
         self.stop();
+        let until = self.until();
+        if self.now()? + COMMIT_MARGIN > until {
+            let attempt = self.attempts.fetch_add(1, Ordering::Relaxed) + 1;
+            self.runtime.block_on(renew(&*self.storage, &self.newest, attempt))?;
+        }
         let claim = lock(&self.newest).clone();
-        let now = self.runtime.block_on(self.storage.now())?;
+        let now = self.now()?;
         let key = Key::Claim(ClaimName::of(&claim)).to_string();
         let there = self.runtime.block_on(self.storage.size(&key))?.is_some();
-        if there && claim.holds(now, None) {
+        if there && now + COMMIT_MARGIN <= claim.until {
             return Ok(());
         }
-        let why = if there { format!("it lapsed at {}", told(claim.until)) } else { "it is gone".to_owned() };
+        let why = match there {
+            true if now > claim.until => format!("it lapsed at {}", told(claim.until)),
+            true => format!("it lapses at {}, and could not be renewed", told(claim.until)),
+            false => "it is gone".to_owned(),
+        };
         Err(Error::new(
             Code::ClaimLost,
             format!("the claim {key} did not hold to the end: {why}; what this run stored may have been swept, and nothing was committed"),
         )
         .with_hint("run it again: what is still there is taken over. A host that sleeps cannot renew its claim"))
+    }
+
+    /// To be called right after the commit: whether the claim still holds, so that no sweep can have taken anything.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) fn held_through(&self) -> Result<bool> {
+        Ok(self.now()? <= self.until())
+    }
+
+    fn now(&self) -> Result<DateTime<Utc>> {
+        Ok(self.runtime.block_on(self.storage.now())?)
+    }
+
+    fn until(&self) -> DateTime<Utc> {
+        lock(&self.newest).until
     }
 
     /// Gives the claim up: the run has committed, or has nothing that would be resumed.
@@ -382,5 +414,47 @@ mod tests {
         let error = refused(CLAIM_HOLDS_AT_MOST).await.unwrap_err();
         assert!(error.to_string().contains("until 2026-11-23 02:00:00 UTC"), "{error}");
         refused(CLAIM_HOLDS_AT_MOST + TimeDelta::seconds(1)).await.unwrap();
+    }
+
+    /// A claim whose renewal is left to the test.
+    fn held(runtime: &tokio::runtime::Runtime, store: &Memory) -> Held {
+        let first = claim(1, "web-1");
+        runtime.block_on(write_claim(store, &first)).unwrap();
+        Held {
+            runtime: runtime.handle().clone(),
+            storage: Arc::new(store.another_handle()),
+            newest: Arc::new(Mutex::new(first)),
+            attempts: Arc::default(),
+            renewal: None,
+        }
+    }
+
+    #[test]
+    fn a_commit_begins_with_a_claim_that_will_hold_for_a_while() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let clock = Arc::new(ManualClock::at(start()));
+        let store = Memory::new(clock.clone());
+        let mut one = held(&runtime, &store);
+        let second = Duration::from_secs(1);
+        clock.advance(CLAIM_HOLDS.to_std().unwrap() - second);
+        one.confirm().unwrap();
+        assert_eq!(lock(&one.newest).until, clock_now(&clock) + CLAIM_HOLDS, "one second was too little");
+        assert!(one.held_through().unwrap());
+        clock.advance(CLAIM_HOLDS.to_std().unwrap() + second);
+        assert!(!one.held_through().unwrap());
+        assert_eq!(one.confirm().unwrap_err().code(), Code::ClaimLost);
+        // One that cannot be renewed is as good as lost, before it lapses.
+        let store = Memory::new(clock.clone());
+        clock.advance(second);
+        let mut one = held(&runtime, &store);
+        lock(&one.newest).until = clock_now(&clock) + TimeDelta::minutes(14);
+        let plan = Plan {
+            at_call: 3,
+            moment: Moment::Before,
+            effect: Effect::Fail(std::io::ErrorKind::Other),
+            lasting: Lasting::Once,
+        };
+        one.storage = Arc::new(Fault::planned(Arc::new(store.another_handle()), plan));
+        one.confirm().unwrap_err();
     }
 }

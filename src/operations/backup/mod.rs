@@ -21,7 +21,7 @@ use crate::config::{JobSettings, SourceKind, SourceSettings};
 use crate::domain::contents::{Note, NoteClass};
 use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, SourceName};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
-use crate::domain::record::{RecordBody, RunOutcome, RunRecord};
+use crate::domain::record::{Finder, RecordBody, RefutationRecord, RunOutcome, RunRecord};
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::seal::{HostSecret, Sealer, SourceKeys, recipient_set};
@@ -34,8 +34,10 @@ use crate::vault::manifests::{commit_manifest, sign_manifest, verify_manifest};
 use crate::vault::writer::{Barred, Pace, absent};
 
 use self::claim::Held;
+pub(super) use self::claim::agreed_time;
 use self::journal::{Left, Owner};
-use self::reuse::{Allowance, Refuted};
+use self::reuse::{Allowance, MAX_REFUTED_NAMES, Refuted};
+use self::source::StoredSource;
 use super::host::Host;
 use super::vaults::{OpenVault, manifests};
 use super::{TOOL, records};
@@ -80,7 +82,7 @@ struct Run<'a> {
     job: &'a JobName,
     progress: &'a dyn Progress,
     recipient_set: String,
-    /// The number that the backup will have.
+    /// The number that the backup will have, once the job is claimed.
     sequence: u64,
     /// The job's backups, oldest first.
     earlier: Vec<Manifest>,
@@ -231,7 +233,6 @@ fn run(
         progress.warn(&format!("{}: {}; `lifeboat check {name}` says more", problem.key, problem.fault));
     }
     claim::must_follow(host, vault, name, &survey)?;
-    let last = vault.last_of(host, &survey, name)?;
     let refuted = Refuted::read(host, vault, name)?;
     let mut run = Run {
         host,
@@ -239,7 +240,7 @@ fn run(
         job: name,
         progress,
         recipient_set: recipient_set(&vault.settings.recipients),
-        sequence: last.map_or(1, |(sequence, _)| sequence + 1),
+        sequence: 0,
         earlier: manifests(survey),
         refuted: refuted.backups,
         no_base: HashSet::new(),
@@ -252,12 +253,16 @@ fn run(
     let bases = bases(&run, job);
     let since = left.values().map(|left| left.begun).min();
     let mut held = claim::take(host, vault, name, now, since, &bases)?;
+    let claimed = bases.iter().flat_map(|base| &base.sources).flat_map(|source| &source.lists).copied().collect();
     let result = swept(&run, &bases).and_then(|swept| {
+        // Only now nobody else gives the job's backups their numbers: another host's run may have ended meanwhile.
+        let last = vault.last_of(host, &vault.survey(host, Some(name))?, name)?;
+        run.sequence = last.map_or(1, |(sequence, _)| sequence + 1);
         if swept.reuse == Reuse::Nothing {
             left.clear();
         }
         run.no_base = swept.no_base;
-        run.barred = Arc::new(Barred { condemned: swept.condemned, refuted: refuted.names });
+        run.barred = Arc::new(Barred { condemned: swept.condemned, refuted: refuted.names, claimed });
         run.since = held.since();
         store_and_commit(&run, job, &secret, left, last, started, &mut held)
     });
@@ -432,6 +437,7 @@ fn store_and_commit(
     })?;
     held.confirm()?;
     host.runtime.block_on(commit_manifest(&*vault.storage, &signed))?;
+    let swept = if held.held_through()? { HashSet::new() } else { gone_since(host, vault, &stored)? };
 
     // From here on the backup exists. What follows is this host's memory of it, and may be lost.
     let mut notes = Vec::new();
@@ -457,10 +463,61 @@ fn store_and_commit(
             "the catalog does not know of this backup yet: {error}; `lifeboat catalog rebuild` mends it"
         ));
     }
+    if !swept.is_empty() {
+        return Err(refute(host, vault, &manifest, swept));
+    }
     if resumed_segments > 0 {
         tracing::info!(job = %run.job, resumed_segments, "took over what a run that broke off had stored");
     }
     Ok(Committed { manifest, notes, unread_segments, resumed_segments, refuted_objects })
+}
+
+/// What of a backup a sweep took, or may be about to take, because the commit took longer than the claim held.
+fn gone_since(host: &Host, vault: &OpenVault, stored: &[StoredSource]) -> Result<HashSet<ObjectId>> {
+    let named: HashMap<ObjectId, u64> = stored.iter().flat_map(|s| &s.named).map(|(o, size)| (*o, *size)).collect();
+    let mut gone = reuse::condemned(host, vault)?.names;
+    let lists: Vec<ObjectId> = stored.iter().flat_map(|s| &s.entry.lists).copied().collect();
+    gone.retain(|name| named.contains_key(name) || lists.contains(name));
+    gone.extend(host.runtime.block_on(absent(&*vault.storage, named))?.into_keys());
+    for list in lists {
+        if host.runtime.block_on(vault.storage.size(&Key::List(list).to_string()))?.is_none() {
+            gone.insert(list);
+        }
+    }
+    Ok(gone)
+}
+
+/// Says of a backup that stands and is not whole that nobody may count on it: its manifest may have been seen already,
+/// and is not taken back.
+fn refute(host: &Host, vault: &OpenVault, manifest: &Manifest, swept: HashSet<ObjectId>) -> Error {
+    let lists: HashSet<ObjectId> = manifest.sources.iter().flat_map(|source| &source.lists).copied().collect();
+    let (mut lists, mut objects): (Vec<ObjectId>, Vec<ObjectId>) = swept.into_iter().partition(|n| lists.contains(n));
+    lists.sort_unstable();
+    objects.sort_unstable();
+    let first = objects.iter().chain(&lists).next().map(ToString::to_string).unwrap_or_default();
+    let count = objects.len() + lists.len();
+    objects.truncate(MAX_REFUTED_NAMES);
+    lists.truncate(MAX_REFUTED_NAMES);
+    let body = RecordBody::Refutation(RefutationRecord {
+        found_by: Finder::Backup,
+        objects,
+        lists,
+        backups: vec![manifest.id.clone()],
+        error_code: Code::ObjectMissing.name().to_owned(),
+    });
+    let error = Error::new(
+        Code::ClaimLost,
+        format!(
+            "the commit of backup {} took longer than its claim held, and meanwhile a sweep took {count} of its objects, \
+             {first} for one: it is refuted, do not count on it",
+            manifest.id
+        ),
+    )
+    .with_hint("run it again: what is missing is stored anew. A host that sleeps cannot renew its claim");
+    match records::write(host, vault, &manifest.job, body, None) {
+        Ok(()) => error,
+        Err(refused) => error.context(format!("it could not be put on record ({refused})")),
+    }
 }
 
 fn source_for(

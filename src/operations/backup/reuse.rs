@@ -31,7 +31,7 @@ const MAX_REHASHED_OBJECTS: usize = 256;
 /// Nor more of their bytes.
 const MAX_REHASHED_BYTES: u64 = 256 * 1024 * 1024;
 /// Names in one refutation record, so that its document stays below a megabyte.
-const MAX_REFUTED_NAMES: usize = 8192;
+pub(super) const MAX_REFUTED_NAMES: usize = 8192;
 /// Objects that a warning names one by one.
 const MAX_NAMED_OBJECTS: usize = 3;
 

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::observe::Silent;
 use crate::operations::backup::{RunReport, backup};
 use crate::operations::host::Host;
-use crate::operations::prune::{PruneReport, PruneRequest, prune};
+use crate::operations::prune::{AfterPause, PruneReport, PruneRequest, prune};
 use crate::operations::vaults::OpenVault;
 use crate::seal::{Identities, Opener};
 use crate::storage::Storage;
@@ -139,8 +139,10 @@ impl Ground {
             jobs: jobs.iter().map(|job| (*job, self.leads[&job.name])).collect(),
             zone: self.settings.timezone,
             grace: self.settings.grace_of(&vault.settings),
-            delete_after: all.map(|job| (job.name.clone(), job.retention.delete_after)).collect(),
+            promises: all.map(|job| (job.name.clone(), job.retention)).collect(),
             dry_run: false,
+            began: host.clock.now(),
+            after_pause: AfterPause::Stop,
         };
         prune(host, &vault, &request, &Silent)
     }

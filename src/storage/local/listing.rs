@@ -1,7 +1,10 @@
 //! A walk through the folders of a store, without following links.
 
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
 use chrono::DateTime;
-use rustix::fs::{AtFlags, Dir, FileType};
+use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
@@ -60,6 +63,10 @@ impl Listing<'_> {
                     return Err(StorageError::NotAFile { place: self.root.place(), key, found });
                 }
                 self.folder(&key, depth + 1)?;
+            } else if !path.is_empty() && leads_away(&fd, &status, found.file_name()) {
+                // Taken for a file it would hide a whole folder, and what lies behind it would pass for gone.
+                let found = "a symbolic link where a folder may belong";
+                return Err(StorageError::NotAFile { place: self.root.place(), key, found });
             } else if key.starts_with(self.prefix) {
                 let nanos = u32::try_from(status.st_mtime_nsec).unwrap_or(0);
                 let size_bytes = match entry(&status) {
@@ -80,4 +87,11 @@ impl Listing<'_> {
         // Nobody waits for it any more where the listing was cancelled.
         let _ = self.sender.blocking_send(std::mem::take(&mut self.batch));
     }
+}
+
+/// Whether it is a link to anything but a plain file: to a folder, or to one on a disk that is not there now.
+fn leads_away(folder: &OwnedFd, status: &Stat, name: &CStr) -> bool {
+    FileType::from_raw_mode(status.st_mode) == FileType::Symlink
+        && !rustix::fs::statat(folder, name, AtFlags::empty())
+            .is_ok_and(|target| FileType::from_raw_mode(target.st_mode) == FileType::RegularFile)
 }

@@ -100,6 +100,32 @@ async fn reading_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_link_where_a_folder_may_belong_is_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("file"), "x").unwrap();
+    let store = Local::create(&root, clock()).unwrap();
+    store.put("backups/mail/one", bytes("x")).await.unwrap();
+    store.sync().await.unwrap();
+    let list = || async {
+        let mut seen = BTreeSet::new();
+        let listed = store.list("backups/", &mut |listed| seen.extend([listed.key])).await;
+        listed.map(|()| seen)
+    };
+    let link = root.join("backups/shop");
+    symlink(outside.join("file"), &link).unwrap();
+    assert_eq!(list().await.unwrap(), ["backups/mail/one", "backups/shop"].map(String::from).into());
+    // A folder that was moved elsewhere, and one on a disk that is not there now.
+    for target in [outside, folder.path().join("nothing")] {
+        std::fs::remove_file(&link).unwrap();
+        symlink(target, &link).unwrap();
+        let error = list().await.unwrap_err();
+        assert!(matches!(&error, StorageError::NotAFile { key, .. } if key == "backups/shop"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn links_are_not_followed() {
     let folder = tempfile::tempdir().unwrap();
     let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));

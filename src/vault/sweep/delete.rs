@@ -3,14 +3,11 @@
 use futures_util::future::ready;
 
 use super::garbage::{Doomed, Garbage};
-use super::{READS_AT_ONCE, STOCK_HOLDS, StreamExt, TryStreamExt, stream};
+use super::{READS_AT_ONCE, STOCK_HOLDS, STOCK_HOLDS_IN_ALL, StreamExt, TryStreamExt, stream};
 use crate::storage::{Deleted, Storage, StorageError};
 use crate::vault::VaultError;
 use crate::vault::layout::{Key, ManifestName, RecordName};
 use crate::vault::signing::MAX_SIGNATURE_BYTES;
-
-/// Keys between two looks at the clock.
-pub(super) const BATCH: usize = 512;
 
 /// What was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,13 +40,7 @@ pub async fn delete(
     for name in &garbage.used {
         use_record(storage, name).await?;
     }
-    for batch in garbage.to_delete.chunks(BATCH) {
-        if is_fresh(storage, garbage).await? {
-            delete_batch(storage, batch, &mut deletion, told).await?;
-        } else {
-            deletion.left += batch.len() as u64;
-        }
-    }
+    delete_all(storage, garbage, &garbage.to_delete, &mut deletion, told).await?;
     storage.sync().await?;
     finish(storage, garbage).await?;
     Ok(deletion)
@@ -58,7 +49,8 @@ pub async fn delete(
 /// Whether the stock may still be deleted by.
 pub(super) async fn is_fresh(storage: &dyn Storage, garbage: &Garbage) -> Result<bool, StorageError> {
     let now = storage.now().await?;
-    Ok(garbage.taken <= now && now <= garbage.taken + STOCK_HOLDS)
+    let until = (garbage.claims_read + STOCK_HOLDS).min(garbage.taken + STOCK_HOLDS_IN_ALL);
+    Ok(garbage.taken <= now && now <= until)
 }
 
 /// Has the store date a condemned list's signature anew; its bytes stay, so that a death in between changes nothing.
@@ -68,22 +60,33 @@ pub(super) async fn use_record(storage: &dyn Storage, name: &RecordName) -> Resu
     storage.replace(&key, signature).await
 }
 
-pub(super) async fn delete_batch(
+/// Deletes these, each as long as the stock is fresh: a machine that slept in between must not wake up and go on.
+pub(super) async fn delete_all(
     storage: &dyn Storage,
-    batch: &[Doomed],
+    garbage: &Garbage,
+    doomed: &[Doomed],
     deletion: &mut Deletion,
     told: &(dyn Fn(u64) + Sync),
 ) -> Result<(), StorageError> {
-    let delete = |doomed: Doomed| async move { Ok((doomed, storage.delete(&doomed.key().to_string()).await?)) };
-    stream::iter(batch.iter().copied())
+    let delete = |doomed: Doomed| async move {
+        if !is_fresh(storage, garbage).await? {
+            return Ok((doomed, None));
+        }
+        Ok((doomed, Some(storage.delete(&doomed.key().to_string()).await?)))
+    };
+    stream::iter(doomed.iter().copied())
         .map(delete)
         .buffer_unordered(READS_AT_ONCE)
         .try_for_each(|(doomed, deleted)| {
-            // Another sweep may have been faster.
-            if deleted == Deleted::Removed {
-                deletion.objects += 1;
-                deletion.bytes += doomed.size_bytes;
-                told(doomed.size_bytes);
+            match deleted {
+                Some(Deleted::Removed) => {
+                    deletion.objects += 1;
+                    deletion.bytes += doomed.size_bytes;
+                    told(doomed.size_bytes);
+                }
+                None => deletion.left += 1,
+                // Another sweep was faster.
+                Some(_) => {}
             }
             ready(Ok(()))
         })

@@ -12,14 +12,19 @@ use crate::domain::record::{CondemnedRecord, PruneOutcome, PruneRecord, RecordBo
 use crate::storage::Storage;
 use crate::vault::VaultError;
 use crate::vault::layout::{Key, RecordName};
-use crate::vault::records::read_record;
+use crate::vault::records::{VerifiedRecord, read_record};
 use crate::vault::trust::TrustDocument;
+
+/// The folder of the drills' records.
+const DRILLS: &str = "drills";
 
 /// What is to be done. Empty where something stops every deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Garbage {
     /// When the stock was taken, by the store's clock.
     pub taken: DateTime<Utc>,
+    /// When the stock had read the claims.
+    pub claims_read: DateTime<Utc>,
     /// What nothing names and no condemned list has yet: each of these becomes a record, `recorded` at the store's time.
     pub to_condemn: Vec<CondemnedRecord>,
     /// The bytes of that.
@@ -28,6 +33,8 @@ pub struct Garbage {
     pub to_delete: Vec<Doomed>,
     /// What was condemned, and must wait.
     pub waiting: u64,
+    /// What no backup names and stays because a claim covers it.
+    pub held: u64,
     /// The condemned lists that [`Garbage::to_delete`] stands on.
     pub(super) used: Vec<RecordName>,
     /// Condemned lists that no deletion needs any more.
@@ -37,7 +44,7 @@ pub struct Garbage {
     pub leftovers: Vec<String>,
     /// Of every backup that was removed at or before this moment nothing is left once [`Garbage::to_delete`] is gone.
     /// `None` where that cannot be told: something stops the sweep, a removed manifest still lies there, or a run holds
-    /// what no backup names.
+    /// what its bases named and no backup names any more.
     pub clean_through: Option<DateTime<Utc>>,
 }
 
@@ -61,13 +68,15 @@ impl Doomed {
 }
 
 impl Garbage {
-    fn none(taken: DateTime<Utc>) -> Self {
+    fn none(taken: DateTime<Utc>, claims_read: DateTime<Utc>) -> Self {
         Self {
             taken,
+            claims_read,
             to_condemn: Vec::new(),
             to_condemn_bytes: 0,
             to_delete: Vec::new(),
             waiting: 0,
+            held: 0,
             used: Vec::new(),
             spent: Vec::new(),
             leftovers: Vec::new(),
@@ -90,7 +99,7 @@ impl Garbage {
 
 impl Stock {
     /// What is to be done, `grace` being the time between condemning and deleting, and `delete_after` that of each job of
-    /// this host's: sealed details of other jobs are not ours to erase. With a grace of less than a few hours the
+    /// this host's: sealed details of jobs that are not among them, and of which no backup is left, go when the longest of them is over. With a grace of less than a few hours the
     /// assumptions at the top of [`super`] do not hold.
     ///
     /// # Errors
@@ -102,12 +111,12 @@ impl Stock {
         grace: TimeDelta,
         delete_after: &BTreeMap<JobName, TimeDelta>,
     ) -> Result<Garbage, VaultError> {
-        let mut garbage = Garbage::none(self.taken);
+        let mut garbage = Garbage::none(self.taken, self.claims_read);
         if !self.stops.is_empty() || self.held_until.is_some() {
             return Ok(garbage);
         }
         let (mut to_condemn, mut used, mut waiting) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        let mut is_held = false;
+        let (mut claimed, mut fresh) = (0, 0);
         let shelves = [
             (true, &self.inventory.lists, by_name(&self.condemned, |condemned| &condemned.lists)),
             (false, &self.inventory.objects, by_name(&self.condemned, |condemned| &condemned.objects)),
@@ -116,8 +125,9 @@ impl Stock {
             for (id, &Lying { size_bytes, named, .. }) in shelf.iter() {
                 let doomed = Doomed { id, is_list, size_bytes };
                 match (named, condemned.get(&id).copied()) {
-                    (Named::Claimed, _) => is_held = true,
-                    (Named::Fresh | Named::Backup, _) => {}
+                    (Named::Claimed, _) => claimed += 1,
+                    (Named::Fresh, _) => fresh += 1,
+                    (Named::Backup, _) => {}
                     (Named::No, None) => {
                         to_condemn.push(doomed);
                         garbage.to_condemn_bytes += size_bytes;
@@ -138,10 +148,16 @@ impl Stock {
         garbage.used = used.into_iter().map(|index| self.condemned[index].name.clone()).collect();
         garbage.spent = self.spent(grace);
         garbage.leftovers = self.leftovers(storage, trust, grace, delete_after).await?;
-        if self.survey.removed.is_empty() && !is_held {
+        garbage.held = claimed + fresh;
+        if self.survey.removed.is_empty() && claimed == 0 {
             let waiting: Vec<DateTime<Utc>> = waiting.into_iter().map(|index| self.condemned[index].at).collect();
             let is_new = !garbage.to_condemn.is_empty();
-            garbage.clean_through = Some(self.clean_through(storage, trust, &waiting, is_new).await?);
+            let mut through = self.clean_through(storage, trust, &waiting, is_new).await?.min(self.taken);
+            // What was stored since a run began may have been a backup's that was made and removed since then.
+            if let (Some(since), true) = (self.live.iter().map(|claim| claim.since).min(), fresh > 0) {
+                through = through.min(since.checked_sub_signed(CLOCK_TOLERANCE).unwrap_or(since));
+            }
+            garbage.clean_through = Some(through);
         }
         Ok(garbage)
     }
@@ -176,25 +192,38 @@ impl Stock {
         leftovers.extend(self.records.signatures.iter().filter_map(alone).map(|n| Key::RecordSignature(n).to_string()));
         leftovers.extend(self.records.details.iter().filter_map(alone).map(|n| Key::RecordDetails(n).to_string()));
 
-        let Some(shortest) = delete_after.values().min().copied() else { return Ok(leftovers) };
+        let (Some(shortest), Some(longest)) = (delete_after.values().min(), delete_after.values().max()) else {
+            return Ok(leftovers);
+        };
+        let has_backups = |job: &JobName| {
+            let quarantined = self.survey.quarantined.iter().map(|found| &found.name.job);
+            self.survey.manifests.iter().map(|verified| &verified.manifest.job).chain(quarantined).any(|of| of == job)
+        };
         for (name, modified) in &self.records.details {
             // Whose clock was wrong when it was written must not keep its details for ever.
             let written = modified.map_or(name.stamp().moment(), |modified| modified.min(name.stamp().moment()));
-            if written + shortest > self.taken || !documents.contains_key(name) {
+            let is_over = |from: DateTime<Utc>, after: &TimeDelta| {
+                from.checked_add_signed(*after).is_some_and(|until| until <= self.taken)
+            };
+            // A drill tells of data that is older than the drill.
+            if !(is_over(written, shortest) || name.folder() == DRILLS) || !documents.contains_key(name) {
                 continue;
             }
-            let is_over = match read_record(storage, trust, name).await {
-                Ok(verified) => {
-                    delete_after.get(&verified.record.job).is_some_and(|after| written + *after <= self.taken)
+            let expired = match read_record(storage, trust, name).await {
+                Ok(VerifiedRecord { record, .. }) => {
+                    let from = record.data_from().min(written);
+                    match delete_after.get(&record.job) {
+                        Some(after) => is_over(from, after),
+                        // Another host may promise to keep for longer what it still has backups of.
+                        None => is_over(from, longest) && !has_backups(&record.job),
+                    }
                 }
                 // Whose it is cannot be known: it goes when every job's would.
-                Err(VaultError::RecordUntrusted { .. }) => {
-                    delete_after.values().all(|after| written + *after <= self.taken)
-                }
+                Err(VaultError::RecordUntrusted { .. }) => is_over(written, longest),
                 Err(VaultError::Storage(error)) if error.is_not_found() => false,
                 Err(error) => return Err(error),
             };
-            if is_over {
+            if expired {
                 leftovers.push(Key::RecordDetails(name.clone()).to_string());
             }
         }

@@ -146,20 +146,23 @@ impl Inventory {
         self.mark_lists(storage, lists, Named::Backup).await.map(drop)
     }
 
-    /// Marks what a live claim covers. A list of its bases that is gone or damaged covers nothing: what it named is
+    /// Marks what was stored since any of these runs began.
+    pub(super) fn mark_fresh(&mut self, live: &[Claim]) {
+        let Some(since) = live.iter().map(|claim| claim.since).min() else { return };
+        for lying in self.objects.0.values_mut().chain(self.lists.0.values_mut()) {
+            let by = match lying.modified {
+                Some(modified) if modified.checked_add_signed(CLOCK_TOLERANCE).is_some_and(|m| m < since) => continue,
+                Some(_) => Named::Fresh,
+                // It may be anybody's.
+                None => Named::Claimed,
+            };
+            lying.named = lying.named.max(by);
+        }
+    }
+
+    /// Marks what a live claim names. A list of its bases that is gone or damaged covers nothing: what it named is
     /// condemned at worst, its run sees that before it commits, and no object is deleted before a grace period is over.
     pub(super) async fn mark_claim(&mut self, storage: &dyn Storage, claim: &Claim) -> Result<(), VaultError> {
-        for shelf in [&mut self.objects, &mut self.lists] {
-            for lying in shelf.0.values_mut() {
-                let by = match lying.modified {
-                    Some(modified) if modified + CLOCK_TOLERANCE < claim.since => continue,
-                    Some(_) => Named::Fresh,
-                    // It may be anybody's.
-                    None => Named::Claimed,
-                };
-                lying.named = lying.named.max(by);
-            }
-        }
         claim.contents.iter().for_each(|object| self.objects.mark(*object, Named::Claimed));
         let lists = claim.lists.iter().copied().collect();
         self.mark_lists(storage, lists, Named::Claimed).await.map(drop)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::delete::{delete_batch, finish, is_fresh, use_record};
+use super::delete::{delete_all, finish, is_fresh, use_record};
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::domain::claim::{CLAIM_HOLDS, CLAIM_TYPE, CLAIM_VERSION, CLOCK_TOLERANCE, Claim};
@@ -519,7 +519,7 @@ impl World {
             let end = garbage.to_delete.len().min(sweeper.deleted + 1 + self.dice.below(3));
             if is_fresh(storage, garbage).await? {
                 let mut deletion = Deletion::default();
-                delete_batch(storage, &garbage.to_delete[sweeper.deleted..end], &mut deletion, &|_| {}).await?;
+                delete_all(storage, garbage, &garbage.to_delete[sweeper.deleted..end], &mut deletion, &|_| {}).await?;
                 self.deletions += deletion.objects as usize;
                 sweeper.deleted = end;
             } else {
@@ -619,7 +619,7 @@ fn nothing_that_a_backup_names_is_ever_lost_and_nothing_else_is_left() {
 
 #[test]
 fn a_writer_needs_its_claim_and_its_second_reading_and_a_sweeper_must_read_claims() {
-    for (rules, seeds) in [(Rules::NoClaim, 50..120), (Rules::NoSecondReading, 0..40), (Rules::NoClaimsRead, 0..60)] {
+    for (rules, seeds) in [(Rules::NoClaim, 50..120), (Rules::NoSecondReading, 0..40), (Rules::NoClaimsRead, 0..300)] {
         assert!(is_lost(seeds.map(|seed| move || _ = play(seed, rules, 250))), "without {rules:?} nothing was lost");
     }
 }

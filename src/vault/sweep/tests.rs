@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::garbage::Garbage;
+use super::garbage::{Doomed, Garbage};
 use super::*;
 use crate::clock::ManualClock;
 use crate::domain::claim::{CLAIM_HOLDS, CLAIM_TYPE, CLAIM_VERSION, CLOCK_TOLERANCE, Claim};
 use crate::domain::ids::{KeyedId, ManifestHash, RecordId, RunId, VaultId};
 use crate::domain::record::{
-    CondemnedRecord, PruneOutcome, PruneRecord, QuarantineRecord, RECORD_VERSION, Record, RemovalReason, RemovalRecord,
-    RunOutcome, RunRecord, SequenceRange,
+    CondemnedRecord, DrillEnvironment, DrillOutcome, DrillRecord, PruneOutcome, PruneRecord, QuarantineRecord,
+    RECORD_VERSION, Record, RemovalReason, RemovalRecord, RunOutcome, RunRecord, SequenceRange,
 };
 use crate::storage::memory::Memory;
 use crate::vault::claims::write_claim;
@@ -169,7 +169,7 @@ impl Vault {
         let stock = self.stock().await;
         if !stock.stops().is_empty() {
             let garbage = self.garbage().await;
-            assert_eq!(garbage, Garbage { taken: garbage.taken, ..garbage_of_nothing(garbage.taken) });
+            assert_eq!(garbage, Garbage { claims_read: garbage.claims_read, ..garbage_of_nothing(garbage.taken) });
         }
         stock.stops().iter().map(|stop| format!("{stop}; {}", stop.hint())).collect()
     }
@@ -178,10 +178,12 @@ impl Vault {
 fn garbage_of_nothing(taken: DateTime<Utc>) -> Garbage {
     Garbage {
         taken,
+        claims_read: taken,
         to_condemn: Vec::new(),
         to_condemn_bytes: 0,
         to_delete: Vec::new(),
         waiting: 0,
+        held: 0,
         used: Vec::new(),
         spent: Vec::new(),
         leftovers: Vec::new(),
@@ -297,6 +299,10 @@ async fn a_manifest_that_is_not_believed_stops_until_it_is_quarantined_and_keeps
     let over = |stock: &Stock| stock.quarantines_over(&three.name.job, TimeDelta::days(30)).count();
     assert_eq!(over(&stock), 0);
     vault.wait(TimeDelta::days(30));
+    // Whoever puts it there again does not make it stay.
+    let key = Key::Manifest(two.name.clone()).to_string();
+    let bytes = vault.store.get(&key, 1_000_000).await.unwrap();
+    vault.store.replace(&key, bytes).await.unwrap();
     assert_eq!(over(&vault.stock().await), 1);
 
     // It is removed: its number stays explained.
@@ -473,7 +479,105 @@ async fn sealed_details_go_with_their_jobs_data() {
     assert!(leftovers(delete_after.clone()).await.is_empty());
     vault.wait(TimeDelta::days(1));
     assert_eq!(leftovers(delete_after.clone()).await, [Key::RecordDetails(name).to_string()]);
-    assert!(leftovers(BTreeMap::from([(job("blog"), TimeDelta::days(10))])).await.is_empty(), "another host's job");
+    // Of a job that the config does not have they go with the longest.
+    assert!(leftovers(BTreeMap::from([(job("blog"), TimeDelta::days(31))])).await.is_empty());
+    assert_eq!(leftovers(BTreeMap::from([(job("blog"), TimeDelta::days(10))])).await.len(), 1);
+}
+
+#[tokio::test]
+async fn details_of_a_drill_are_as_old_as_its_backup_and_of_unknown_jobs_go_with_the_longest() {
+    let mut vault = Vault::new();
+    let point = vault.now() - TimeDelta::days(20);
+    let details = Bytes::from_static(b"sealed");
+    let mut names = Vec::new();
+    for (job, id) in [("shop", 1), ("gone", 2)] {
+        vault.records = id;
+        let mut record = vault.unsigned(RecordBody::Drill(drill(point, vault.now())));
+        record.job = job.parse().unwrap();
+        record.details = Some(details_id(&details));
+        names.push(write_record(&vault.store, &vault.key, &record, Some(details.clone())).await.unwrap());
+    }
+    let delete_after = BTreeMap::from([
+        ("shop".parse().unwrap(), TimeDelta::days(30)),
+        ("blog".parse().unwrap(), TimeDelta::days(35)),
+    ]);
+    let leftovers = || async {
+        let stock = vault.stock().await;
+        stock.garbage(&vault.store, &trust_all(&vault.key), GRACE, &delete_after).await.unwrap().leftovers
+    };
+    let key = |place: usize| Key::RecordDetails(names[place].clone()).to_string();
+    vault.wait(TimeDelta::days(10) - TimeDelta::minutes(1));
+    assert!(leftovers().await.is_empty());
+    vault.wait(TimeDelta::minutes(1));
+    assert_eq!(leftovers().await, [key(0)]);
+    vault.wait(TimeDelta::days(5));
+    let both = leftovers().await;
+    assert!(both.contains(&key(0)) && both.contains(&key(1)) && both.len() == 2, "{both:?}");
+}
+
+fn trust_all(key: &SigningKey) -> TrustDocument {
+    let mut trust = trust(key);
+    trust.hosts.iter_mut().for_each(|host| host.jobs = vec![crate::vault::trust::JobPattern::Any]);
+    trust
+}
+
+fn drill(point: DateTime<Utc>, at: DateTime<Utc>) -> DrillRecord {
+    DrillRecord {
+        outcome: DrillOutcome::Passed,
+        backup: None,
+        recovery_point: Some(point),
+        started: at,
+        finished: at,
+        rto_seconds: 1.0,
+        rto_objective_seconds: None,
+        rto_met: true,
+        rpo_seconds: None,
+        phases: Vec::new(),
+        checks_passed: 1,
+        checks_failed: 0,
+        refutes_backup: false,
+        error_code: None,
+        restored_bytes: 1,
+        environment: DrillEnvironment {
+            cores: 1,
+            storage: "memory".into(),
+            confinement: "none-run".into(),
+            cold_cache: false,
+        },
+    }
+}
+
+#[tokio::test]
+async fn what_a_run_under_way_may_have_stored_proves_nothing_gone_since_it_began() {
+    let vault = Vault::new();
+    vault.backup(1, None).await;
+    let claim = vault.claim(1);
+    write_claim(&vault.store, &claim).await.unwrap();
+    assert_eq!(vault.garbage().await.clean_through, Some(vault.now()), "nothing was stored since");
+    vault.wait(TimeDelta::minutes(30));
+    vault.object("of the run, or of a backup that came and went").await;
+    let garbage = vault.garbage().await;
+    assert_eq!((garbage.held, garbage.clean_through), (1, Some(claim.since - CLOCK_TOLERANCE)));
+    assert_eq!(vault.stock().await.live_claims(), [claim]);
+}
+
+#[tokio::test]
+async fn a_stock_that_took_long_may_be_deleted_by_and_no_deletion_is_late() {
+    let vault = Vault::new();
+    let object = vault.object("stray").await;
+    let doomed = Doomed { id: object, is_list: false, size_bytes: 5 };
+    let taken = vault.now();
+    let garbage = |claims_read| Garbage { claims_read, to_delete: vec![doomed], ..garbage_of_nothing(taken) };
+    vault.wait(STOCK_HOLDS + TimeDelta::minutes(30));
+    // Each deletion looks at the clock, not only the first of many.
+    let mut deletion = Deletion::default();
+    let late = garbage(taken);
+    super::delete::delete_all(&vault.store, &late, &late.to_delete, &mut deletion, &|_| {}).await.unwrap();
+    assert_eq!((deletion.objects, deletion.left), (0, 1));
+    assert_eq!(vault.delete(&garbage(taken + TimeDelta::minutes(45))).await.objects, 1, "the listing took its time");
+    vault.object("stray").await;
+    vault.wait(TimeDelta::hours(1));
+    assert_eq!(vault.delete(&garbage(vault.now())).await.left, 1, "a list of names may be forgotten by now");
 }
 
 #[tokio::test]
