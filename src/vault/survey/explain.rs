@@ -64,9 +64,13 @@ pub(super) async fn explain(
 
     let names = list_records(storage, "removals").await?;
     let mut seen = BTreeSet::new();
+    let mut last = None;
     for name in names.into_iter().rev() {
+        // Of those of one second nobody knows which is the newest, and has the most numbers.
+        let is_of_same_second = last.replace(name.stamp().moment()) == Some(name.stamp().moment());
         match look_back_to(&explained, &seen, job, manifests, untrusted, &quarantined_at) {
             Some(moment) if name.stamp().moment() >= moment => {}
+            _ if is_of_same_second => {}
             _ => break,
         }
         read_removal(storage, trust, &name, &mut explained, &mut seen).await?;
