@@ -70,9 +70,13 @@ pub(super) async fn explain(
     let committed: BTreeMap<(&JobName, &BackupId), DateTime<Utc>> =
         manifests.iter().map(|m| ((&m.manifest.job, &m.manifest.id), m.manifest.committed)).collect();
     let mut heard = BTreeSet::new();
+    let mut last = None;
     for (name, seen) in names.into_iter().rev() {
+        // Of those of one second nobody knows which is the newest, and has the most numbers.
+        let is_of_same_second = last.replace(name.stamp().moment()) == Some(name.stamp().moment());
         match look_back_to(&explained, &heard, job, manifests, &revoked, untrusted, &quarantined_at) {
             Some(moment) if name.stamp().moment() >= moment => {}
+            _ if is_of_same_second => {}
             _ => break,
         }
         read_removal(storage, trust, (&name, seen), &committed, &mut explained, &mut heard).await?;
