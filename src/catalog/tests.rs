@@ -121,7 +121,10 @@ fn keeping(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
     let body = match number % 7 {
         0 | 1 => RecordBody::Removal(Box::new(RemovalRecord {
             backup,
-            summary: Some(manifest(vault_number, job_number, number / 7, NANOS).summary(hash(number / 7))),
+            // No job has a number 0.
+            summary: Some(number / 7)
+                .filter(|number| *number > 0)
+                .map(|number| manifest(vault_number, job_number, number, NANOS).summary(hash(number))),
             reason: if number.is_multiple_of(2) { RemovalReason::Expired } else { RemovalReason::Thinned },
             gone: vec![SequenceRange { first: 1, last: u64::from(number / 7) }],
         })),

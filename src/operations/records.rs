@@ -52,10 +52,13 @@ pub fn write_as(
     body: RecordBody,
     details: Option<&serde_json::Value>,
 ) -> Result<()> {
-    write_at(host, vault, job, id, host.clock.now(), body, details)
+    // By the store's clock: a run that failed because this host's is wrong must be believed all the same.
+    let recorded = host.runtime.block_on(vault.storage.now()).unwrap_or_else(|_| host.clock.now());
+    write_at(host, vault, job, id, recorded, body, details)
 }
 
-/// As [`write_as`], recorded at a moment of the store's clock: what is held against what a sweep says of its own time.
+/// As [`write_as`], recorded at an earlier moment of the store's clock: what is held against what a sweep says of its own
+/// time.
 ///
 /// # Errors
 /// As [`write_as`].

@@ -341,7 +341,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     let plan =
         || {
             prop::option::of(
-                (1_u64..8, any::<bool>(), 0_u8..3, any::<bool>())
+                // The first call asks for the time: a process that is killed there has not begun to write.
+                (2_u64..9, any::<bool>(), 0_u8..3, any::<bool>())
                     .prop_map(|(at_call, after, effect, lasting)| AnyPlan { at_call, after, effect, lasting }),
             )
         };
@@ -562,14 +563,13 @@ fn what_the_catalog_cannot_hold_is_passed_over_and_said() {
     for (number, errors) in [(1, 1), (2, u64::MAX), (3, 1)] {
         world.plant_record(1, number, RecordBody::Run(RunRecord { errors, ..run.clone() }));
     }
-    let look = vault.look(host, None).unwrap();
+    vault.look(host, None).unwrap();
     vault.survey(host, None).unwrap();
     let answers = world.answers(host);
     assert_eq!((answers.backups.len(), answers.runs.len()), (1, 2));
-    // Either it cannot be remembered or it is not believed to begin with.
-    assert!(look.untold.len() + look.survey.problems.len() >= 1, "{look:?}");
+    // It is not believed to begin with.
     let rebuilt = rebuild(host, &vault).unwrap();
-    assert!(rebuilt.problems.len() >= 2, "{rebuilt:?}");
+    assert_eq!(rebuilt.problems.len(), 1, "{rebuilt:?}");
     assert_eq!(world.answers(host), answers);
 }
 

@@ -35,6 +35,8 @@ const UNBELIEVED: &str = "or its signature is wrong";
 /// Looks on, and remembers what it saw.
 #[derive(Default)]
 pub(super) struct Watch {
+    /// How often a prune asked whether the clock had jumped.
+    pub(super) pauses: u64,
     /// What happened, for when a promise is broken.
     pub(super) journal: Vec<String>,
     pub(super) backups: u64,

@@ -132,7 +132,13 @@ impl Ground {
     }
 
     /// As the command line asks for it.
-    pub(super) fn prune(&self, host: &Host, jobs: &[&JobSettings], trouble: Trouble) -> Result<PruneReport> {
+    pub(super) fn prune(
+        &self,
+        host: &Host,
+        jobs: &[&JobSettings],
+        after_pause: AfterPause,
+        trouble: Trouble,
+    ) -> Result<PruneReport> {
         let vault = self.vault(trouble);
         let all = self.settings.jobs.values();
         let request = PruneRequest {
@@ -142,7 +148,7 @@ impl Ground {
             promises: all.map(|job| (job.name.clone(), job.retention)).collect(),
             dry_run: false,
             began: host.clock.now(),
-            after_pause: AfterPause::Stop,
+            after_pause,
         };
         prune(host, &vault, &request, &Silent)
     }
@@ -272,7 +278,7 @@ impl World {
                 let (other, ground) = (self.machines[1 - machine].host(), Arc::clone(&self.ground));
                 Some(Box::new(move || {
                     let jobs: Vec<&JobSettings> = ground.settings.jobs.values().collect();
-                    let _ = ground.prune(&other, &jobs, Trouble::None);
+                    let _ = ground.prune(&other, &jobs, AfterPause::Stop, Trouble::None);
                 }))
             }
             Trouble::Jump { by_minutes, .. } => {
@@ -329,9 +335,17 @@ impl World {
         })
     }
 
-    pub(super) fn prune(&mut self, machine: usize, jobs: &[usize], trouble: Trouble) -> Ended<PruneReport> {
+    pub(super) fn prune(
+        &mut self,
+        machine: usize,
+        jobs: &[usize],
+        after_pause: AfterPause,
+        trouble: Trouble,
+    ) -> Ended<PruneReport> {
         let jobs: Vec<JobSettings> = jobs.iter().map(|job| self.jobs[*job].clone()).collect();
-        self.run(machine, trouble, |host, ground| ground.prune(host, &jobs.iter().collect::<Vec<_>>(), trouble))
+        self.run(machine, trouble, |host, ground| {
+            ground.prune(host, &jobs.iter().collect::<Vec<_>>(), after_pause, trouble)
+        })
     }
 
     /// Reads the keys of the store, and what is newly committed. `off` is by how much its host's clock was wrong, if that
