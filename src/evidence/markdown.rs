@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use super::keeping::{PruneEntry, RemovalEntry};
 use super::report::{BackupEntry, DrillEntry, JobReport, Met, Report, RunEntry};
-use super::status::human_exposure;
 use crate::domain::objectives::{Exposure, Restore, Rpo, Trend, json_seconds};
 use crate::domain::quantity::{exact_duration, human_bytes, human_duration, human_seconds};
 use crate::domain::record::SequenceRange;
@@ -447,6 +446,11 @@ fn word<T: Serialize>(value: &T) -> String {
         // Only enums of words are handed in.
         _ => String::new(),
     }
+}
+
+/// An exposure for people.
+fn human_exposure(exposure: Exposure) -> String {
+    human_seconds(exposure.duration().map_or(f64::INFINITY, |duration| duration.as_secs_f64()))
 }
 
 #[cfg(test)]

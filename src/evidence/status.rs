@@ -17,7 +17,7 @@ use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{
     Basis, Exposure, Point, Restore, Rto, Standing, Trend, Window, exposure_at, measured_rpo, measured_rto, newest_at,
 };
-use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
+use crate::domain::quantity::{exact_duration, human_duration};
 use crate::domain::record::{DrillOutcome, RunOutcome, SequenceRange};
 
 /// The shape of the document.
@@ -598,11 +598,6 @@ pub(crate) fn ago(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
         return format!("in {}", human_duration(elapsed(now, moment)));
     }
     format!("{} ago", human_duration(elapsed(moment, now)))
-}
-
-/// An exposure for people.
-pub(crate) fn human_exposure(exposure: Exposure) -> String {
-    human_seconds(exposure.duration().map_or(f64::INFINITY, |duration| duration.as_secs_f64()))
 }
 
 #[cfg(test)]

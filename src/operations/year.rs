@@ -312,8 +312,7 @@ fn people(world: &mut World, watch: &mut Watch, hour: u64) {
 }
 
 fn look_for_damage(world: &mut World, watch: &mut Watch, machine: usize) {
-    let known: BTreeMap<_, _> =
-        world.jobs.iter().map(|job| (job.name.clone(), job.retention.delete_after)).collect();
+    let known: BTreeMap<_, _> = world.jobs.iter().map(|job| (job.name.clone(), job.retention.delete_after)).collect();
     let spoilt: BTreeSet<_> = world
         .model
         .backups

@@ -295,8 +295,11 @@ mod tests {
             record.clone().prop_map(Key::Record),
             record.clone().prop_map(Key::RecordSignature),
             record.prop_map(Key::RecordDetails),
-            (job, any::<[u8; 8]>(), any::<u64>())
-                .prop_map(|(job, run, number)| Key::Claim(ClaimName { job, run: RunId::from_random(run), number })),
+            (job, any::<[u8; 8]>(), any::<u64>()).prop_map(|(job, run, number)| Key::Claim(ClaimName {
+                job,
+                run: RunId::from_random(run),
+                number
+            })),
         ]
     }
 

@@ -387,7 +387,8 @@ fn a_list_that_lies_damaged_under_its_name_is_put_right() {
     let segment = SegmentRef { object: ObjectId([1; 32]), stored_bytes: 9, id: KeyedId([2; 32]), plain_bytes: 5 };
     let write_beside = |claimed: &[ObjectId]| {
         let barred = Barred { claimed: claimed.iter().copied().collect(), ..Barred::default() };
-        let store = SegmentStore::new(runtime.handle().clone(), Arc::clone(&storage), [0; 32], []).avoiding(barred.into());
+        let store =
+            SegmentStore::new(runtime.handle().clone(), Arc::clone(&storage), [0; 32], []).avoiding(barred.into());
         let mut writer = ListWriter::default();
         writer.push(&store, segment).unwrap();
         let (lists, _) = writer.finish(&store).unwrap();
