@@ -54,17 +54,16 @@ fn simulate(seed: u64, days: u64, jobs: usize, weather: Weather, pace: Pace) {
         }
     }));
     if let Err(cause) = ended {
-        eprintln!(
-            "LIFEBOAT_SEED={seed} replays this; it was {} (day {})",
-            world.now(),
-            (world.now() - start()).num_days()
-        );
+        let mut told = format!("LIFEBOAT_SEED={seed} replays this; it was {}", world.now());
+        told += &format!(" (day {})\n", (world.now() - start()).num_days());
         for job in &world.jobs {
-            eprintln!("  {}: {} {:?} {}", job.name, job.schedule, job.retention, world.ground.leads[&job.name]);
+            let lead = &world.ground.leads[&job.name];
+            told += &format!("  {}: {} {:?} {lead}\n", job.name, job.schedule, job.retention);
         }
         for line in watch.journal.iter().rev().take(40).rev() {
-            eprintln!("  {line}");
+            told += &format!("  {line}\n");
         }
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), told.as_bytes());
         resume_unwind(cause);
     }
     watch.tell(&world);
@@ -170,12 +169,11 @@ fn trouble(dice: &mut Dice, weather: Weather) -> Trouble {
 /// Cron on each host, by its own clock.
 fn run_timers(world: &mut World, watch: &mut Watch, hour: u64, before: DateTime<Utc>) {
     let zone = world.ground.settings.timezone;
-    for job in 0..world.jobs.len() {
-        let machine = JOBS[job].1;
+    for (job, (name, machine)) in JOBS.into_iter().enumerate().take(world.jobs.len()) {
         let off = world.machines[machine].clock.off();
         let (from, until) = (before + off, world.now() + off);
         let is_due = |schedule: &Schedule| schedule.next_after(from, zone).is_some_and(|next| next <= until);
-        let mut dice = Dice::of(world.rules.seed, hour, JOBS[job].0);
+        let mut dice = Dice::of(world.rules.seed, hour, name);
         if let PruneWhen::Scheduled(schedule) = &world.jobs[job].prune
             && is_due(schedule)
         {
@@ -274,7 +272,7 @@ fn prune_as(
             assert!(after_pause == AfterPause::Stop, "a person had said that it was a pause: {pauses:?}");
             // The store's clock never lies here. Every other time a person says so; else it must go on by itself.
             watch.pauses += 1;
-            if watch.pauses % 2 == 0 {
+            if watch.pauses.is_multiple_of(2) {
                 prune_as(world, watch, machine, jobs, AfterPause::GoOn, Trouble::None);
             }
         }

@@ -421,7 +421,7 @@ fn the_last_good_one_stays_and_alarms() {
     let said = timeline.expect(20, (11, "03:00"), &["prune"]);
     assert!(said.stderr.contains("nothing was written") && said.stderr.contains("--after-pause"), "{}", said.stderr);
     timeline.expect(0, (11, "04:00"), &["prune", "--after-pause"]);
-    assert_eq!(timeline.listed((11, "04:00")), [only.clone()]);
+    assert_eq!(timeline.listed((11, "04:00")), std::slice::from_ref(&only));
     let (_, reasons) = state(9);
     assert!(reasons.contains("last good"), "{reasons}");
 

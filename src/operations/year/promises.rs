@@ -59,7 +59,7 @@ impl Watch {
     }
 
     pub(super) fn tell(&self, world: &World) {
-        println!(
+        tracing::info!(
             "seed {}: {} backups, {} removed, {} objects erased, {} restored, {} things broken, {} hours with something \
              overdue and an alarm",
             world.rules.seed,
@@ -123,7 +123,7 @@ impl Watch {
         }
         {
             // By turns.
-            let machine = usize::from(self.looked % 2 == 0);
+            let machine = usize::from(self.looked.is_multiple_of(2));
             let host = world.machines[machine].host();
             let vault = world.ground.vault(Trouble::None);
             let survey = vault.survey(&host, None).unwrap();
