@@ -149,7 +149,8 @@ fn clock_of(clock: &Arc<ManualClock>) -> Arc<dyn Clock> {
     Arc::<ManualClock>::clone(clock)
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies what is below a folder; one that is not there has nothing below it.
+pub(crate) fn copy(from: &Path, to: &Path) {
     let Ok(entries) = std::fs::read_dir(from) else { return };
     std::fs::create_dir_all(to).unwrap();
     for entry in entries {

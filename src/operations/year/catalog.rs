@@ -1,8 +1,7 @@
 //! Whether a host's catalog answers as one would that was made anew.
 
-use std::path::Path;
-
 use super::world::{Trouble, World};
+use crate::operations::catch_up::tests::copy;
 use crate::operations::host::Host;
 use crate::operations::rebuild::rebuild;
 
@@ -46,20 +45,4 @@ pub(super) fn differences(world: &mut World, machine: usize) -> Vec<String> {
         differences.extend(anew.iter().filter(|row| !lived.contains(row)).map(|row| format!("{question} anew: {row}")));
     }
     differences
-}
-
-fn copy(from: &Path, to: &Path) {
-    let Ok(entries) = std::fs::read_dir(from) else { return };
-    std::fs::create_dir_all(to).unwrap();
-    for entry in entries {
-        let (from, to) = {
-            let entry = entry.unwrap();
-            (entry.path(), to.join(entry.file_name()))
-        };
-        if from.is_dir() {
-            copy(&from, &to);
-            continue;
-        }
-        std::fs::copy(&from, &to).unwrap();
-    }
 }
