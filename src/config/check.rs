@@ -150,7 +150,7 @@ pub fn check_host(settings: &Settings) -> Vec<Finding> {
                     }
                 }
                 SourceKind::Sqlite(sqlite) if gone(&sqlite.path) => missing(&sqlite.path, format!("{key}.path")),
-                SourceKind::Sqlite(_) => {}
+                SourceKind::Sqlite(_) | SourceKind::Postgres(_) => {}
             }
         }
     }

@@ -74,6 +74,15 @@ pub(super) struct SourceFile {
     pub(super) one_file_system: Option<bool>,
     pub(super) exclude_caches: Option<bool>,
     pub(super) path: Option<Text>,
+    pub(super) url: Option<Text>,
+    pub(super) password: Option<Spanned<SecretFile>>,
+    pub(super) exclude_data: Option<Vec<Text>>,
+    pub(super) include_tables: Option<Vec<Text>>,
+    pub(super) exclude_tables: Option<Vec<Text>>,
+    pub(super) tools: Option<Text>,
+    pub(super) connections: Option<Spanned<i64>>,
+    pub(super) max_lock_wait: Option<Text>,
+    pub(super) max_snapshot: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -13,8 +13,8 @@ use super::error::{ConfigError, Problems};
 use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
 use super::secret::Secret;
 use super::settings::{
-    DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings, FilesSettings,
-    JobSettings, Objectives, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
+    DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
+    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings, FilesSettings, JobSettings, Objectives, PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
@@ -22,10 +22,13 @@ use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::{exact_duration, parse_duration};
 use crate::domain::retention::{LastGood, Retention};
 use crate::domain::schedule::Schedule;
+use crate::domain::server::ServerAddress;
 use crate::error::Diagnostic;
 
 /// A check that takes longer than a day hangs.
 const MAX_CHECK_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// More readers of one database only wait for each other.
+const CONNECTIONS: std::ops::RangeInclusive<u32> = 1..=32;
 /// zstd's levels above 19 need more memory than a restore may count on.
 const COMPRESSION_LEVELS: std::ops::RangeInclusive<i64> = 1..=19;
 
@@ -277,8 +280,12 @@ impl Resolver<'_, '_> {
                     format!("`{name}` and `{}` would share a variable LIFEBOAT_…_DIR; rename one", other.name);
                 self.problems.at(key.span(), message);
             }
-            let kind = if source.kind.get_ref() == "sqlite" { self.sqlite(source) } else { self.files(source) };
-            sources.push(SourceSettings { name, kind });
+            let kind = match source.kind.get_ref().as_str() {
+                "sqlite" => Some(self.sqlite(source)),
+                "postgres" => self.postgres(source),
+                _ => Some(self.files(source)),
+            };
+            sources.extend(kind.map(|kind| SourceSettings { name, kind }));
         }
         sources
     }
@@ -315,6 +322,56 @@ impl Resolver<'_, '_> {
 
     fn sqlite(&mut self, image: SourceFile) -> SourceKind {
         SourceKind::Sqlite(SqliteSettings { path: image.path.map(|text| self.path(&text)).unwrap_or_default() })
+    }
+
+    fn postgres(&mut self, image: SourceFile) -> Option<SourceKind> {
+        let url = image.url?;
+        let address = match ServerAddress::parse(url.get_ref()) {
+            Ok(address) => Some(address),
+            // The text is not quoted: it may hold a password.
+            Err(error) => {
+                self.problems.at_secret(url.span(), error.to_string());
+                None
+            }
+        };
+        let connections = image.connections.map_or(DEFAULT_CONNECTIONS, |number| {
+            u32::try_from(*number.get_ref()).ok().filter(|number| CONNECTIONS.contains(number)).unwrap_or_else(|| {
+                let (least, most) = (CONNECTIONS.start(), CONNECTIONS.end());
+                self.problems.at(number.span(), format!("`connections` is a number from {least} to {most}"));
+                DEFAULT_CONNECTIONS
+            })
+        });
+        let mut patterns = |texts: Option<Vec<Text>>| -> Vec<String> {
+            texts
+                .unwrap_or_default()
+                .into_iter()
+                .map(|text| {
+                    if !text.get_ref().contains('.') {
+                        self.problems.at(text.span(), "a pattern of tables has a schema: write \"public.users\" or \"*.logs\"");
+                    }
+                    text.into_inner()
+                })
+                .collect()
+        };
+        let include_tables = patterns(image.include_tables);
+        let exclude_tables = patterns(image.exclude_tables);
+        let exclude_data = patterns(image.exclude_data);
+        let mut wait = |name: &str, text: Option<Text>, default| {
+            text.map_or(default, |text| self.positive_duration(name, &text))
+        };
+        let max_lock_wait = wait("max_lock_wait", image.max_lock_wait, DEFAULT_MAX_LOCK_WAIT);
+        let max_snapshot = wait("max_snapshot", image.max_snapshot, DEFAULT_MAX_SNAPSHOT);
+        Some(SourceKind::Postgres(Box::new(PostgresSettings {
+            address: address?,
+            password: image.password.and_then(|secret| self.secret(secret)),
+            include_tables,
+            exclude_tables,
+            exclude_data,
+            tools: image.tools.map(|text| self.path(&text)),
+            connections,
+            max_lock_wait,
+            max_snapshot,
+        })))
     }
 
     fn drill(&mut self, image: DrillFile, sources: &[SourceSettings]) -> DrillSettings {

@@ -186,7 +186,7 @@ pub const KEYS: &[Key] = &[
     key("job.*.objectives.rto", Takes::Duration, Optional, "How long a restore may take."),
     key("job.*.objectives.rpo", Takes::Duration, Optional, "How much recent data may be lost."),
     key("job.*.source", Takes::Named, Required, "One database or file tree each, by name.").also(&["sources"]),
-    key("job.*.source.*.kind", Takes::Text, Required, "\"files\" or \"sqlite\".").also(&["type"]),
+    key("job.*.source.*.kind", Takes::Text, Required, "\"files\", \"sqlite\" or \"postgres\".").also(&["type"]),
     key(
         "job.*.source.*.paths",
         Takes::Paths,
@@ -213,6 +213,75 @@ pub const KEYS: &[Key] = &[
     )
     .only("files"),
     key("job.*.source.*.path", Takes::Path, Required, "The database file.").only("sqlite").also(&["file", "database"]),
+    key(
+        "job.*.source.*.url",
+        Takes::Text,
+        Required,
+        "The database: \"postgres://role@host/database\", with sslmode and sslrootcert as libpq knows them; a socket's folder as \
+         ?host=/run/postgresql. No password.",
+    )
+    .only("postgres")
+    .also(&["uri", "dsn", "connection"]),
+    key(
+        "job.*.source.*.password",
+        Takes::Secret,
+        Optional,
+        "The role's password. Left out: none is sent (peer, trust, or a server that asks for none).",
+    )
+    .only("postgres"),
+    key(
+        "job.*.source.*.include_tables",
+        Takes::Texts,
+        Default("[]"),
+        "Only these tables: patterns of schema.table, where * stands for anything. Left out: all.",
+    )
+    .only("postgres")
+    .also(&["tables"]),
+    key(
+        "job.*.source.*.exclude_tables",
+        Takes::Texts,
+        Default("[]"),
+        "Not these tables, neither their definition nor their rows: patterns of schema.table.",
+    )
+    .only("postgres"),
+    key(
+        "job.*.source.*.exclude_data",
+        Takes::Texts,
+        Default("[]"),
+        "Not the rows of these tables, only their definition: patterns of schema.table.",
+    )
+    .only("postgres"),
+    key(
+        "job.*.source.*.tools",
+        Takes::Path,
+        Optional,
+        "The folder of pg_dump and pg_dumpall. Left out: the ones of the server's major version, from the usual places.",
+    )
+    .only("postgres")
+    .also(&["bin", "bindir"]),
+    key(
+        "job.*.source.*.connections",
+        Takes::Number,
+        Default("4"),
+        "How many tables, or parts of one, are read at a time, 1 to 32; one more connection holds the snapshot.",
+    )
+    .only("postgres")
+    .also(&["parallel", "workers"]),
+    key(
+        "job.*.source.*.max_lock_wait",
+        Takes::Duration,
+        Default("30s"),
+        "How long a backup may keep a statement waiting that needs a table for itself (ALTER, TRUNCATE, DROP); then the \
+         backup gives way, and fails.",
+    )
+    .only("postgres"),
+    key(
+        "job.*.source.*.max_snapshot",
+        Takes::Duration,
+        Default("12h"),
+        "How long a snapshot may be held: as long as it is, the server cannot vacuum. Then the backup gives up; half-way it warns.",
+    )
+    .only("postgres"),
     key("job.*.drill", Takes::Table, Optional, "The rehearsed restore.").also(&["drills", "restore_test"]),
     key("job.*.drill.schedule", Takes::Schedule, Optional, "When a drill is due.").also(&["cron", "when", "every"]),
     key(
@@ -257,9 +326,9 @@ pub const LATER: &[(&str, &str)] = &[
 ];
 
 /// The source kinds that there are.
-pub const KINDS: &[&str] = &["files", "sqlite"];
+pub const KINDS: &[&str] = &["files", "sqlite", "postgres"];
 /// The source kinds that are planned.
-pub const KINDS_LATER: &[&str] = &["postgres", "mysql", "command"];
+pub const KINDS_LATER: &[&str] = &["mysql", "command"];
 
 /// The rows directly below a table: `job.*`, `job.*.drill.checks[]`, or nothing for the top.
 pub fn below(table: &str) -> impl Iterator<Item = &'static Key> {

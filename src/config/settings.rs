@@ -18,6 +18,7 @@ use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::exact_duration;
 use crate::domain::retention::Retention;
 use crate::domain::schedule::Schedule;
+use crate::domain::server::ServerAddress;
 use crate::error::{Code, Diagnostic};
 
 /// How long a check may take, if the config does not say.
@@ -26,6 +27,12 @@ pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 pub const DEFAULT_COMPRESSION_LEVEL: i32 = 3;
 /// Where drills restore to: a folder that another uid can reach, as the state folder must not be.
 pub const DEFAULT_SCRATCH: &str = "/var/tmp/lifeboat-scratch";
+/// How many connections read a PostgreSQL database, if the config does not say.
+pub const DEFAULT_CONNECTIONS: u32 = 4;
+/// How long a backup may keep others waiting for a table, if the config does not say.
+pub const DEFAULT_MAX_LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How long a snapshot may be held, if the config does not say.
+pub const DEFAULT_MAX_SNAPSHOT: Duration = Duration::from_secs(12 * 60 * 60);
 /// The state folder, if the config does not say.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/lifeboat";
 
@@ -154,6 +161,8 @@ pub enum SourceKind {
     Files(FilesSettings),
     /// A SQLite database.
     Sqlite(SqliteSettings),
+    /// A PostgreSQL database.
+    Postgres(Box<PostgresSettings>),
 }
 
 impl SourceKind {
@@ -163,6 +172,7 @@ impl SourceKind {
         match self {
             Self::Files(_) => "files",
             Self::Sqlite(_) => "sqlite",
+            Self::Postgres(_) => "postgres",
         }
     }
 
@@ -171,7 +181,7 @@ impl SourceKind {
     pub fn is_database(&self) -> bool {
         match self {
             Self::Files(_) => false,
-            Self::Sqlite(_) => true,
+            Self::Sqlite(_) | Self::Postgres(_) => true,
         }
     }
 }
@@ -187,6 +197,29 @@ pub struct FilesSettings {
     pub one_file_system: bool,
     /// Whether to leave out what a CACHEDIR.TAG marks.
     pub exclude_caches: bool,
+}
+
+/// A source of kind `postgres`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresSettings {
+    /// The database.
+    pub address: ServerAddress,
+    /// Where the role's password lies.
+    pub password: Option<Secret>,
+    /// Patterns of `schema.table`; empty is all.
+    pub include_tables: Vec<String>,
+    /// Patterns of tables to leave out.
+    pub exclude_tables: Vec<String>,
+    /// Patterns of tables whose rows to leave out.
+    pub exclude_data: Vec<String>,
+    /// The folder of the server's tools, if not one of the usual ones.
+    pub tools: Option<PathBuf>,
+    /// How many connections read at a time.
+    pub connections: u32,
+    /// How long others may be kept waiting for a table.
+    pub max_lock_wait: Duration,
+    /// How long the snapshot may be held.
+    pub max_snapshot: Duration,
 }
 
 /// A source of kind `sqlite`.
@@ -341,6 +374,19 @@ impl SourceSettings {
                 "kind": self.kind.name(),
                 "path": sqlite.path.to_string_lossy(),
             }),
+            SourceKind::Postgres(postgres) => json!({
+                "name": self.name,
+                "kind": self.kind.name(),
+                "url": postgres.address.to_string(),
+                "password": postgres.password.as_ref().map(secret_json),
+                "include_tables": postgres.include_tables,
+                "exclude_tables": postgres.exclude_tables,
+                "exclude_data": postgres.exclude_data,
+                "tools": postgres.tools.as_ref().map(|folder| folder.to_string_lossy()),
+                "connections": postgres.connections,
+                "max_lock_wait": exact_duration(postgres.max_lock_wait),
+                "max_snapshot": exact_duration(postgres.max_snapshot),
+            }),
         }
     }
 }
@@ -362,16 +408,21 @@ impl DrillSettings {
     fn to_json(&self) -> Value {
         json!({
             "schedule": self.schedule.as_ref().map(ToString::to_string),
-            "identity": self.identity.as_ref().map(|secret| match secret {
-                Secret::File(path) => json!({ "file": path.to_string_lossy() }),
-                Secret::Env(name) => json!({ "env": name }),
-                Secret::Credential(name) => json!({ "credential": name }),
-            }),
+            "identity": self.identity.as_ref().map(secret_json),
             "trust_source": self.trust_source,
             "scratch": self.scratch.to_string_lossy(),
             "check_timeout": exact_duration(self.check_timeout),
             "checks": self.checks.iter().map(check_json).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// Where a secret lies, as it can be read again.
+fn secret_json(secret: &Secret) -> Value {
+    match secret {
+        Secret::File(path) => json!({ "file": path.to_string_lossy() }),
+        Secret::Env(name) => json!({ "env": name }),
+        Secret::Credential(name) => json!({ "credential": name }),
     }
 }
 

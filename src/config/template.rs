@@ -156,6 +156,9 @@ schedule = "0 5 * * SUN"
                 text
             }
             SourceKind::Sqlite(sqlite) => format!("kind = \"sqlite\"\npath = {}\n", self.path(&sqlite.path)?),
+            SourceKind::Postgres(postgres) => {
+                format!("kind = \"postgres\"\nurl  = {}\n", quoted(&postgres.address.to_string()))
+            }
         })
     }
 

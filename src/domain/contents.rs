@@ -212,6 +212,57 @@ pub struct TableFacts {
     pub checksum: String,
 }
 
+/// What must be true of a restored PostgreSQL database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresFacts {
+    /// The server's version as it says it: `15.18`.
+    pub server_version: String,
+    /// The same as a number: `150018`.
+    pub server_version_number: u32,
+    /// The database's name.
+    pub database: String,
+    /// `UTF8`, `SQL_ASCII`, ...
+    pub encoding: String,
+    /// `lc_collate`.
+    pub collate: String,
+    /// `lc_ctype`.
+    pub ctype: String,
+    /// What `pg_database_size` said.
+    pub size_bytes: u64,
+    /// Installed extensions with their versions, sorted by name.
+    pub extensions: Vec<(String, String)>,
+    /// Roles that own something or were granted something in the database, sorted.
+    pub roles: Vec<String>,
+    /// Whether the roles' passwords are in globals.sql; a managed server hides them.
+    pub role_passwords: bool,
+    /// The tables whose rows are in the backup, sorted by schema and name.
+    pub tables: Vec<PostgresTableFacts>,
+    /// Large objects, and the sum of their sizes.
+    pub large_objects: (u64, u64),
+    /// Valid indexes, sorted: `schema.name`, quoted where it must be.
+    pub indexes: Vec<String>,
+    /// Constraints, sorted: `schema.table.name`, with ` (not valid)` where one was not validated.
+    pub constraints: Vec<String>,
+}
+
+/// What must be true of one restored table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresTableFacts {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// The columns that were copied, in the order of the copy.
+    pub columns: Vec<String>,
+    /// Whether it went by binary COPY, because a row does not fit into text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub binary: bool,
+    /// Its rows.
+    pub rows: u64,
+    /// The sum, modulo 2^128, of a 128-bit hash of each row as COPY writes it, in hexadecimal.
+    pub checksum: String,
+}
+
 /// Facts of a source, taken in the same snapshot as its data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -225,6 +276,8 @@ pub enum Facts {
     },
     /// A SQLite database.
     Sqlite(SqliteFacts),
+    /// A PostgreSQL database.
+    Postgres(Box<PostgresFacts>),
 }
 
 /// One line of the contents.

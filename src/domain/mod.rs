@@ -11,3 +11,4 @@ pub mod record;
 pub mod retention;
 pub mod schedule;
 pub mod segment;
+pub mod server;

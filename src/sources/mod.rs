@@ -23,6 +23,7 @@ use crate::error::{Code, Diagnostic};
 pub mod compare;
 pub mod files;
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 pub mod tar;
 pub mod unpack;

@@ -168,6 +168,7 @@ mod tests {
             .map(|source| match &source.kind {
                 SourceKind::Sqlite(sqlite) => sqlite.path.display().to_string(),
                 SourceKind::Files(files) => files.paths[0].display().to_string(),
+                SourceKind::Postgres(postgres) => postgres.address.to_string(),
             })
             .collect();
         assert_eq!(paths, ["/srv/demo/shop/shop.db", "/srv/demo/shop/uploads"]);
