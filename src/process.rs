@@ -408,7 +408,7 @@ async fn drain(pipe: Option<impl AsyncRead + Unpin>, mut keep: impl FnMut(&[u8])
 }
 
 /// Text of a stranger, fit to be shown: secrets out first, while they are whole, then cut from the front.
-fn shown(bytes: &[u8], secrets: &[String], limit: usize) -> String {
+pub(crate) fn shown(bytes: &[u8], secrets: &[String], limit: usize) -> String {
     let mut text = String::from_utf8_lossy(bytes).into_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret.as_str(), "***");

@@ -15,6 +15,8 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid};
@@ -57,11 +59,11 @@ pub enum Network {
     Shared,
 }
 
-/// Under which rights foreign code runs.
-#[derive(Debug)]
+/// Under which rights foreign code runs. A clone is the same confinement: the uid is free again when the last is gone.
+#[derive(Debug, Clone)]
 pub enum Confinement {
     /// With a uid of its own.
-    OwnUid(OwnUid),
+    OwnUid(Arc<OwnUid>),
     /// With ours: the config says so.
     TrustedSource,
 }
@@ -72,9 +74,16 @@ pub struct OwnUid {
     uid: u32,
     gid: u32,
     walls: Walls,
+    /// How many [`Resident`]s there are.
+    residents: AtomicUsize,
     /// Holds the lock on the uid.
     _lock: File,
 }
+
+/// Foreign code that runs beside other foreign code of the same drill: a server. As long as there is one, the end of a
+/// tool does not end every process of the uid, where that is the only way to find what the tool left.
+#[derive(Debug)]
+pub(super) struct Resident(Confinement);
 
 /// What is taken away besides rights, from the most to the least; the kernel says how much it allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +105,7 @@ impl Walls {
         match self {
             Self::Full => &["unshare", "--net", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"],
             Self::HostProc => &["unshare", "--net", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--"],
-            Self::Processes => &["unshare", "--pid", "--fork", "--kill-child=KILL", "--"],
+            Self::Processes => &["unshare", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--"],
             Self::None => &[],
         }
     }
@@ -203,11 +212,11 @@ impl Confinement {
                 None => tokio::time::sleep(UID_LOOK).await,
             }
         };
-        let mut own = OwnUid { uid, gid: uid, walls: Walls::None, _lock: lock };
+        let mut own = OwnUid { uid, gid: uid, walls: Walls::None, residents: AtomicUsize::new(0), _lock: lock };
         // A drill that was killed may have left processes to this uid.
         own.kill_all();
         own.walls = own.strongest_walls().await?;
-        Ok(Self::OwnUid(own))
+        Ok(Self::OwnUid(Arc::new(own)))
     }
 
     /// The word for the record: `own-uid-no-network`, `own-uid` or `trusted-source`.
@@ -224,7 +233,7 @@ impl Confinement {
     #[must_use]
     pub fn network(&self) -> Network {
         match self {
-            Self::OwnUid(OwnUid { walls: Walls::Full | Walls::HostProc, .. }) => Network::None,
+            Self::OwnUid(own) if matches!(own.walls, Walls::Full | Walls::HostProc) => Network::None,
             Self::OwnUid(_) | Self::TrustedSource => Network::Shared,
         }
     }
@@ -247,12 +256,20 @@ impl Confinement {
             Self::TrustedSource => tool.run().await,
             Self::OwnUid(own) => {
                 let output = tool.behind(own.launcher(own.walls)).run().await;
-                if own.walls == Walls::None {
+                if own.walls == Walls::None && own.residents.load(Ordering::SeqCst) == 0 {
                     own.kill_all();
                 }
                 output
             }
         }
+    }
+
+    /// Says that something runs here beside other tools, until what is returned is dropped.
+    pub(super) fn resident(&self) -> Resident {
+        if let Self::OwnUid(own) = self {
+            own.residents.fetch_add(1, Ordering::SeqCst);
+        }
+        Resident(self.clone())
     }
 
     /// Proves that foreign code cannot read, write or enter what it must not: identity, config, state folder, vault
@@ -378,6 +395,17 @@ impl OwnUid {
     }
 }
 
+impl Drop for Resident {
+    fn drop(&mut self) {
+        if let Confinement::OwnUid(own) = &self.0
+            && own.residents.fetch_sub(1, Ordering::SeqCst) == 1
+            && own.walls == Walls::None
+        {
+            own.kill_all();
+        }
+    }
+}
+
 impl Drop for OwnUid {
     fn drop(&mut self) {
         self.kill_all();
@@ -472,21 +500,21 @@ fn quoted(path: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
 
-    async fn confinement() -> Confinement {
+    pub(crate) async fn confinement() -> Confinement {
         assert!(rustix::process::geteuid().is_root(), "this test gives a process another uid: run it as root");
         Confinement::decide(Trust::Hostile).await.unwrap()
     }
 
     /// As if the kernel had refused every namespace.
-    async fn without_walls() -> Confinement {
+    pub(crate) async fn without_walls() -> Confinement {
         match confinement().await {
             Confinement::OwnUid(mut own) => {
-                own.walls = Walls::None;
+                Arc::get_mut(&mut own).unwrap().walls = Walls::None;
                 Confinement::OwnUid(own)
             }
             Confinement::TrustedSource => panic!("nobody asked for that"),
@@ -509,7 +537,7 @@ mod tests {
     }
 
     /// The processes of a uid.
-    fn processes_of(uid: u32) -> Vec<String> {
+    pub(crate) fn processes_of(uid: u32) -> Vec<String> {
         let wanted = format!("Uid:\t{uid}\t");
         let status = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("status")).ok();
         std::fs::read_dir("/proc")
@@ -643,7 +671,7 @@ mod tests {
     }
 
     /// The kernel takes a moment to end what it was told to end.
-    fn wait_until_gone(uid: u32) {
+    pub(crate) fn wait_until_gone(uid: u32) {
         let until = std::time::Instant::now() + Duration::from_secs(10);
         while !processes_of(uid).is_empty() {
             assert!(std::time::Instant::now() < until, "{:?}", processes_of(uid));

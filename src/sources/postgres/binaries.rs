@@ -1,13 +1,24 @@
 //! The server's own programs of a major version: where they are, and how new.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Code, Diagnostic};
 use crate::process::{TOOL_PATH, Tool, ToolError};
 
 /// Folders that hold one folder of programs for each major version; `{}` stands for it.
-const PLACES: [&str; 4] =
-    ["/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin", "/usr/local/pgsql-{}/bin", "/opt/postgresql/{}/bin"];
+const PLACES: [&str; 8] = [
+    "/usr/lib/postgresql/{}/bin",
+    "/usr/pgsql-{}/bin",
+    "/usr/lib/postgresql{}/bin",
+    "/usr/libexec/postgresql{}",
+    "/usr/local/pgsql-{}/bin",
+    "/opt/postgresql/{}/bin",
+    "/opt/homebrew/opt/postgresql@{}/bin",
+    "/usr/local/opt/postgresql@{}/bin",
+];
+/// How long a program may take to say its version.
+const VERSION_DEADLINE: Duration = Duration::from_secs(20);
 /// The oldest and the newest major version that are known here.
 pub const MAJORS: std::ops::RangeInclusive<u32> = 12..=18;
 /// The first minor version of each major one whose tools fence the meta-commands in a dump (`\restrict`, CVE-2025-8714):
@@ -58,7 +69,9 @@ pub enum ToolsError {
         wanted: u32,
     },
     /// Too old to be let near foreign dumps.
-    #[error("{folder} holds version {major}.{minor}, whose tools let whoever wrote a dump run programs (CVE-2025-8714)")]
+    #[error(
+        "{folder} holds version {major}.{minor}, whose tools let whoever wrote a dump run programs (CVE-2025-8714)"
+    )]
     Unfenced {
         /// The folder.
         folder: String,
@@ -94,12 +107,10 @@ impl Diagnostic for ToolsError {
             Self::Version { wanted, .. } => Some(format!("name the folder of PostgreSQL {wanted}'s programs")),
             Self::Unfenced { major, .. } => Some(format!(
                 "update it: {}",
-                FENCED_SINCE
-                    .iter()
-                    .find(|(known, _)| known == major)
-                    .map_or_else(|| "that major version gets no fixes any more".to_owned(), |(major, minor)| format!(
-                        "{major}.{minor} is the first version that is safe"
-                    ))
+                FENCED_SINCE.iter().find(|(known, _)| known == major).map_or_else(
+                    || "that major version gets no fixes any more".to_owned(),
+                    |(major, minor)| format!("{major}.{minor} is the first version that is safe")
+                )
             )),
             Self::Unasked { cause, .. } => cause.hint(),
         }
@@ -133,32 +144,30 @@ impl Tools {
             }
             return Ok(found);
         }
+        let versioned = MAJORS
+            .filter(|major| fits(*major))
+            .flat_map(|major| PLACES.iter().map(move |place| PathBuf::from(place.replace("{}", &major.to_string()))));
         let mut looked = Vec::new();
-        for major in MAJORS.filter(|major| fits(*major)) {
-            for place in PLACES {
-                let folder = PathBuf::from(place.replace("{}", &major.to_string()));
-                looked.push(folder.clone());
-                if complete(&folder) {
-                    return Self::ask(&folder, programs).await;
-                }
-            }
-        }
-        for folder in std::env::split_paths(TOOL_PATH) {
-            looked.push(folder.clone());
+        let mut unasked = None;
+        for folder in versioned.chain(std::env::split_paths(TOOL_PATH)) {
             if complete(&folder) {
-                let found = Self::ask(&folder, programs).await?;
-                if fits(found.major) {
-                    return Ok(found);
+                match Self::ask(&folder, programs).await {
+                    Ok(found) if fits(found.major) => return Ok(found),
+                    Ok(_) => {}
+                    // A broken installation must not hide a whole one.
+                    Err(error) => unasked = unasked.or(Some(error)),
                 }
             }
+            looked.push(folder);
         }
-        Err(missing(&looked))
+        Err(unasked.unwrap_or_else(|| missing(&looked)))
     }
 
     async fn ask(folder: &Path, programs: &[&str]) -> Result<Self, ToolsError> {
         let program = folder.join(programs.first().copied().unwrap_or("postgres"));
         let unasked = |cause| ToolsError::Unasked { program: program.display().to_string(), cause };
-        let output = Tool::new(&program).arg("--version").run_to_success().await.map_err(unasked)?;
+        let output =
+            Tool::new(&program).arg("--version").deadline(VERSION_DEADLINE).run_to_success().await.map_err(unasked)?;
         let (major, minor) = version(&String::from_utf8_lossy(&output.stdout)).unwrap_or((0, 0));
         Ok(Self { folder: folder.to_owned(), major, minor })
     }
