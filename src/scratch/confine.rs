@@ -29,6 +29,8 @@ use crate::process::{Output, TOOL_PATH, Tool, ToolError};
 /// The uids, each with the gid of the same number, that foreign code may get. Debian gives them to nobody, and they
 /// lie beyond systemd's dynamic users (61184-65519). One each for as many drills as may run at a time on a host.
 pub const UIDS: std::ops::RangeInclusive<u32> = 65520..=65533;
+/// A user that has a name on every machine: `nobody`.
+pub(super) const NAMED_UID: u32 = 65534;
 /// Where it is noted which of them is in use.
 pub const LOCK_DIR: &str = "/run/lifeboat";
 /// Processes and threads that foreign code may have.
@@ -38,6 +40,9 @@ const UID_WAIT: Duration = Duration::from_secs(60);
 const UID_LOOK: Duration = Duration::from_millis(100);
 /// What every launch goes through; `unshare` is one more where the kernel lets us.
 const LAUNCHERS: [&str; 3] = ["setpriv", "prlimit", "setsid"];
+/// Ends every process of a uid, and takes away what shared memory they leave behind: it belongs to no process, and
+/// nobody else can remove what is not his.
+const SWEEP: &str = r#"[ "$(id -u)" = "$1" ] || exit 1; kill -KILL -1; ipcrm --all=shm"#;
 /// How long our own small commands in the confinement may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -255,12 +260,25 @@ impl Confinement {
         match self {
             Self::TrustedSource => tool.run().await,
             Self::OwnUid(own) => {
-                let output = tool.behind(own.launcher(own.walls)).run().await;
+                let output = tool.behind(own.launcher(own.walls, own.uid)).run().await;
                 if own.walls == Walls::None && own.residents.load(Ordering::SeqCst) == 0 {
                     own.kill_all();
                 }
                 output
             }
+        }
+    }
+
+    /// Runs a tool of ours, with nothing foreign to work on, as [`NAMED_UID`]: some ask for the name of the user that
+    /// they run as, and the drills' uids have none. The gid is the drill's all the same, so that no other process of
+    /// that user can reach what the tool reaches, or meddle with it.
+    ///
+    /// # Errors
+    /// As [`Tool::run`].
+    pub(super) async fn run_named(&self, tool: Tool) -> Result<Output, ToolError> {
+        match self {
+            Self::TrustedSource => tool.run().await,
+            Self::OwnUid(own) => tool.behind(own.launcher(own.walls, NAMED_UID)).run().await,
         }
     }
 
@@ -334,7 +352,7 @@ impl Confinement {
 
 impl OwnUid {
     /// What stands before the foreign program's argv.
-    fn launcher(&self, walls: Walls) -> Vec<OsString> {
+    fn launcher(&self, walls: Walls, uid: u32) -> Vec<OsString> {
         // Where this process is killed, what it started ends with it. Without walls the signal is lost on the way to
         // the other uid; then the next drill under that uid ends the rest. (The kernel means the thread that started it:
         // a verb keeps its own until it ends.)
@@ -348,13 +366,12 @@ impl OwnUid {
         }
         // A session of its own: a program that shares the operator's terminal could type into it.
         argv.extend(["setsid", "--wait"].map(OsString::from));
-        argv.extend(self.setpriv());
+        argv.extend(self.setpriv(uid));
         argv
     }
 
-    fn setpriv(&self) -> Vec<OsString> {
-        let mut argv =
-            vec!["setpriv".into(), format!("--reuid={}", self.uid).into(), format!("--regid={}", self.gid).into()];
+    fn setpriv(&self, uid: u32) -> Vec<OsString> {
+        let mut argv = vec!["setpriv".into(), format!("--reuid={uid}").into(), format!("--regid={}", self.gid).into()];
         argv.extend(
             ["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--"]
                 .map(OsString::from),
@@ -366,7 +383,8 @@ impl OwnUid {
     async fn strongest_walls(&self) -> Result<Walls, ConfineError> {
         let mut refusal = None;
         for walls in Walls::ALL {
-            let probe = Tool::new("true").current_dir("/").deadline(PROBE_DEADLINE).behind(self.launcher(walls));
+            let probe =
+                Tool::new("true").current_dir("/").deadline(PROBE_DEADLINE).behind(self.launcher(walls, self.uid));
             match probe.run_to_success().await {
                 Ok(_) => return Ok(walls),
                 Err(error @ ToolError::Missing { .. }) => return Err(ConfineError::Tool(error)),
@@ -379,12 +397,12 @@ impl OwnUid {
     /// Kills every process of the uid: it is this drill's alone. The kernel does it in one sweep for whoever asks as
     /// that uid, so a process that forks meanwhile does not escape.
     fn kill_all(&self) {
-        let setpriv = self.setpriv();
+        let setpriv = self.setpriv(self.uid);
         // With nobody to kill, `kill` fails; that it does is no news. It is bound to end: it runs nothing foreign.
         let _ = std::process::Command::new(&setpriv[0])
             .args(&setpriv[1..])
             // The guard is there for the day on which setpriv does not do what it says: as root, this kills a machine.
-            .args(["sh", "-c", "[ \"$(id -u)\" = \"$1\" ] && kill -KILL -1", "sh", &self.uid.to_string()])
+            .args(["sh", "-c", SWEEP, "sh", &self.uid.to_string()])
             .env_clear()
             .env("PATH", TOOL_PATH)
             .current_dir("/")

@@ -1,4 +1,5 @@
-//! Makes the data folder: initdb, as the uid that the server will have.
+//! Makes the data folder: initdb, and the uid that the server will have gets what it made. (initdb wants to know the
+//! name of the user that it runs as, and that uid has none.)
 //!
 //! The template databases get the source's encoding and locale. A locale that this machine lacks does not keep a drill
 //! from running: the nearest one takes its place, and that is said. What databases are made later on is not known here.
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use super::place::Place;
 use super::{Durability, SUPERUSER, ServerError, ServerOptions};
+use crate::scratch::confine::hand_over;
 
 /// How long initdb may take; it takes about a second.
 const INITDB_DEADLINE: Duration = Duration::from_secs(180);
@@ -69,6 +71,14 @@ fn substitutes(encoding: &str, major: u32) -> Vec<Locale<'static>> {
 
 /// Makes the data folder; gives what is not as wished, in sentences.
 pub(super) async fn create(options: &ServerOptions<'_>, place: &Place) -> Result<Vec<String>, ServerError> {
+    let remarks = make(options, place).await?;
+    if let Some((uid, gid)) = options.confinement.owner() {
+        hand_over(place.data(), uid, gid).map_err(ServerError::Confine)?;
+    }
+    Ok(remarks)
+}
+
+async fn make(options: &ServerOptions<'_>, place: &Place) -> Result<Vec<String>, ServerError> {
     let wished = Locale::Libc { collate: options.collate, ctype: options.ctype };
     let refusal = match initdb(options, place, wished).await? {
         Made::Yes => return Ok(Vec::new()),
@@ -113,7 +123,7 @@ async fn initdb(options: &ServerOptions<'_>, place: &Place, locale: Locale<'_>) 
         tool = tool.arg("--no-data-checksums");
     }
     let dir = place.shown();
-    let output = match options.confinement.run(tool).await {
+    let output = match options.confinement.run_named(tool).await {
         Ok(output) if output.status.success() => return Ok(Made::Yes),
         Ok(output) => output,
         Err(cause) => return Err(ServerError::Tool { dir, cause }),

@@ -25,6 +25,8 @@ const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long what was killed may take to be gone, and how often it is looked for.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 const KILL_LOOK: Duration = Duration::from_millis(5);
+/// How long a server may take to break off what it does, before it is killed: by itself it gives its processes 5 s.
+const QUIT_LIMIT: Duration = Duration::from_secs(10);
 /// A server's own postmaster.pid is far smaller.
 const MAX_PID_FILE_BYTES: u64 = 4096;
 
@@ -84,14 +86,7 @@ impl Keeper {
 
     /// Tells it to break off what it does and to end in an orderly way; `false` if nobody is there to be told.
     pub(super) fn tell_to_stop(&self) -> bool {
-        // Whoever owns the server's schema could have written another number there: then another of its own processes
-        // is told, which is no harm.
-        let Some(wanted) = postmaster(&self.processes.data) else { return false };
-        self.processes
-            .list()
-            .into_iter()
-            .filter(|process| process.own_number == wanted)
-            .any(|process| self.processes.signal(&process, Signal::INT))
+        self.processes.tell(Signal::INT)
     }
 }
 
@@ -117,6 +112,12 @@ async fn run(
     tokio::select! {
         ended = &mut run => Some(ended),
         _ = killed => {
+            // Asked to break off at once, it takes its shared memory along.
+            if processes.tell(Signal::QUIT)
+                && let Ok(ended) = tokio::time::timeout(QUIT_LIMIT, &mut run).await
+            {
+                return Some(ended);
+            }
             processes.kill_all();
             // What ran it ends with it. If it does not, dropping it kills that too.
             tokio::time::timeout(KILL_LIMIT, &mut run).await.ok()
@@ -178,6 +179,15 @@ impl Processes {
             None => pid.as_raw_nonzero().get(),
         };
         Some(Process { pid, own_number })
+    }
+
+    /// Sends a signal to the one that the others belong to; `false` if there is none.
+    fn tell(&self, signal: Signal) -> bool {
+        // Whoever owns the server's schema could have written another number there: then another of its own processes
+        // is told, which is no harm.
+        let Some(wanted) = postmaster(&self.data) else { return false };
+        let postmaster = self.list().into_iter().find(|process| process.own_number == wanted);
+        postmaster.is_some_and(|process| self.signal(&process, signal))
     }
 
     /// Sends a signal; `false` if there is nobody to get it.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::{PORT, ServerError, ServerOptions};
 use crate::domain::ids::RecordId;
 use crate::process::shown;
+use crate::scratch::confine::NAMED_UID;
 use crate::scratch::folder::{Scratch, remove_leftovers};
 
 /// How much of the end of the log is shown.
@@ -49,8 +50,8 @@ impl Place {
 
         let data = dir.join("data");
         make_folder(&data)?;
-        if let Some((uid, gid)) = owner {
-            std::os::unix::fs::chown(&data, Some(uid), Some(gid))
+        if let Some((_, gid)) = owner {
+            std::os::unix::fs::chown(&data, Some(NAMED_UID), Some(gid))
                 .map_err(|cause| io_error("hand over", &data, cause))?;
         }
         // The kernel names a process's folder without links, and the server's processes are found by it.

@@ -86,6 +86,8 @@ async fn text(connection: &mut PgConnection, sql: &str) -> String {
 
 /// Runs a program inside the server, as whoever owns a restored schema can.
 async fn program(connection: &mut PgConnection, script: &str) -> Result<(), String> {
+    // It reads what it is sent, so that the server does not mind a broken pipe.
+    let script = format!("cat > /dev/null; {script}");
     let sql = format!("COPY (SELECT 1) TO PROGRAM '{}'", script.replace('\'', "''"));
     sqlx::query(AssertSqlSafe(sql)).execute(connection).await.map(drop).map_err(|error| error.to_string())
 }
@@ -178,14 +180,13 @@ async fn a_schema_s_owner_can_run_programs_and_they_reach_nothing() {
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
     let mut server = server;
     assert!(server.keeper.ends_within(Duration::from_secs(20)).await, "it killed itself");
-    let environment = stage.dir().join("data/environment");
     drop(server);
     let second = stage.scratch.path().join("second");
     let server = Server::start(&stage.options(&second)).await.unwrap();
-    let environment = environment.with_file_name("environment");
-    let script = format!("env > {}", environment.display());
-    program(&mut connect(&server).await, &script).await.unwrap();
-    assert!(!said("environment").contains("CARGO"), "{}", said("environment"));
+    let environment = second.join("data/environment");
+    program(&mut connect(&server).await, &format!("env > {}", environment.display())).await.unwrap();
+    let environment = std::fs::read_to_string(environment).unwrap();
+    assert!(environment.contains("LANG=") && !environment.contains("CARGO"), "{environment}");
 }
 
 #[tokio::test]
@@ -238,6 +239,7 @@ async fn a_dropped_server_is_gone_with_everything_it_started() {
         assert!(processes_of(stage.uid()).len() > 2);
         drop(server);
         wait_until_gone(stage.uid());
+        assert_eq!(shared_memory_of(stage.uid()), 0);
         stage.scratch.remove().unwrap();
     }
 }
@@ -248,14 +250,14 @@ async fn a_killed_lifeboat_leaves_only_a_folder() {
     std::fs::set_permissions(base.path(), PermissionsExt::from_mode(0o711)).unwrap();
     let mut child = linger(base.path(), &[]);
     let uid: u32 = first_line(&mut child).parse().unwrap();
+    std::fs::remove_file(base.path().with_extension("program")).unwrap();
     assert!(!processes_of(uid).is_empty(), "the server runs");
     let shared = || std::fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().metadata().unwrap().uid());
     child.kill().unwrap();
     child.wait().unwrap();
     wait_until_gone(uid);
     assert!(shared().all(|owner| owner != uid), "nothing in /dev/shm");
-    let segments = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
-    assert!(!segments.contains(&format!(" {uid} ")), "{segments}");
+    assert_eq!(shared_memory_of(uid), 0);
     let left: Vec<_> = std::fs::read_dir(base.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(left.len(), 1);
     assert_eq!(remove_leftovers(base.path()).unwrap(), left);
@@ -264,15 +266,39 @@ async fn a_killed_lifeboat_leaves_only_a_folder() {
 #[tokio::test]
 async fn without_root_a_trusted_source_has_a_server_too() {
     let base = tempfile::tempdir().unwrap();
-    std::os::unix::fs::chown(base.path(), Some(65_519), Some(65_519)).unwrap();
-    let mut child = linger(base.path(), &["setpriv", "--reuid=65519", "--regid=65519", "--clear-groups", "--"]);
-    assert_eq!(first_line(&mut child), "65519");
-    assert!(processes_of(65_519).len() > 2);
+    // It has a name, as a user has, and nothing else runs under it: Debian's `games`.
+    let uid = 5;
+    std::os::unix::fs::chown(base.path(), Some(uid), Some(uid)).unwrap();
+    let mut child = linger(base.path(), &["setpriv", "--reuid=5", "--regid=5", "--clear-groups", "--"]);
+    assert_eq!(first_line(&mut child), "5");
+    std::fs::remove_file(base.path().with_extension("program")).unwrap();
+    assert!(processes_of(uid).len() > 2);
     // It is told to end, and drops its server.
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
-    wait_until_gone(65_519);
+    wait_until_gone(uid);
+    assert_eq!(shared_memory_of(uid), 0);
     assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0);
+}
+
+/// System V segments of a user, outside namespaces.
+fn shared_memory_of(uid: u32) -> usize {
+    let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    let column = table.lines().next().unwrap().split_whitespace().position(|name| name == "uid").unwrap();
+    let uid = uid.to_string();
+    table.lines().filter(|line| line.split_whitespace().nth(column) == Some(&uid)).count()
+}
+
+#[tokio::test]
+async fn the_next_drill_removes_shared_memory_that_no_namespace_held() {
+    let stage = Stage::with(without_walls().await).await;
+    let server = stage.start().await;
+    let uid = stage.uid();
+    assert_eq!(shared_memory_of(uid), 1);
+    let mut connection = connect(&server).await;
+    program(&mut connection, "kill -KILL $(head -n 1 postmaster.pid)").await.ok();
+    drop((server, stage));
+    assert_eq!(shared_memory_of(uid), 0);
 }
 
 /// Starts this test binary as a program that starts a server, and lingers until its stdin ends.
@@ -282,7 +308,7 @@ fn linger(base: &Path, launcher: &[&str]) -> std::process::Child {
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut argv: Vec<std::ffi::OsString> = launcher.iter().map(Into::into).collect();
     argv.push(program.clone().into());
-    let child = Command::new(&argv[0])
+    Command::new(&argv[0])
         .args(&argv[1..])
         .args(["--exact", ENTRY_TEST, "--nocapture"])
         .env(ENTRY_VARIABLE, base)
@@ -290,23 +316,28 @@ fn linger(base: &Path, launcher: &[&str]) -> std::process::Child {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
-    child
+        .unwrap()
 }
 
+/// What it says of its server: the uid.
 fn first_line(child: &mut std::process::Child) -> String {
     use std::io::BufRead;
-    let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
-    // The test harness says something first, on the same line.
-    let line = lines.map(Result::unwrap).find_map(|line| Some(line.split_once("uid=")?.1.to_owned()));
-    line.expect("it says which uid its server has")
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    // The test harness says something first, maybe on the same line.
+    while !line.contains("uid=") {
+        line.clear();
+        assert!(out.read_line(&mut line).unwrap() > 0, "it did not say which uid its server has");
+    }
+    // It is still to be written to.
+    child.stdout = Some(out.into_inner());
+    line.split_once("uid=").unwrap().1.trim().to_owned()
 }
 
 /// No test of its own: the program of the two above.
 #[test]
 fn entry() {
     let Some(base) = std::env::var_os(ENTRY_VARIABLE).map(PathBuf::from) else { return };
-    let _ = std::fs::remove_file(base.with_extension("program"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let us = rustix::process::geteuid();
@@ -318,7 +349,8 @@ fn entry() {
             if let Some((_, gid)) = confinement.owner() {
                 scratch.open_to_group(gid).unwrap();
             }
-            Stage { scratch, confinement, tools: tools().await, base: tempfile::tempdir().unwrap() }
+            let base = tempfile::tempdir_in(scratch.path()).unwrap();
+            Stage { scratch, confinement, tools: tools().await, base }
         };
         let server = stage.start().await;
         println!("uid={}", stage.confinement.owner().map_or(us.as_raw(), |(uid, _)| uid));

@@ -209,8 +209,34 @@ mod tests {
     fn versions_are_read() {
         assert_eq!(version("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some((15, 18)));
         assert_eq!(version("postgres (PostgreSQL) 19devel\n"), Some((19, 0)));
-        assert_eq!(version("postgres (PostgreSQL) 18beta2"), Some((18, 2)));
+        assert_eq!(version("postgres (PostgreSQL) 18beta2"), Some((18, 0)));
         assert_eq!(version("no numbers"), None);
+    }
+
+    #[tokio::test]
+    async fn debian_s_tools_are_found() {
+        let programs = ["initdb", "postgres"];
+        let found = Tools::find(Wanted::Exactly(15), None, &programs).await.unwrap();
+        assert_eq!(found.folder, Path::new("/usr/lib/postgresql/15/bin"));
+        assert_eq!(found.major, 15);
+        found.must_be_fenced().unwrap();
+        assert_eq!(Tools::find(Wanted::AtLeast(12), Some(&found.folder), &["pg_dump"]).await.unwrap().major, 15);
+
+        let error = Tools::find(Wanted::Exactly(14), Some(&found.folder), &programs).await.unwrap_err();
+        assert!(matches!(error, ToolsError::Version { found: 15, wanted: 14, .. }), "{error:?}");
+        let error = Tools::find(Wanted::Exactly(15), None, &["initdb", "lifeboat-none"]).await.unwrap_err();
+        assert!(error.to_string().contains("/usr/lib/postgresql/15/bin"), "{error}");
+        assert!(error.hint().unwrap().starts_with("apt-get install postgresql-client-15"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_broken_installation_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("pg_dump");
+        std::fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let error = Tools::find(Wanted::AtLeast(12), Some(folder.path()), &["pg_dump"]).await.unwrap_err();
+        assert!(matches!(error, ToolsError::Unasked { .. }), "{error:?}");
     }
 
     #[test]
