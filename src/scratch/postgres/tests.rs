@@ -353,7 +353,8 @@ fn entry() {
             Stage { scratch, confinement, tools: tools().await, base }
         };
         let server = stage.start().await;
-        println!("uid={}", stage.confinement.owner().map_or(us.as_raw(), |(uid, _)| uid));
+        let uid = stage.confinement.owner().map_or(us.as_raw(), |(uid, _)| uid);
+        std::io::Write::write_all(&mut std::io::stdout(), format!("uid={uid}\n").as_bytes()).unwrap();
         std::io::Read::read(&mut std::io::stdin(), &mut [0]).unwrap();
         drop(server);
     });
