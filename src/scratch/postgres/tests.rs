@@ -305,7 +305,8 @@ async fn the_next_drill_removes_shared_memory_that_no_namespace_held() {
 fn linger(base: &Path, launcher: &[&str]) -> std::process::Child {
     // Where the other user can run it.
     let program = base.with_extension("program");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // Copied by another process: while one of ours writes to it, a test beside us may fork, and hold it open for writing.
+    assert!(Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap().success());
     let mut argv: Vec<std::ffi::OsString> = launcher.iter().map(Into::into).collect();
     argv.push(program.clone().into());
     Command::new(&argv[0])
