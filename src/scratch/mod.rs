@@ -16,5 +16,6 @@
 pub mod checks;
 pub mod confine;
 pub mod folder;
+pub mod postgres;
 pub mod sql;
 mod tree;
