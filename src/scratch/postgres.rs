@@ -77,7 +77,12 @@ impl Server {
     }
 
     /// Ends it.
-    pub async fn stop(self) {}
+    ///
+    /// # Errors
+    /// When it was dead already.
+    pub async fn stop(self) -> Result<(), ServerError> {
+        Ok(())
+    }
 
     /// The end of its log.
     #[must_use]
