@@ -18,6 +18,7 @@ use crate::clock::Clock;
 
 pub mod binaries;
 pub mod connect;
+pub mod examine;
 pub mod layout;
 pub mod load;
 pub mod verify;
