@@ -210,7 +210,7 @@ pub struct DrillEnvironment {
 /// A scratch server of a drill.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrillServer {
-    /// The source's version, whose major version the scratch server has: `15.18`.
+    /// Its own version: `15.18`. The source had the same major version.
     pub version: String,
     /// `drill`: a crash may cost the copy; `production`: with the durability of a server that is lived on.
     pub settings: String,

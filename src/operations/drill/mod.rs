@@ -122,6 +122,7 @@ pub fn drill(
         refutes: false,
         kept: None,
         servers: Vec::new(),
+        server_settings: Vec::new(),
     };
     match leftovers {
         Ok(paths) => run
@@ -166,7 +167,7 @@ pub fn drill(
             servers: run.servers,
         },
     };
-    let chosen = run.chosen.take();
+    let (chosen, server_settings) = (run.chosen.take(), run.server_settings);
     let mut report = DrillReport {
         record,
         checks: run.checks,
@@ -183,7 +184,10 @@ pub fn drill(
             format!("the drill of {} was interrupted; its scratch folder is removed", job.name),
         ));
     }
-    let details = serde_json::json!({ "checks": report.checks, "errors": report.errors });
+    let mut details = serde_json::json!({ "checks": report.checks, "errors": report.errors });
+    if !server_settings.is_empty() {
+        details["servers"] = server_settings.into();
+    }
     if let Err(error) =
         records::write_as(host, vault, &job.name, &id, RecordBody::Drill(report.record.clone()), Some(&details))
     {
@@ -255,6 +259,7 @@ struct DrillRun<'a> {
     refutes: bool,
     kept: Option<PathBuf>,
     servers: Vec<DrillServer>,
+    server_settings: Vec<serde_json::Value>,
 }
 
 impl DrillRun<'_> {
@@ -369,6 +374,7 @@ impl DrillRun<'_> {
                 self.errors.push(format!("{}: the scratch server's log ends: {tail}", database.name()));
             }
             let name = database.name().clone();
+            self.server_settings.push(database.settings());
             let (measured, trouble) = database.stop(self.host);
             self.servers.push(measured);
             self.remarks.extend(trouble.map(|trouble| format!("{name}: {trouble}")));
@@ -402,7 +408,10 @@ impl DrillRun<'_> {
                     databases.push(Database::start(&place, source, facts).map_err(context)?);
                     on_servers.push(source);
                 }
-                _ => folders.push(source),
+                (RestoredInto::Server(_), None) => {
+                    return Err(Error::new(Code::Internal, format!("source {} would run unconfined", source.name)));
+                }
+                (RestoredInto::Folder, _) => folders.push(source),
             }
         }
         for database in &*databases {
@@ -426,7 +435,9 @@ impl DrillRun<'_> {
             self.restored_bytes += source.logical_bytes;
             stopwatch.phase("check");
             let checks = database.compare(host).map_err(context)?;
-            self.compared(checks, Vec::new());
+            let failed = checks.iter().filter(|check| !check.passed);
+            let errors = failed.map(|c| format!("{}: expected {}, got {}", c.name, c.expected, c.actual)).collect();
+            self.compared(checks, errors);
             restored.insert(source.name.clone(), RestoredSource::Postgres(database.address()));
         }
         match confinement {

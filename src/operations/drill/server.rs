@@ -58,6 +58,8 @@ pub(super) struct Database {
     name: SourceName,
     facts: Box<PostgresFacts>,
     server: Server,
+    /// Its programs' version.
+    version: String,
     tools: Tools,
     private: PathBuf,
     settings: ServerSettings,
@@ -103,7 +105,7 @@ impl Database {
         let private = private_folder(scratch, &source.name)?;
         let dir = scratch.path().join(source.name.as_str());
         // A signal need not wait for a server: what was begun of it ends with the confinement.
-        let (tools, server) = host.runtime.block_on(async {
+        let (version, tools, server) = host.runtime.block_on(async {
             let start = async {
                 let programs = Tools::find(Wanted::Exactly(major), configured, &SERVER_PROGRAMS).await?;
                 let tools = client_tools(major, configured, confinement).await?;
@@ -122,7 +124,7 @@ impl Database {
                     memory_bytes: memory_bytes(),
                 };
                 let server = Server::start(&options).await?;
-                Ok::<_, Error>((tools, server))
+                Ok::<_, Error>((format!("{}.{}", programs.major, programs.minor), tools, server))
             };
             tokio::select! {
                 started = start => started,
@@ -133,6 +135,7 @@ impl Database {
             name: source.name.clone(),
             facts,
             server,
+            version,
             tools,
             private,
             settings: settings.settings,
@@ -239,11 +242,16 @@ impl Database {
         (!tail.trim().is_empty()).then_some(tail)
     }
 
+    /// What the server was set to, for the sealed details.
+    pub(super) fn settings(&self) -> serde_json::Value {
+        serde_json::json!({ "source": self.name, "settings": self.server.settings() })
+    }
+
     /// Ends the server. Gives what the drill was measured on, and what went wrong with the end.
     pub(super) fn stop(self, host: &Host) -> (DrillServer, Option<Error>) {
         let stopped = host.runtime.block_on(self.server.stop());
         let measured = DrillServer {
-            version: self.facts.server_version,
+            version: self.version,
             settings: self.settings.word().to_owned(),
             queryable_seconds: self.queryable_seconds,
             complete_seconds: self.complete_seconds,
