@@ -438,6 +438,14 @@ mod tests {
     }
 
     #[test]
+    fn an_environment_from_before_there_were_servers_is_read_and_written_as_it_was() {
+        let json = r#"{"cores":2,"storage":"folder","confinement":"own-uid","cold_cache":true}"#;
+        let environment: DrillEnvironment = serde_json::from_str(json).unwrap();
+        assert!(environment.servers.is_empty());
+        assert_eq!(serde_json::to_string(&environment).unwrap(), json);
+    }
+
+    #[test]
     fn the_last_number_of_all_does_not_wrap() {
         let all = SequenceRange { first: 0, last: u64::MAX };
         assert_eq!(SequenceRange::union([all, all]), [all]);
