@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::binaries::Tools;
 use super::connect::Access;
-use crate::domain::contents::PostgresFacts;
 
 /// Whose the restored objects are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,37 +23,6 @@ pub enum Globals {
     Make,
 }
 
-/// What becomes of what is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// It is in the way.
-    Refuse,
-    /// It is replaced.
-    Replace,
-}
-
-/// Whether the database may speak to other servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outside {
-    /// As at the source.
-    Keep,
-    /// A drill.
-    Shut,
-}
-
-/// What the server must have.
-#[derive(Debug, Clone, Default)]
-pub struct Needs {
-    /// The source's server.
-    pub server_version_number: u32,
-}
-
-impl From<&PostgresFacts> for Needs {
-    fn from(facts: &PostgresFacts) -> Self {
-        Self { server_version_number: facts.server_version_number }
-    }
-}
-
 /// Where to, and how.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
@@ -70,21 +38,14 @@ pub struct LoadOptions {
     pub owners: Owners,
     /// Roles.
     pub globals: Globals,
-    /// What is in the way.
-    pub existing: Existing,
-    /// Other servers.
-    pub outside: Outside,
+    /// Whether a database that is there is replaced.
+    pub overwrite: bool,
     /// A folder that nobody else can enter.
     pub private: PathBuf,
     /// These tables only.
     pub tables: Option<Vec<String>>,
-    /// What the source knew of itself.
-    pub needs: Needs,
 }
 
 /// What was loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Loaded {
-    /// What to know.
-    pub remarks: Vec<String>,
-}
+pub struct Loaded {}
