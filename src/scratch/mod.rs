@@ -16,6 +16,5 @@
 pub mod checks;
 pub mod confine;
 pub mod folder;
-pub mod postgres;
 pub mod sql;
 mod tree;
