@@ -96,6 +96,7 @@ fn record(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
                 storage: "folder".to_owned(),
                 confinement: "none-run".to_owned(),
                 cold_cache: true,
+                servers: Vec::new(),
             },
         })
     };

@@ -150,7 +150,12 @@ pub fn check_host(settings: &Settings) -> Vec<Finding> {
                     }
                 }
                 SourceKind::Sqlite(sqlite) if gone(&sqlite.path) => missing(&sqlite.path, format!("{key}.path")),
-                SourceKind::Sqlite(_) | SourceKind::Postgres(_) => {}
+                SourceKind::Postgres(postgres) => {
+                    if let Some(folder) = postgres.tools.as_ref().filter(|folder| gone(folder)) {
+                        missing(folder, format!("{key}.tools"));
+                    }
+                }
+                SourceKind::Sqlite(_) => {}
             }
         }
     }

@@ -213,7 +213,7 @@ fn excerpt(line: &str) -> Option<String> {
     if let Some(equals) = secret_value(line) {
         shown = format!("{}= …", &line[..equals]);
     } else if let Some((scheme, rest)) = line.split_once("://")
-        && let Some((user, host)) = rest.split_once('@')
+        && let Some((user, host)) = rest.rsplit_once('@')
         && user.contains(':')
     {
         shown = format!("{scheme}://…@{host}");

@@ -93,8 +93,16 @@ pub(super) struct DrillFile {
     pub(super) trust_source: Option<bool>,
     pub(super) scratch: Option<Text>,
     pub(super) check_timeout: Option<Text>,
+    pub(super) server: Option<Spanned<ServerFile>>,
     #[serde(default)]
     pub(super) checks: Vec<Spanned<CheckFile>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServerFile {
+    pub(super) settings: Option<Text>,
+    pub(super) tools: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -165,6 +173,7 @@ mod tests {
             ("job.*.objectives", fields::<ObjectivesFile>()),
             ("job.*.source.*", fields::<SourceFile>()),
             ("job.*.drill", fields::<DrillFile>()),
+            ("job.*.drill.server", fields::<ServerFile>()),
             ("job.*.drill.checks[]", fields::<CheckFile>()),
         ];
         for (table, image) in &images {

@@ -24,6 +24,6 @@ mod tests;
 pub use error::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    DrillSettings, FilesSettings, JobSettings, Objectives, PruneWhen, Settings, SourceKind, SourceSettings,
-    SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
+    DrillSettings, FilesSettings, JobSettings, Objectives, PostgresSettings, PruneWhen, ScratchServer, ServerSettings,
+    Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
 };

@@ -10,11 +10,15 @@ use chrono_tz::Tz;
 use toml::Spanned;
 
 use super::error::{ConfigError, Problems};
-use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
+use super::file::{
+    CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, ServerFile, SourceFile, VaultFile,
+};
 use super::secret::Secret;
 use super::settings::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
-    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings, FilesSettings, JobSettings, Objectives, PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
+    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings, FilesSettings, JobSettings, Objectives, PostgresSettings,
+    PruneWhen, ScratchServer, ServerSettings, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings,
+    VaultUrl,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
@@ -347,7 +351,8 @@ impl Resolver<'_, '_> {
                 .into_iter()
                 .map(|text| {
                     if !text.get_ref().contains('.') {
-                        self.problems.at(text.span(), "a pattern of tables has a schema: write \"public.users\" or \"*.logs\"");
+                        self.problems
+                            .at(text.span(), "a pattern of tables has a schema: write \"public.users\" or \"*.logs\"");
                     }
                     text.into_inner()
                 })
@@ -356,9 +361,8 @@ impl Resolver<'_, '_> {
         let include_tables = patterns(image.include_tables);
         let exclude_tables = patterns(image.exclude_tables);
         let exclude_data = patterns(image.exclude_data);
-        let mut wait = |name: &str, text: Option<Text>, default| {
-            text.map_or(default, |text| self.positive_duration(name, &text))
-        };
+        let mut wait =
+            |name: &str, text: Option<Text>, default| text.map_or(default, |text| self.positive_duration(name, &text));
         let max_lock_wait = wait("max_lock_wait", image.max_lock_wait, DEFAULT_MAX_LOCK_WAIT);
         let max_snapshot = wait("max_snapshot", image.max_snapshot, DEFAULT_MAX_SNAPSHOT);
         Some(SourceKind::Postgres(Box::new(PostgresSettings {
@@ -388,9 +392,26 @@ impl Resolver<'_, '_> {
             identity: image.identity.and_then(|secret| self.secret(secret)),
             trust_source: image.trust_source.unwrap_or(false),
             scratch: image.scratch.map_or_else(|| PathBuf::from(DEFAULT_SCRATCH), |text| self.path(&text)),
+            server: image.server.map(|server| self.server(server, sources)).unwrap_or_default(),
             checks: image.checks.into_iter().filter_map(|check| self.check(check, sources)).collect(),
             check_timeout,
         }
+    }
+
+    fn server(&mut self, image: Spanned<ServerFile>, sources: &[SourceSettings]) -> ScratchServer {
+        if !sources.iter().any(|source| matches!(source.kind, SourceKind::Postgres(_))) {
+            self.problems.at(image.span(), "this job has no source of kind \"postgres\" that would need a server");
+        }
+        let image = image.into_inner();
+        let settings = image.settings.map_or_else(ServerSettings::default, |text| {
+            let known = ServerSettings::ALL.into_iter().find(|settings| settings.word() == text.get_ref());
+            known.unwrap_or_else(|| {
+                let words = ServerSettings::ALL.map(|settings| format!("\"{}\"", settings.word())).join(" or ");
+                self.problems.at(text.span(), format!("`settings` is {words}: how the scratch server is set up"));
+                ServerSettings::default()
+            })
+        });
+        ScratchServer { settings, tools: image.tools.map(|text| self.path(&text)) }
     }
 
     fn secret(&mut self, secret: Spanned<SecretFile>) -> Option<Secret> {

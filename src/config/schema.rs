@@ -304,6 +304,21 @@ pub const KEYS: &[Key] = &[
         "Where drills restore to; emptied after each.",
     ),
     key("job.*.drill.check_timeout", Takes::Duration, Default("5m"), "How long one check may take.").also(&["timeout"]),
+    key("job.*.drill.server", Takes::Table, Optional, "The scratch server that a PostgreSQL source is restored into."),
+    key(
+        "job.*.drill.server.settings",
+        Takes::Text,
+        Default("drill"),
+        "\"drill\": as fast as it goes, a crash may cost the copy; \"production\": with PostgreSQL's own durability, so that the \
+         time is what a disaster would take.",
+    ),
+    key(
+        "job.*.drill.server.tools",
+        Takes::Path,
+        Optional,
+        "The folder of initdb, postgres and pg_restore. Left out: the ones of the source's major version, from the usual places.",
+    )
+    .also(&["bin", "bindir"]),
     key("job.*.drill.checks", Takes::Tables, Default("[]"), "What must be true of the restored data.").also(&["check"]),
     key("job.*.drill.checks[].source", Takes::Text, Optional, "The database that `sql` or `freshness` asks."),
     key("job.*.drill.checks[].sql", Takes::Text, Optional, "A query for one row and one column, true or non-zero."),
@@ -323,6 +338,8 @@ pub const LATER: &[(&str, &str)] = &[
     ("daemon", "the daemon"),
     ("job.*.check", "a scheduled check of the vault"),
     ("job.*.copy", "a second vault"),
+    ("job.*.drill.server.url", "a drill on a server that is there"),
+    ("job.*.drill.container", "a drill in a container"),
 ];
 
 /// The source kinds that there are.

@@ -240,10 +240,44 @@ pub struct DrillSettings {
     pub trust_source: bool,
     /// Where to restore to; absolute.
     pub scratch: PathBuf,
+    /// The scratch server of databases that need one.
+    pub server: ScratchServer,
     /// The user's own checks.
     pub checks: Vec<UserCheck>,
     /// How long one of them may take.
     pub check_timeout: Duration,
+}
+
+/// The scratch server of a drill.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScratchServer {
+    /// How it is set up.
+    pub settings: ServerSettings,
+    /// The folder of its programs, if not one of the usual ones.
+    pub tools: Option<PathBuf>,
+}
+
+/// How a scratch server is set up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServerSettings {
+    /// For speed: a crash may cost the copy.
+    #[default]
+    Drill,
+    /// With the durability of a server that is lived on.
+    Production,
+}
+
+impl ServerSettings {
+    pub(super) const ALL: [Self; 2] = [Self::Drill, Self::Production];
+
+    /// As it stands in a config.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Drill => "drill",
+            Self::Production => "production",
+        }
+    }
 }
 
 impl Settings {
@@ -400,6 +434,7 @@ impl DrillSettings {
             identity: None,
             trust_source: false,
             scratch: PathBuf::from(DEFAULT_SCRATCH),
+            server: ScratchServer::default(),
             checks: Vec::new(),
             check_timeout: DEFAULT_CHECK_TIMEOUT,
         }
@@ -411,6 +446,10 @@ impl DrillSettings {
             "identity": self.identity.as_ref().map(secret_json),
             "trust_source": self.trust_source,
             "scratch": self.scratch.to_string_lossy(),
+            "server": {
+                "settings": self.server.settings.word(),
+                "tools": self.server.tools.as_ref().map(|folder| folder.to_string_lossy()),
+            },
             "check_timeout": exact_duration(self.check_timeout),
             "checks": self.checks.iter().map(check_json).collect::<Vec<_>>(),
         })

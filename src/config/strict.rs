@@ -88,7 +88,10 @@ impl Walk<'_, '_> {
         if let Some(kind) = schema::KINDS.iter().find(|kind| **kind == text) {
             return Kind::Is(kind);
         }
-        let kinds = schema::KINDS.join("` and `");
+        let kinds = match schema::KINDS {
+            [before @ .., last] => format!("{}` and `{last}", before.join("`, `")),
+            [] => String::new(),
+        };
         if schema::KINDS_LATER.contains(&text) {
             self.problems
                 .at(value.span(), format!("kind = \"{text}\" is not in this version yet; there are `{kinds}`"));

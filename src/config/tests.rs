@@ -13,6 +13,8 @@ use crate::domain::retention::LastGood;
 use crate::domain::schedule::Schedule;
 use crate::error::{Code, Diagnostic};
 
+mod postgres;
+
 const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
 /// Its identity; the pair stands in the tests of the age crate and belongs to no one.
 const IDENTITY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
@@ -281,22 +283,22 @@ fn bad() -> Vec<(String, usize, usize, &'static str)> {
         (drill("checks = [{ command = [] }]"), 14, 23, "names no program"),
         // Not in this version.
         (
-            files("url = \"postgres://u:p@db/x\"").replace("\"files\"", "\"postgres\""),
+            files("url = \"mysql://u:p@db/x\"").replace("\"files\"", "\"mysql\""),
             8,
             8,
-            "kind = \"postgres\" is not in this version yet",
+            "kind = \"mysql\" is not in this version yet",
         ),
         (
             files("").replace("\"files\"", "\"command\""),
             8,
             8,
-            "not in this version yet; there are `files` and `sqlite`",
+            "not in this version yet; there are `files`, `sqlite` and `postgres`",
         ),
         (
             files("").replace("\"files\"", "\"fiels\""),
             8,
             8,
-            "there is no such kind; there are `files` and `sqlite`; did you mean `files`?",
+            "there is no such kind; there are `files`, `sqlite` and `postgres`; did you mean `files`?",
         ),
         (in_vault("").replace("/v", "s3://acme/prod"), 2, 7, "s3:// vaults are not in this version yet"),
         (in_vault("region = \"eu-1\""), 4, 1, "`region`: an S3 vault is not in this version yet"),

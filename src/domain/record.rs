@@ -192,7 +192,7 @@ pub struct DrillRecord {
 }
 
 /// What a drill was measured on: stands beside the time, so that the time means something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrillEnvironment {
     /// Processors at hand.
     pub cores: u32,
@@ -202,6 +202,24 @@ pub struct DrillEnvironment {
     pub confinement: String,
     /// Whether the vault's files were dropped from the page cache before the clock started.
     pub cold_cache: bool,
+    /// The scratch servers, one for each database that needs one, in the order of the backup's sources.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<DrillServer>,
+}
+
+/// A scratch server of a drill.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrillServer {
+    /// Its own version: `15.18`. The source had the same major version.
+    pub version: String,
+    /// `drill`: a crash may cost the copy; `production`: with the durability of a server that is lived on.
+    pub settings: String,
+    /// From the drill's start until the database's data and keys were there; `None` where it did not come so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queryable_seconds: Option<f64>,
+    /// From the drill's start until its indexes, constraints and statistics were there as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_seconds: Option<f64>,
 }
 
 /// One phase of a drill.
@@ -417,6 +435,14 @@ mod tests {
             let expected: BTreeSet<u64> = numbers(&[range]).difference(&numbers(&union)).copied().collect();
             prop_assert_eq!(numbers(&range.without(&union)), expected);
         }
+    }
+
+    #[test]
+    fn an_environment_from_before_there_were_servers_is_read_and_written_as_it_was() {
+        let json = r#"{"cores":2,"storage":"folder","confinement":"own-uid","cold_cache":true}"#;
+        let environment: DrillEnvironment = serde_json::from_str(json).unwrap();
+        assert!(environment.servers.is_empty());
+        assert_eq!(serde_json::to_string(&environment).unwrap(), json);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where a PostgreSQL database is: what stands in a config as `postgres://role@host/database`. Never a password.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// PostgreSQL's own port.
 const DEFAULT_PORT: u16 = 5432;
@@ -51,8 +51,7 @@ pub enum TlsMode {
 }
 
 impl TlsMode {
-    const ALL: [Self; 6] =
-        [Self::Disable, Self::Allow, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull];
+    const ALL: [Self; 6] = [Self::Disable, Self::Allow, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull];
 
     /// libpq's word.
     #[must_use]
@@ -88,7 +87,9 @@ pub enum ServerAddressError {
     #[error("the url does not name a database: write \"postgres://role@host/database\"")]
     Database,
     /// No host.
-    #[error("the url names no host: write \"postgres://role@host/database\", or \"postgres://role@/database?host=/run/postgresql\"")]
+    #[error(
+        "the url names no host: write \"postgres://role@host/database\", or \"postgres://role@/database?host=/run/postgresql\""
+    )]
     Host,
     /// A parameter that is not known here.
     #[error("the url's parameter {name:?} is not known; known are sslmode, sslrootcert and host")]
@@ -108,7 +109,10 @@ impl ServerAddress {
     /// # Errors
     /// [`ServerAddressError`].
     pub fn parse(text: &str) -> Result<Self, ServerAddressError> {
-        let url = url::Url::parse(text).map_err(|_| ServerAddressError::Shape)?;
+        // A URL that has a user must have a host, and a socket's folder is none: any stands in.
+        let without_host = host_is_missing(text);
+        let whole = without_host.map(|at| format!("{}localhost{}", &text[..at], &text[at..]));
+        let url = url::Url::parse(whole.as_deref().unwrap_or(text)).map_err(|_| ServerAddressError::Shape)?;
         if !matches!(url.scheme(), "postgres" | "postgresql") || url.fragment().is_some() {
             return Err(ServerAddressError::Shape);
         }
@@ -123,7 +127,10 @@ impl ServerAddress {
         if database.is_empty() {
             return Err(ServerAddressError::Database);
         }
-        let mut host = url.host_str().map(decoded).transpose()?.unwrap_or_default();
+        let mut host = match without_host {
+            Some(_) => String::new(),
+            None => url.host_str().map(decoded).transpose()?.unwrap_or_default(),
+        };
         let mut tls = TlsMode::default();
         let mut root_certificate = None;
         for (name, value) in url.query_pairs() {
@@ -150,6 +157,13 @@ impl ServerAddress {
     }
 }
 
+/// Where a host would stand, if there is none behind the user: at the end of `postgres://role@`.
+fn host_is_missing(text: &str) -> Option<usize> {
+    let start = text.find("://")? + 3;
+    let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |length| start + length);
+    text[start..end].ends_with('@').then_some(end)
+}
+
 fn decoded(text: &str) -> Result<String, ServerAddressError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -174,9 +188,11 @@ fn decoded(text: &str) -> Result<String, ServerAddressError> {
 /// Encodes what may not stand in a URL's role or database.
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+fn encoded_path(path: &Path) -> String {
+    encoded(&path.to_string_lossy()).replace("%2F", "/")
 }
 
 impl fmt::Display for ServerAddress {
@@ -187,7 +203,7 @@ impl fmt::Display for ServerAddress {
             ServerHost::Name(name) => write!(f, "postgres://{role}@{name}")?,
             ServerHost::Socket(folder) => {
                 write!(f, "postgres://{role}@")?;
-                parameters.push(format!("host={}", folder.display()));
+                parameters.push(format!("host={}", encoded_path(folder)));
             }
         }
         match &self.host {
@@ -201,7 +217,7 @@ impl fmt::Display for ServerAddress {
             parameters.push(format!("sslmode={}", self.tls.word()));
         }
         if let Some(file) = &self.root_certificate {
-            parameters.push(format!("sslrootcert={}", file.display()));
+            parameters.push(format!("sslrootcert={}", encoded_path(file)));
         }
         if !parameters.is_empty() {
             write!(f, "?{}", parameters.join("&"))?;
@@ -221,6 +237,7 @@ mod tests {
             "postgres://backup@db.internal:5433/shop?sslmode=verify-full&sslrootcert=/etc/ca.pem",
             "postgres://backup@/shop?host=/run/postgresql",
             "postgres://backup@localhost:5499/shop?host=/run/postgresql",
+            "postgres://backup@/shop?host=/run/a%20b%2Bc%26d%25&sslmode=require",
             "postgres://o%27neil@[::1]/a%20b%2Fc?sslmode=disable",
         ] {
             let address = ServerAddress::parse(text).unwrap();

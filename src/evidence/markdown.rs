@@ -263,6 +263,22 @@ fn drills(text: &mut String, drills: &[DrillEntry]) {
                 ),
             ],
         );
+        for server in &on.servers {
+            let at = |at: Option<f64>| at.map_or_else(|| "never".to_owned(), seconds);
+            row(
+                text,
+                &[
+                    "scratch server",
+                    &format!(
+                        "PostgreSQL {}, {} settings; queryable after {}, complete after {}",
+                        cell(&server.version),
+                        cell(&server.settings),
+                        at(server.queryable_seconds),
+                        at(server.complete_seconds)
+                    ),
+                ],
+            );
+        }
     }
 }
 

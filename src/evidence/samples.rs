@@ -142,6 +142,7 @@ pub(crate) fn drill(number: u8, of: &BackupId, finished: DateTime<Utc>, took: Du
                 storage: "folder".to_owned(),
                 confinement: "own-uid".to_owned(),
                 cold_cache: true,
+                servers: Vec::new(),
             },
         },
     }

@@ -1,9 +1,11 @@
 //! What `doctor` looks at on this host and in its vaults.
 
+mod postgres;
+
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use crate::config::JobSettings;
+use crate::config::{JobSettings, SourceKind};
 use crate::domain::manifest::Completeness;
 use crate::domain::quantity::{human_bytes, human_duration};
 use crate::error::{Error, Result};
@@ -119,6 +121,7 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<F
         Ok(()) => findings.push(Finding::ok(&about, "this host may write it".to_owned())),
         Err(error) => findings.push(Finding::of(&about, &error)),
     }
+    findings.extend(postgres::sources(host, job));
     let survey = match vault.look(host, Some(&job.name)) {
         Ok(Look { survey, untold }) => {
             let hint = || Some(format!("lifeboat check {}", job.name));
@@ -150,11 +153,19 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<F
     if let Some(drill) = &job.drill {
         let needed = newest.map_or(0, |manifest| manifest.total(|source| source.logical_bytes));
         findings.extend(scratch(&about, &drill.scratch, needed));
-        if !drill.checks.is_empty() {
+        let servers = job.sources.iter().any(|source| matches!(source.kind, SourceKind::Postgres(_)));
+        if !drill.checks.is_empty() || servers {
             let trust = if drill.trust_source { Trust::Source } else { Trust::Hostile };
             match host.runtime.block_on(Confinement::decide(trust)) {
                 Ok(confinement) => {
-                    findings.push(Finding::ok(&about, format!("its checks will run {}", in_words(&confinement))));
+                    findings.push(Finding::ok(
+                        &about,
+                        format!(
+                            "{} will run {}",
+                            if servers { "its checks and its scratch server" } else { "its checks" },
+                            in_words(&confinement)
+                        ),
+                    ));
                 }
                 Err(error) => findings.push(Finding::of(&about, &error.into())),
             }

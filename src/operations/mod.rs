@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod access;
 pub mod backup;
 pub mod catch_up;
 pub mod check;

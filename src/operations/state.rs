@@ -258,6 +258,23 @@ impl StateDir {
         self.root.join("resume").join(vault.as_str()).join(job.as_str())
     }
 
+    /// A new folder for what a source's tools write, for us alone. What a run that was killed left there is removed:
+    /// call it with the job's lock held.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn work(&self, job: &JobName, source: &SourceName) -> Result<WorkFolder, StateError> {
+        let path = self.root.join("work").join(job.as_str()).join(source.as_str());
+        match fs::remove_dir_all(&path) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                return Err(StateError::Io { verb: "remove", path, cause });
+            }
+            _ => {}
+        }
+        make_private(&path)?;
+        Ok(WorkFolder { path })
+    }
+
     /// The host's secret; made on first use.
     ///
     /// # Errors
@@ -328,6 +345,29 @@ pub struct JobLock {
     _file: File,
 }
 
+/// A folder for one run's own files, a password's among them. Dropped, it is gone with all that is in it.
+#[derive(Debug)]
+pub struct WorkFolder {
+    path: PathBuf,
+}
+
+impl WorkFolder {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        if let Err(cause) = fs::remove_dir_all(&self.path) {
+            // A drop cannot return it; the next run removes it, or fails.
+            tracing::error!("cannot remove {}: {cause}", self.path.display());
+        }
+    }
+}
+
 /// Replaces a file whole.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     let io = |cause| StateError::Io { verb: "write", path: path.to_owned(), cause };
@@ -388,6 +428,25 @@ mod tests {
         assert_eq!(seen(&vault), Some((13, Some(two))));
         fs::write(state.serial_file(&vault), "many").unwrap();
         assert!(matches!(state.newest_trust(&vault), Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_work_folder_is_private_new_and_gone_afterwards() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let make = || state.work(&"shop".parse().unwrap(), &"db".parse().unwrap()).unwrap();
+        let work = make();
+        assert_eq!(fs::metadata(work.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::write(work.path().join("password"), "hunter2").unwrap();
+        // What a process that is killed leaves behind.
+        let path = work.path().to_owned();
+        std::mem::forget(work);
+        let again = make();
+        assert_eq!(again.path(), path);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        drop(again);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -13,9 +13,10 @@ use chrono::{DateTime, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::confine::{ConfineError, Confinement};
 use super::folder::Scratch;
-use super::sql::{self, Answer, Request, Value};
+use super::sql::{self, Answer, Database, Request, Value};
 use crate::domain::check::{Check, UserCheck};
 use crate::domain::ids::SourceName;
+use crate::domain::server::ServerAddress;
 use crate::process::{Output, Tool, ToolError};
 
 /// How long one check may take where the config says nothing.
@@ -35,11 +36,46 @@ const TMP: &str = ".tmp";
 
 /// Where a source was restored to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RestoredSource {
-    /// Its folder.
-    pub dir: PathBuf,
-    /// The database file, if it is one of SQLite.
-    pub sqlite: Option<PathBuf>,
+pub enum RestoredSource {
+    /// A folder with its files.
+    Folder(PathBuf),
+    /// A SQLite database, in a folder.
+    Sqlite {
+        /// The folder.
+        dir: PathBuf,
+        /// The database file in it.
+        file: PathBuf,
+    },
+    /// A database on a scratch server, which lets its own uid in without a password.
+    Postgres(ServerAddress),
+}
+
+impl RestoredSource {
+    /// The folder that it lies in, unless a server has it.
+    #[must_use]
+    pub fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(dir) | Self::Sqlite { dir, .. } => Some(dir),
+            Self::Postgres(_) => None,
+        }
+    }
+
+    fn database(&self) -> Option<Database> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Sqlite { file, .. } => Some(Database::Sqlite(file.clone())),
+            Self::Postgres(address) => Some(Database::Postgres(address.to_string())),
+        }
+    }
+
+    /// What a command gets to find it: `LIFEBOAT_<SOURCE>_DIR`, or `LIFEBOAT_<SOURCE>_URL` where a server has it.
+    fn variable(&self, source: &SourceName) -> (String, OsString) {
+        let name = source.as_str().to_ascii_uppercase().replace('-', "_");
+        match self {
+            Self::Folder(dir) | Self::Sqlite { dir, .. } => (format!("LIFEBOAT_{name}_DIR"), dir.into()),
+            Self::Postgres(address) => (format!("LIFEBOAT_{name}_URL"), address.to_string().into()),
+        }
+    }
 }
 
 /// What checks are run in.
@@ -165,7 +201,7 @@ fn moment(value: &Value) -> Option<DateTime<Utc>> {
                     .map(|naive| naive.and_utc())
             })
         }
-        Value::Null | Value::Blob(_) => None,
+        Value::Null | Value::Boolean(_) | Value::Blob(_) => None,
     }
 }
 
@@ -176,9 +212,9 @@ fn rfc3339(moment: DateTime<Utc>) -> String {
 /// Asks a restored database, in confinement; `Err` is what stands in the failed check.
 async fn ask(source: &SourceName, sql: &str, around: &Around<'_>) -> Result<Value, String> {
     let restored = around.sources.get(source).ok_or_else(|| format!("the backup has no source {source}"))?;
-    let path = restored.sqlite.clone().ok_or_else(|| format!("source {source} is no database that answers SQL"))?;
+    let database = restored.database().ok_or_else(|| format!("source {source} is no database that answers SQL"))?;
     let timeout_seconds = around.deadline.as_secs().max(1);
-    let request = Request { path, sql: sql.to_owned(), timeout_seconds };
+    let request = Request { database, sql: sql.to_owned(), timeout_seconds };
     let json = serde_json::to_vec(&request).map_err(|error| error.to_string())?;
     let program = runnable(around.program, around).await?;
     let tool = Tool::new(program)
@@ -217,14 +253,10 @@ async fn run_command(argv: &[String], around: &Around<'_>) -> Result<Output, Str
         tool = tool.env("HOME", &tmp).env("TMPDIR", &tmp);
     }
     for (name, restored) in around.sources {
-        tool = tool.env(dir_variable(name), &restored.dir);
+        let (variable, place) = restored.variable(name);
+        tool = tool.env(variable, place);
     }
     around.confinement.run(tool).await.map_err(said)
-}
-
-/// `LIFEBOAT_<SOURCE>_DIR`.
-fn dir_variable(source: &SourceName) -> String {
-    format!("LIFEBOAT_{}_DIR", source.as_str().to_ascii_uppercase().replace('-', "_"))
 }
 
 /// The program where the confinement can run it: in place, or a copy in scratch, which only we can write to. A copy
@@ -331,7 +363,7 @@ mod tests {
                 reader.display()
             );
             std::fs::write(&program, script).unwrap();
-            let sources = BTreeMap::from([("my-db".parse().unwrap(), RestoredSource { dir, sqlite: Some(file) })]);
+            let sources = BTreeMap::from([("my-db".parse().unwrap(), RestoredSource::Sqlite { dir, file })]);
             Self { base, scratch, confinement, sources, program }
         }
 
@@ -473,6 +505,14 @@ mod tests {
     fn names_are_short_and_on_one_line() {
         assert_eq!(shortened("select\n  1"), "select 1");
         assert_eq!(shortened(&"ä".repeat(300)).chars().count(), NAME_CHARS);
-        assert_eq!(dir_variable(&"my-db".parse().unwrap()), "LIFEBOAT_MY_DB_DIR");
+        let name = "my-db".parse().unwrap();
+        let (variable, _) = RestoredSource::Folder("/x".into()).variable(&name);
+        assert_eq!(variable, "LIFEBOAT_MY_DB_DIR");
+        let address = ServerAddress::parse("postgres://postgres@/a%20b?host=/x/my-db").unwrap();
+        let (variable, url) = RestoredSource::Postgres(address).variable(&name);
+        assert_eq!(
+            (variable.as_str(), url.to_str().unwrap()),
+            ("LIFEBOAT_MY_DB_URL", "postgres://postgres@/a%20b?host=/x/my-db")
+        );
     }
 }

@@ -1,16 +1,19 @@
-//! The confined end of a SQL check: opens a restored SQLite file, asks one question, gives one value.
+//! The confined end of a SQL check: opens a restored database, asks one question, gives one value. SQLite's files are
+//! read here, a scratch server of PostgreSQL's is asked by [`postgres`].
 //!
 //! `lifeboat confined-sql` reads a [`Request`] as JSON on stdin, calls [`serve`], and writes the [`Answer`] as JSON on
 //! stdout. It runs as the uid of foreign code, because a restored schema is foreign code: what is answered here is
 //! believed by nobody as to *its* truth, only as to the check's verdict.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Row, TypeInfo, ValueRef};
 use tokio::time::Instant;
+
+mod postgres;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "confined-sql";
@@ -23,12 +26,22 @@ const OPERATIONS_PER_LOOK: i32 = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// The database file. It is opened read-only, as it lies: a write-ahead log beside it is not read.
-    pub path: PathBuf,
+    /// What is asked.
+    pub database: Database,
     /// A statement that gives one row of one column.
     pub sql: String,
     /// How long the statement may run.
     pub timeout_seconds: u64,
+}
+
+/// A restored database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Database {
+    /// A file of SQLite's. It is opened read-only, as it lies: a write-ahead log beside it is not read.
+    Sqlite(PathBuf),
+    /// The address of a PostgreSQL database, as a URL. It is asked in a transaction that only reads.
+    Postgres(String),
 }
 
 /// What became of it.
@@ -41,12 +54,14 @@ pub enum Answer {
     Refused(String),
 }
 
-/// A value of SQLite's.
+/// A database's value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "value", rename_all = "lowercase")]
 pub enum Value {
     /// NULL.
     Null,
+    /// A truth value; SQLite has none, and gives 1 or 0.
+    Boolean(bool),
     /// A 64-bit integer.
     Integer(i64),
     /// A floating-point number; an infinite one is given as the largest finite one, because JSON has none.
@@ -58,10 +73,11 @@ pub enum Value {
 }
 
 impl Value {
-    /// What a check passes on: a number other than zero (SQLite's *true* is 1).
+    /// What a check passes on: true, or a number other than zero (SQLite's *true* is 1).
     #[must_use]
     pub fn is_true(&self) -> bool {
         match self {
+            Self::Boolean(truth) => *truth,
             Self::Integer(number) => *number != 0,
             Self::Real(number) => *number != 0.0,
             Self::Null | Self::Text(_) | Self::Blob(_) => false,
@@ -73,6 +89,7 @@ impl std::fmt::Display for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Null => f.write_str("NULL"),
+            Self::Boolean(truth) => write!(f, "{truth}"),
             Self::Integer(number) => write!(f, "{number}"),
             Self::Real(number) => write!(f, "{number:?}"),
             Self::Text(text) => write!(f, "the text {text:?}"),
@@ -83,29 +100,46 @@ impl std::fmt::Display for Value {
 
 /// Answers a request.
 pub async fn serve(request: Request) -> Answer {
-    match ask(&request).await {
-        Ok(answer) => answer,
-        Err(error) => Answer::Refused(match &error {
-            sqlx::Error::Database(cause) if cause.message() == "interrupted" => {
-                format!("the statement still ran after {} s", request.timeout_seconds)
-            }
-            sqlx::Error::Database(cause) => cause.message().to_owned(),
-            other => other.to_string(),
-        }),
+    let Request { database, sql, timeout_seconds } = &request;
+    match database {
+        Database::Postgres(url) => postgres::answer(url, sql, *timeout_seconds).await,
+        Database::Sqlite(path) => match ask(path, sql, *timeout_seconds).await {
+            Ok(answer) => answer,
+            Err(sqlx::Error::Database(cause)) if cause.message() == "interrupted" => too_slow(*timeout_seconds),
+            Err(sqlx::Error::Database(cause)) => Answer::Refused(cause.message().to_owned()),
+            Err(other) => Answer::Refused(other.to_string()),
+        },
     }
 }
 
-async fn ask(request: &Request) -> Result<Answer, sqlx::Error> {
+fn too_slow(timeout_seconds: u64) -> Answer {
+    Answer::Refused(format!("the statement still ran after {timeout_seconds} s"))
+}
+
+fn no_row() -> Answer {
+    Answer::Refused("the statement gave no row; one row of one column is wanted".to_owned())
+}
+
+fn more_rows() -> Answer {
+    Answer::Refused("the statement gave more than one row; one row of one column is wanted".to_owned())
+}
+
+fn wrong_columns(names: &[&str]) -> Answer {
+    let some = names.iter().take(8).copied().collect::<Vec<_>>().join(", ");
+    Answer::Refused(format!("the statement gave {} columns ({some}); one is wanted", names.len()))
+}
+
+async fn ask(path: &Path, sql: &str, timeout_seconds: u64) -> Result<Answer, sqlx::Error> {
     let options = SqliteConnectOptions::new()
-        .filename(&request.path)
+        .filename(path)
         .create_if_missing(false)
         .read_only(true)
         // The copy may say that it wants a write-ahead log, and nobody may write beside it.
         .immutable(true);
     let mut connection = options.connect().await?;
-    let until = Instant::now() + Duration::from_secs(request.timeout_seconds);
+    let until = Instant::now() + Duration::from_secs(timeout_seconds);
     connection.lock_handle().await?.set_progress_handler(OPERATIONS_PER_LOOK, move || Instant::now() < until);
-    let answer = only_value(&mut connection, &request.sql).await;
+    let answer = only_value(&mut connection, sql).await;
     // Interrupted or not, the file was only read.
     let _ = connection.close().await;
     answer
@@ -115,20 +149,16 @@ async fn only_value(connection: &mut SqliteConnection, sql: &str) -> Result<Answ
     let first = {
         let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(connection);
         let Some(first) = next(&mut rows).await? else {
-            return Ok(Answer::Refused("the statement gave no row; one row of one column is wanted".to_owned()));
+            return Ok(no_row());
         };
         if next(&mut rows).await?.is_some() {
-            return Ok(Answer::Refused(
-                "the statement gave more than one row; one row of one column is wanted".to_owned(),
-            ));
+            return Ok(more_rows());
         }
         first
     };
-    let columns = first.columns();
-    if columns.len() != 1 {
-        let names: Vec<_> = columns.iter().take(8).map(Column::name).collect();
-        let what = format!("the statement gave {} columns ({}); one is wanted", columns.len(), names.join(", "));
-        return Ok(Answer::Refused(what));
+    let names: Vec<&str> = first.columns().iter().map(Column::name).collect();
+    if names.len() != 1 {
+        return Ok(wrong_columns(&names));
     }
     value(&first).map(Answer::Value)
 }
@@ -188,9 +218,12 @@ pub(super) mod tests {
     fn confined_entry() {
         let mut json = Vec::new();
         if std::env::var_os(ENTRY_VARIABLE).is_none() {
-            let request = Request { path: "db".into(), sql: "select 1".into(), timeout_seconds: 1 };
-            serde_json::to_writer(&mut json, &request).unwrap();
-            assert_eq!(serde_json::from_slice::<Request>(&json).unwrap(), request);
+            for database in [Database::Sqlite("db".into()), Database::Postgres("postgres://a@b/c".into())] {
+                let request = Request { database, sql: "select 1".into(), timeout_seconds: 1 };
+                json.clear();
+                serde_json::to_writer(&mut json, &request).unwrap();
+                assert_eq!(serde_json::from_slice::<Request>(&json).unwrap(), request);
+            }
             return;
         }
         std::io::stdin().read_to_end(&mut json).unwrap();
@@ -202,7 +235,8 @@ pub(super) mod tests {
     }
 
     async fn answer(path: &Path, sql: &str) -> Answer {
-        serve(Request { path: path.to_owned(), sql: sql.to_owned(), timeout_seconds: 1 }).await
+        let database = Database::Sqlite(path.to_owned());
+        serve(Request { database, sql: sql.to_owned(), timeout_seconds: 1 }).await
     }
 
     fn refused(answer: Answer) -> String {

@@ -10,7 +10,7 @@ use crate::config::{DrillSettings, JobSettings};
 use crate::domain::check::Check;
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::quantity::{exact_duration, human_seconds};
-use crate::domain::record::{DrillOutcome, Phase};
+use crate::domain::record::{DrillOutcome, DrillServer, Phase};
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::drill::{self, DrillReport, DrillRequest, Which};
 use crate::operations::vaults::OpenVault;
@@ -185,6 +185,20 @@ fn verdict(job: &JobSettings, report: &DrillReport) -> Option<Error> {
     }
 }
 
+fn server_line(server: &DrillServer) -> String {
+    let settings = match server.settings.as_str() {
+        "production" => "production settings",
+        _ => "drill settings, durability off",
+    };
+    let times = match (server.queryable_seconds, server.complete_seconds) {
+        (Some(queryable), Some(complete)) => {
+            format!("queryable after {}, complete after {}", human_seconds(queryable), human_seconds(complete))
+        }
+        _ => "never complete".to_owned(),
+    };
+    format!("scratch server: PostgreSQL {} ({settings}), {times}", server.version)
+}
+
 fn tell(job: &JobSettings, report: &DrillReport) {
     let record = &report.record;
     let backup = record.backup.as_ref().map_or("no backup".to_owned(), |id| format!("backup {id}"));
@@ -202,6 +216,9 @@ fn tell(job: &JobSettings, report: &DrillReport) {
     let phases: Vec<String> =
         record.phases.iter().map(|phase| format!("{} {}", phase.name, human_seconds(phase.seconds))).collect();
     print(&format!("  phases: {}", phases.join(", ")));
+    for server in &record.environment.servers {
+        print(&format!("  {}", server_line(server)));
+    }
     let objective = match (record.rto_objective_seconds, record.rto_met) {
         (None, _) => "no objective is set".to_owned(),
         (Some(objective), true) => format!("objective {}, met", promised(objective)),

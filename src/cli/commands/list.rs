@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::catalog::{Verdict, verdict};
-use crate::domain::contents::{Member, MemberKind};
+use crate::domain::contents::{Member, MemberKind, PostgresFacts};
 use crate::domain::ids::{BackupId, JobName};
 use crate::domain::manifest::{Completeness, Manifest};
 use crate::domain::quantity::human_bytes;
@@ -177,6 +177,9 @@ pub(in super::super) fn show(session: Session, args: &ShowArgs) -> Result<Exit> 
                 facts.user_version
             ));
         }
+        if let Some(crate::domain::contents::Facts::Postgres(facts)) = &source.facts {
+            print(&postgres_lines(facts));
+        }
         for note in &source.notes {
             let class = format!("{:?}", note.class).to_lowercase();
             print(&format!("  {class}: {} ({})", note.path.display(), note.detail));
@@ -186,6 +189,31 @@ pub(in super::super) fn show(session: Session, args: &ShowArgs) -> Result<Exit> 
         }
     }
     Ok(Exit::DONE)
+}
+
+fn postgres_lines(facts: &PostgresFacts) -> String {
+    let rows: u64 = facts.tables.iter().map(|table| table.rows).sum();
+    let mut text = format!(
+        "  database {:?} of PostgreSQL {}, {}, {}, {}, {} on the server",
+        facts.database,
+        facts.server_version,
+        facts.encoding,
+        counted(facts.tables.len() as u64, "table"),
+        counted(rows, "row"),
+        human_bytes(facts.size_bytes),
+    );
+    let (objects, bytes) = facts.large_objects;
+    if objects > 0 {
+        text.push_str(&format!("\n  {} of {}", counted(objects, "large object"), human_bytes(bytes)));
+    }
+    let extensions: Vec<String> = facts.extensions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    if !extensions.is_empty() {
+        text.push_str(&format!("\n  extensions: {}", extensions.join(", ")));
+    }
+    if !facts.role_passwords {
+        text.push_str("\n  the roles' passwords are not in it: the server did not show them");
+    }
+    text
 }
 
 fn head(manifest: &Manifest, reading: &Reading) -> String {

@@ -7,6 +7,7 @@
 
 mod claim;
 mod journal;
+mod opening;
 mod pipeline;
 mod reuse;
 mod source;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use rand::RngExt;
 
-use crate::config::{JobSettings, SourceKind, SourceSettings};
+use crate::config::JobSettings;
 use crate::domain::contents::{Note, NoteClass};
 use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, SourceName};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
@@ -25,10 +26,7 @@ use crate::domain::record::{Finder, RecordBody, RefutationRecord, RunOutcome, Ru
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::seal::{HostSecret, Sealer, SourceKeys, recipient_set};
-use crate::sources::Source;
-use crate::sources::files::{FilesOptions, FilesSource, LeftOut};
 use crate::sources::memory::{MemoryHead, WrittenMemory};
-use crate::sources::sqlite::SqliteSource;
 use crate::vault::layout::{Key, ManifestName};
 use crate::vault::manifests::{commit_manifest, sign_manifest, verify_manifest};
 use crate::vault::writer::{Barred, Pace, absent};
@@ -366,10 +364,12 @@ fn store_and_commit(
     let mut allowance = Allowance::of(job.settings.sources.len());
     for settings in &job.settings.sources {
         let keys = secret.for_source(&vault.id, run.job, &settings.name);
-        let source = source_for(run, job.settings, settings, &keys)?;
+        let opened = opening::source(run, job.settings, settings, &keys);
         let context = |e: Error| e.context(format!("source {}", settings.name));
         let left = left.remove(&settings.name);
-        stored.push(source::store(run, job, &*source, settings, &keys, left, &mut allowance).map_err(context)?);
+        let result =
+            opened.and_then(|opened| source::store(run, job, &*opened.source, settings, &keys, left, &mut allowance));
+        stored.push(result.map_err(context)?);
     }
     host.runtime.block_on(vault.storage.sync())?;
 
@@ -518,51 +518,4 @@ fn refute(host: &Host, vault: &OpenVault, manifest: &Manifest, swept: HashSet<Ob
         Ok(()) => error,
         Err(refused) => error.context(format!("it could not be put on record ({refused})")),
     }
-}
-
-fn source_for(
-    run: &Run<'_>,
-    job: &JobSettings,
-    settings: &SourceSettings,
-    keys: &SourceKeys,
-) -> Result<Box<dyn Source>> {
-    let host = run.host;
-    Ok(match &settings.kind {
-        SourceKind::Files(files) => Box::new(FilesSource::new(
-            FilesOptions {
-                paths: files.paths.clone(),
-                exclude: files.exclude.clone(),
-                one_file_system: files.one_file_system,
-                exclude_caches: files.exclude_caches,
-                leave_out: leave_out(run, job)?,
-                name_key: keys.name_key,
-            },
-            Arc::clone(&host.clock),
-        )),
-        SourceKind::Sqlite(sqlite) => {
-            Box::new(SqliteSource::new(sqlite.path.clone(), host.runtime.clone(), Arc::clone(&host.clock)))
-        }
-    })
-}
-
-/// What no walk of this job may store, or even open. A raw copy of a live database is torn and carries deleted rows
-/// along, and closing the file would drop whatever locks SQLite holds on it in this process. The vault would
-/// back itself up, and grow with every run; the state folder holds this host's keys and the catalog.
-fn leave_out(run: &Run<'_>, job: &JobSettings) -> Result<Vec<LeftOut>> {
-    let state = run.host.home()?.state.root().to_owned();
-    let mut left_out = vec![LeftOut { path: state, why: "it is lifeboat's own state folder".to_owned() }];
-    left_out.extend(
-        run.vault.folder().map(|path| LeftOut { path, why: "it is the vault that this backup goes to".to_owned() }),
-    );
-    for source in &job.sources {
-        let SourceKind::Sqlite(sqlite) = &source.kind else { continue };
-        // SQLite follows a link before it names the files beside the database.
-        let database = sqlite.path.canonicalize().unwrap_or_else(|_| sqlite.path.clone());
-        for ending in ["", "-wal", "-shm", "-journal"] {
-            let mut path = database.clone().into_os_string();
-            path.push(ending);
-            left_out.push(LeftOut { path: path.into(), why: format!("backed up by source {}", source.name) });
-        }
-    }
-    Ok(left_out)
 }

@@ -402,6 +402,7 @@ mod tests {
                     storage: "folder".into(),
                     confinement: "none-run".into(),
                     cold_cache: false,
+                    servers: Vec::new(),
                 },
             },
         }

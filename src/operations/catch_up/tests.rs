@@ -262,6 +262,7 @@ pub(crate) fn body(kind: u8, of: Option<&VerifiedManifest>, now: chrono::DateTim
                 storage: "folder".to_owned(),
                 confinement: "none-run".to_owned(),
                 cold_cache: true,
+                servers: Vec::new(),
             },
         }),
         2 => RecordBody::Refutation(RefutationRecord {

@@ -1,4 +1,5 @@
-//! What was restored against what was sealed: every member with its line of the contents, a database with its facts.
+//! A source that is restored into a folder: unpacked, and held against what was sealed: every member against its line of
+//! the contents, a SQLite database against its facts.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +10,11 @@ use crate::error::{Error, Result};
 use crate::observe::Progress;
 use crate::sources::compare::{CompareOptions, compare};
 use crate::sources::sqlite::verify;
+use crate::sources::unpack::{UnpackOptions, Unpacker};
 use crate::vault::reader::{Plan, Reader};
 
 use super::super::host::Host;
+use super::super::restore::{Selection, finish, unpack_source};
 
 /// Differences told one by one; the rest is counted.
 const MAX_NAMED_DIFFERENCES: usize = 20;
@@ -26,19 +29,41 @@ pub(super) struct Compared {
     pub sqlite: Option<PathBuf>,
 }
 
+/// Restores a source into a new folder.
+pub(super) fn load(
+    host: &Host,
+    reader: &Reader,
+    source: &SourceEntry,
+    plan: Plan,
+    target: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
+    progress.begin(&format!("restoring {}", source.name), Some(source.logical_bytes));
+    let unpacker = Unpacker::create(target, UnpackOptions { owners: owners(), overwrite: false })?;
+    let unpacked = unpack_source(host, reader, plan, &unpacker, &Selection::everything(), progress);
+    progress.end();
+    unpacked?;
+    finish(unpacker)?;
+    Ok(())
+}
+
+/// Only root can give files away.
+fn owners() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Compares a restored source.
 pub(super) fn source(
     host: &Host,
     reader: &Reader,
     source: &SourceEntry,
     dir: &Path,
-    owners: bool,
     progress: &dyn Progress,
 ) -> Result<Compared> {
     progress.begin(&format!("comparing {}", source.name), Some(source.logical_bytes));
     let mut members = Members { plan: reader.plan(source)?, piece: Vec::new().into_iter(), failure: None, progress };
     // Fused: whoever compares may ask again after the last member.
-    let comparison = compare(dir, &mut members.by_ref().fuse(), CompareOptions { owners });
+    let comparison = compare(dir, &mut members.by_ref().fuse(), CompareOptions { owners: owners() });
     progress.end();
     if let Some(failure) = members.failure {
         return Err(failure);

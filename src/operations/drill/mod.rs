@@ -6,7 +6,10 @@
 //! A drill can fail, and says whether what it found speaks against the backup (it cannot be opened, or differs from
 //! its facts) or against something else (scratch full, a quiet Sunday failing a freshness check).
 
+mod choose;
 mod compare;
+mod server;
+mod stopwatch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,42 +19,32 @@ use rand::RngExt;
 
 use crate::config::{DrillSettings, JobSettings};
 use crate::domain::check::Check;
+use crate::domain::contents::PostgresFacts;
 use crate::domain::ids::{RecordId, SourceName};
-use crate::domain::manifest::{Completeness, Manifest};
-use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, Finder, Phase, RecordBody};
+use crate::domain::manifest::{Completeness, Manifest, SourceEntry};
+use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, DrillServer, Finder, RecordBody};
 use crate::error::{Code, Error, Kind, Result};
 use crate::observe::Progress;
 use crate::scratch::checks::{Around, RestoredSource, prepare, run_checks};
 use crate::scratch::confine::{Confinement, Trust, hand_over};
 use crate::scratch::folder::{Scratch, remove_leftovers};
-use crate::sources::unpack::{UnpackOptions, Unpacker};
 use crate::vault::layout::Key;
-use crate::vault::lists::read_list;
 use crate::vault::reader::Reader;
 use crate::vault::survey::{Fault, Survey};
 
+pub use self::choose::Which;
+use self::choose::{choose, forget_cached};
+use self::server::{Database, Place};
+use self::stopwatch::Stopwatch;
 use super::check;
 use super::host::Host;
 use super::records;
 use super::refute::{self, OnRecord};
-use super::restore::{Selection, finish, plan, unpack_source};
+use super::restore::plan;
 use super::vaults::{OpenVault, manifests};
 
 /// Room that scratch must have beyond the backup's own bytes: folders, links, file systems' rounding.
 const SCRATCH_HEADROOM: u64 = 64 * 1024 * 1024;
-
-/// Which backup to rehearse.
-#[derive(Debug, Clone)]
-pub enum Which {
-    /// The newest complete one.
-    Latest,
-    /// The oldest complete one.
-    Oldest,
-    /// Any complete one.
-    Random,
-    /// This one, by its id or the beginning of it.
-    Id(String),
-}
 
 /// What a drill needs besides host, vault and job.
 #[derive(Debug)]
@@ -128,6 +121,8 @@ pub fn drill(
         restored_bytes: 0,
         refutes: false,
         kept: None,
+        servers: Vec::new(),
+        server_settings: Vec::new(),
     };
     match leftovers {
         Ok(paths) => run
@@ -169,9 +164,10 @@ pub fn drill(
             storage: vault.storage.kind().to_owned(),
             confinement: run.confinement.to_owned(),
             cold_cache,
+            servers: run.servers,
         },
     };
-    let chosen = run.chosen.take();
+    let (chosen, server_settings) = (run.chosen.take(), run.server_settings);
     let mut report = DrillReport {
         record,
         checks: run.checks,
@@ -188,7 +184,10 @@ pub fn drill(
             format!("the drill of {} was interrupted; its scratch folder is removed", job.name),
         ));
     }
-    let details = serde_json::json!({ "checks": report.checks, "errors": report.errors });
+    let mut details = serde_json::json!({ "checks": report.checks, "errors": report.errors });
+    if !server_settings.is_empty() {
+        details["servers"] = server_settings.into();
+    }
     if let Err(error) =
         records::write_as(host, vault, &job.name, &id, RecordBody::Drill(report.record.clone()), Some(&details))
     {
@@ -218,37 +217,27 @@ fn blame(host: &Host, vault: &OpenVault, manifest: &Manifest, report: &mut Drill
     }
 }
 
-/// Times phases, which follow each other without gaps.
-struct Stopwatch<'a> {
-    host: &'a Host,
-    started: std::time::Duration,
-    phases: Vec<(&'static str, std::time::Duration)>,
+/// A source of the backup that is rehearsed.
+struct Located<'m> {
+    manifest: &'m Manifest,
+    source: &'m SourceEntry,
+    restored_into: RestoredInto,
 }
 
-impl<'a> Stopwatch<'a> {
-    fn start(host: &'a Host) -> Self {
-        Self { host, started: host.clock.monotonic(), phases: Vec::new() }
-    }
+/// What a source is restored into.
+enum RestoredInto {
+    /// A folder in scratch.
+    Folder,
+    /// A server of its own, which these facts need.
+    Server(Box<PostgresFacts>),
+}
 
-    fn phase(&mut self, name: &'static str) {
-        self.phases.push((name, self.host.clock.monotonic()));
-    }
-
-    /// The whole time, and each phase's; a phase that came twice is added up.
-    fn read(&self) -> (f64, Vec<Phase>) {
-        let end = self.host.clock.monotonic();
-        // Added up before they become fractions: a sum of those does not come back from its JSON bit for bit.
-        let mut sums: Vec<(&'static str, std::time::Duration)> = Vec::new();
-        for (index, (name, begun)) in self.phases.iter().enumerate() {
-            let took = self.phases.get(index + 1).map_or(end, |(_, next)| *next) - *begun;
-            match sums.iter_mut().find(|(known, _)| known == name) {
-                Some((_, sum)) => *sum += took,
-                None => sums.push((name, took)),
-            }
+impl Located<'_> {
+    fn room_bytes(&self) -> u64 {
+        match &self.restored_into {
+            RestoredInto::Folder => self.source.logical_bytes,
+            RestoredInto::Server(facts) => server::room_bytes(self.source, facts),
         }
-        let phases = sums.into_iter().map(|(name, sum)| Phase { name: name.to_owned(), seconds: sum.as_secs_f64() });
-        let phases = phases.collect();
-        ((end - self.started).as_secs_f64(), phases)
     }
 }
 
@@ -269,6 +258,8 @@ struct DrillRun<'a> {
     restored_bytes: u64,
     refutes: bool,
     kept: Option<PathBuf>,
+    servers: Vec<DrillServer>,
+    server_settings: Vec<serde_json::Value>,
 }
 
 impl DrillRun<'_> {
@@ -315,12 +306,15 @@ impl DrillRun<'_> {
             self.checks.push(Check { name, passed: false, expected: "in the backup".to_owned(), actual: what });
         }
 
+        let located = self.locate_sources(reader, &manifest)?;
+
         stopwatch.phase("provision");
-        let needed = manifest.total(|s| s.logical_bytes).saturating_add(SCRATCH_HEADROOM);
-        let confinement = self.confinement()?;
+        let needed = located.iter().map(Located::room_bytes).fold(SCRATCH_HEADROOM, u64::saturating_add);
+        let servers = located.iter().any(|located| matches!(located.restored_into, RestoredInto::Server(_)));
+        let confinement = self.confinement(servers)?;
         let scratch = Scratch::create(&self.request.settings.scratch, &self.job.name, self.id, needed)?;
 
-        let result = self.restore_and_check(reader, &manifest, &scratch, confinement.as_ref(), stopwatch);
+        let result = self.restore_and_check(reader, located, &scratch, confinement.as_ref(), stopwatch);
         if self.request.keep {
             self.kept = Some(scratch.keep()?);
         } else if let Err(error) = scratch.remove() {
@@ -328,6 +322,21 @@ impl DrillRun<'_> {
             self.remarks.push(format!("the scratch folder could not be removed: {error}"));
         }
         result
+    }
+
+    /// What each source of the backup is to be restored into. A database's own facts say which server it needs.
+    fn locate_sources<'m>(&self, reader: &Reader, manifest: &'m Manifest) -> Result<Vec<Located<'m>>> {
+        let locate = |source: &'m SourceEntry| {
+            let restored_into = match source.kind.as_str() {
+                "postgres" => RestoredInto::Server(
+                    server::facts(self.host, reader, manifest, source)
+                        .map_err(|e| e.context(format!("source {}", source.name)))?,
+                ),
+                _ => RestoredInto::Folder,
+            };
+            Ok(Located { manifest, source, restored_into })
+        };
+        manifest.sources.iter().map(locate).collect()
     }
 
     /// Whether the newest backup of the job, by what this host saw or by what lies in the vault, is gone or not to be
@@ -351,51 +360,137 @@ impl DrillRun<'_> {
     fn restore_and_check(
         &mut self,
         reader: &Reader,
-        manifest: &Manifest,
+        located: Vec<Located<'_>>,
         scratch: &Scratch,
         confinement: Option<&Confinement>,
         stopwatch: &mut Stopwatch<'_>,
     ) -> Result<()> {
-        stopwatch.phase("load");
-        let owners = rustix::process::geteuid().is_root();
-        let plans = manifest.sources.iter().map(|source| plan(reader, manifest, source)).collect::<Result<Vec<_>>>()?;
-        for (source, plan) in manifest.sources.iter().zip(plans) {
-            let target = scratch.path().join(source.name.as_str());
-            let context = |e: Error| e.context(format!("source {}", source.name));
-            self.progress.begin(&format!("restoring {}", source.name), Some(source.logical_bytes));
-            let unpacker = Unpacker::create(&target, UnpackOptions { owners, overwrite: false })?;
-            let everything = Selection::everything();
-            let unpacked = unpack_source(self.host, reader, plan, &unpacker, &everything, self.progress);
-            self.progress.end();
-            unpacked.map_err(context)?;
-            self.restored_bytes += source.logical_bytes;
-            finish(unpacker).map_err(context)?;
+        let mut databases = Vec::new();
+        let result = self.restore_sources(reader, located, scratch, confinement, &mut databases, stopwatch);
+        // Whatever came of it: no server outlives its drill.
+        for database in databases {
+            self.remarks.extend(database.remarks().iter().map(|remark| format!("{}: {remark}", database.name())));
+            if let (Err(_), Some(tail)) = (&result, database.log_tail()) {
+                self.errors.push(format!("{}: the scratch server's log ends: {tail}", database.name()));
+            }
+            let name = database.name().clone();
+            self.server_settings.push(database.settings());
+            let (measured, trouble) = database.stop(self.host);
+            self.servers.push(measured);
+            self.remarks.extend(trouble.map(|trouble| format!("{name}: {trouble}")));
         }
+        result
+    }
 
-        stopwatch.phase("check");
-        let mut restored = BTreeMap::new();
-        for source in &manifest.sources {
-            self.host.check_interrupted()?;
-            let dir = scratch.path().join(source.name.as_str());
-            let compared = compare::source(self.host, reader, source, &dir, owners, self.progress)
-                .map_err(|e| e.context(format!("source {}", source.name)))?;
-            self.refutes |= compared.checks.iter().any(|check| !check.passed);
-            self.checks.extend(compared.checks);
-            self.errors.extend(compared.errors);
-            restored.insert(source.name.clone(), RestoredSource { dir, sqlite: compared.sqlite });
+    /// The order keeps foreign code away from what it is none of: servers are made while they hold nothing foreign,
+    /// files are restored and compared while nobody else can write, and only then databases are loaded.
+    fn restore_sources(
+        &mut self,
+        reader: &Reader,
+        located: Vec<Located<'_>>,
+        scratch: &Scratch,
+        confinement: Option<&Confinement>,
+        databases: &mut Vec<Database>,
+        stopwatch: &mut Stopwatch<'_>,
+    ) -> Result<()> {
+        let host = self.host;
+        let manifest = located.first().map(|located| located.manifest);
+        if let Some(confinement) = confinement {
+            host.runtime.block_on(prepare(scratch, confinement))?;
         }
-        let Some(confinement) = confinement else { return Ok(()) };
-
-        stopwatch.phase("start");
-        if let Some((uid, gid)) = confinement.owner() {
-            for source in restored.values() {
-                hand_over(&source.dir, uid, gid)?;
+        let (mut folders, mut on_servers) = (Vec::new(), Vec::new());
+        for Located { source, restored_into, .. } in located {
+            match (restored_into, confinement) {
+                (RestoredInto::Server(facts), Some(confinement)) => {
+                    let context = |e: Error| e.context(format!("source {}", source.name));
+                    let settings = &self.request.settings.server;
+                    let place = Place { host, scratch, confinement, settings };
+                    databases.push(Database::start(&place, source, facts).map_err(context)?);
+                    on_servers.push(source);
+                }
+                (RestoredInto::Server(_), None) => {
+                    return Err(Error::new(Code::Internal, format!("source {} would run unconfined", source.name)));
+                }
+                (RestoredInto::Folder, _) => folders.push(source),
             }
         }
-        self.host.runtime.block_on(prepare(scratch, confinement))?;
+        for database in &*databases {
+            let remarks =
+                database.must_have_extensions(host).map_err(|e| e.context(format!("source {}", database.name())))?;
+            self.remarks.extend(remarks.into_iter().map(|remark| format!("{}: {remark}", database.name())));
+        }
+        let Some(manifest) = manifest else { return Ok(()) };
+        let mut restored = self.restore_folders(reader, manifest, &folders, scratch, stopwatch)?;
+        if let Some((uid, gid)) = confinement.and_then(Confinement::owner) {
+            stopwatch.phase("start");
+            for dir in restored.values().filter_map(RestoredSource::dir) {
+                hand_over(dir, uid, gid)?;
+            }
+        }
+        for (database, source) in databases.iter_mut().zip(on_servers) {
+            let context = |e: Error| e.context(format!("source {}", source.name));
+            stopwatch.phase("load");
+            let remarks = database.load(host, reader, manifest, source, stopwatch, self.progress).map_err(context)?;
+            self.remarks.extend(remarks.into_iter().map(|remark| format!("{}: {remark}", source.name)));
+            self.restored_bytes += source.logical_bytes;
+            stopwatch.phase("check");
+            let checks = database.compare(host).map_err(context)?;
+            let failed = checks.iter().filter(|check| !check.passed);
+            let errors = failed.map(|c| format!("{}: expected {}, got {}", c.name, c.expected, c.actual)).collect();
+            self.compared(checks, errors);
+            restored.insert(source.name.clone(), RestoredSource::Postgres(database.address()));
+        }
+        match confinement {
+            Some(confinement) if !self.request.settings.checks.is_empty() => {
+                stopwatch.phase("check");
+                self.run_user_checks(scratch, confinement, &restored)
+            }
+            _ => Ok(()),
+        }
+    }
 
+    /// Restores and compares the sources that become folders.
+    fn restore_folders(
+        &mut self,
+        reader: &Reader,
+        manifest: &Manifest,
+        sources: &[&SourceEntry],
+        scratch: &Scratch,
+        stopwatch: &mut Stopwatch<'_>,
+    ) -> Result<BTreeMap<SourceName, RestoredSource>> {
+        let mut restored = BTreeMap::new();
+        if sources.is_empty() {
+            return Ok(restored);
+        }
+        stopwatch.phase("load");
+        let plans = sources.iter().map(|source| plan(reader, manifest, source)).collect::<Result<Vec<_>>>()?;
+        for (source, plan) in sources.iter().zip(plans) {
+            let target = scratch.path().join(source.name.as_str());
+            compare::load(self.host, reader, source, plan, &target, self.progress)
+                .map_err(|e| e.context(format!("source {}", source.name)))?;
+            self.restored_bytes += source.logical_bytes;
+        }
         stopwatch.phase("check");
-        self.run_user_checks(scratch, confinement, &restored)
+        for source in sources {
+            self.host.check_interrupted()?;
+            let dir = scratch.path().join(source.name.as_str());
+            let compared = compare::source(self.host, reader, source, &dir, self.progress)
+                .map_err(|e| e.context(format!("source {}", source.name)))?;
+            self.compared(compared.checks, compared.errors);
+            let source_restored = match compared.sqlite {
+                Some(file) => RestoredSource::Sqlite { dir, file },
+                None => RestoredSource::Folder(dir),
+            };
+            restored.insert(source.name.clone(), source_restored);
+        }
+        Ok(restored)
+    }
+
+    /// Takes checks that speak for or against the backup itself.
+    fn compared(&mut self, checks: Vec<Check>, errors: Vec<String>) {
+        self.refutes |= checks.iter().any(|check| !check.passed);
+        self.errors.extend(errors);
+        self.checks.extend(checks);
     }
 
     fn run_user_checks(
@@ -431,9 +526,9 @@ impl DrillRun<'_> {
         Ok(())
     }
 
-    /// Under which rights the user's checks will run; `None` where there are none.
-    fn confinement(&mut self) -> Result<Option<Confinement>> {
-        if self.request.settings.checks.is_empty() {
+    /// Under which rights scratch servers and the user's checks will run; `None` where there are neither.
+    fn confinement(&mut self, servers: bool) -> Result<Option<Confinement>> {
+        if self.request.settings.checks.is_empty() && !servers {
             return Ok(None);
         }
         let trust = if self.request.settings.trust_source { Trust::Source } else { Trust::Hostile };
@@ -450,53 +545,4 @@ impl DrillRun<'_> {
         self.host.runtime.block_on(confinement.verify_unreadable(&secrets))?;
         Ok(Some(confinement))
     }
-}
-
-fn choose(manifests: &[Manifest], which: &Which, job: &JobSettings) -> Result<Manifest> {
-    let complete: Vec<&Manifest> = manifests.iter().filter(|m| m.completeness == Completeness::Complete).collect();
-    let chosen = match which {
-        Which::Latest => complete.iter().max_by_key(|m| m.recovery_point).copied(),
-        Which::Oldest => complete.iter().min_by_key(|m| m.recovery_point).copied(),
-        Which::Random if complete.is_empty() => None,
-        Which::Random => Some(complete[rand::rng().random_range(0..complete.len())]),
-        Which::Id(id) => {
-            let fitting: Vec<&Manifest> = manifests.iter().filter(|m| m.id.as_str().starts_with(id.as_str())).collect();
-            match fitting[..] {
-                [one] => Some(one),
-                _ => None,
-            }
-        }
-    };
-    chosen.cloned().ok_or_else(|| match which {
-        Which::Id(id) => Error::new(
-            Code::NotFound,
-            format!("job {} has no backup, or several, whose id begins with {id:?}", job.name),
-        )
-        .with_hint(format!("`lifeboat list {}` shows them", job.name)),
-        _ => Error::new(Code::NotFound, format!("job {} has no complete backup to rehearse", job.name))
-            .with_hint(format!("make one: `lifeboat backup {}`", job.name)),
-    })
-}
-
-/// Drops what the drill will read from the page cache; whether that was done for all of it.
-fn forget_cached(host: &Host, vault: &OpenVault, job: &JobSettings, which: &Which) -> Result<bool> {
-    let manifests = manifests(vault.survey(host, Some(&job.name))?);
-    let Ok(manifest) = choose(&manifests, which, job) else { return Ok(false) };
-    let storage = &*vault.storage;
-    let forget = |key: String| host.runtime.block_on(storage.forget_cached(&key)).unwrap_or(false);
-    let mut all = true;
-    for source in &manifest.sources {
-        for list in &source.lists {
-            if let Ok(lines) = host.runtime.block_on(read_list(storage, *list)) {
-                for line in lines {
-                    all &= forget(Key::Object(line.object).to_string());
-                }
-            }
-            all &= forget(Key::List(*list).to_string());
-        }
-        for object in &source.contents {
-            all &= forget(Key::Object(*object).to_string());
-        }
-    }
-    Ok(all)
 }

@@ -8,4 +8,5 @@
 
 pub mod binaries;
 pub mod connect;
+pub mod examine;
 pub mod layout;

@@ -543,6 +543,7 @@ fn drill(point: DateTime<Utc>, at: DateTime<Utc>) -> DrillRecord {
             storage: "memory".into(),
             confinement: "none-run".into(),
             cold_cache: false,
+            servers: Vec::new(),
         },
     }
 }

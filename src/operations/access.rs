@@ -1,0 +1,14 @@
+//! A database server that the config names, with what opens it: the secret is read when it is used, and not before.
+
+use crate::config::PostgresSettings;
+use crate::error::Result;
+use crate::sources::postgres::connect::Access;
+
+/// The server of a source, as the config says who logs in and with what.
+///
+/// # Errors
+/// When the password cannot be had.
+pub(super) fn access(settings: &PostgresSettings) -> Result<Access> {
+    let password = settings.password.as_ref().map(|secret| secret.read()).transpose()?;
+    Ok(Access { address: settings.address.clone(), password })
+}
