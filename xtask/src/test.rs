@@ -27,6 +27,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("faketime", "faketime"),
     ("sha256sum", "coreutils"),
     ("bash", "bash"),
+    ("time", "time"),
+    // Servers, and the extensions that a database with everything in it has.
+    ("pg_ctlcluster", "postgresql"),
+    ("psql", "postgresql-client"),
+    ("pg_ctlcluster", "postgresql-contrib"),
     // To build the bundled SQLite and zstd.
     ("cc", "gcc"),
 ];

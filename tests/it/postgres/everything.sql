@@ -55,7 +55,8 @@ COMMENT ON EXTENSION hstore IS 'pairs, and a comment of our own';
 CREATE COLLATION odd.plain (LC_COLLATE = 'C', LC_CTYPE = 'C');
 CREATE COLLATION odd.copied FROM "C";
 COMMENT ON COLLATION odd.plain IS 'plain';
-SELECT count(*) > 0 AS icu FROM pg_collation WHERE collprovider = 'i' \gset
+-- Built without ICU a server knows one of its collations by name, and no more.
+SELECT count(*) > 1 AS icu FROM pg_collation WHERE collprovider = 'i' \gset
 \if :icu
 CREATE COLLATION odd.blind (PROVIDER = icu, LOCALE = 'und-u-ks-level2', DETERMINISTIC = false);
 CREATE TABLE odd.blind_names (name text COLLATE odd.blind PRIMARY KEY);
