@@ -7,6 +7,7 @@ mod drill;
 mod fidelity;
 mod large;
 mod living;
+mod papers;
 mod server;
 
 pub(crate) use server::Server;
