@@ -194,59 +194,47 @@ fn a_truncated_or_missing_segment_fails_it() {
     nothing_is_left(&world);
 }
 
-/// What whoever controls one schema can have run when the backup is restored: a function behind an index, which a
-/// superuser's session calls.
+/// What whoever controls one schema can have run when the backup is restored: a function behind an index, which is
+/// computed anew by whoever restores.
 fn exploit(commands: &str) -> String {
     format!(
-        "CREATE FUNCTION attack(integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $x$
-         BEGIN
-             BEGIN
-                 EXECUTE 'COPY (SELECT 1) TO PROGRAM ' || quote_literal($command${commands}$command$);
-             EXCEPTION WHEN OTHERS THEN NULL;
-             END;
-             RETURN $1;
-         END $x$;
-         SET session_replication_role = DEFAULT;
+        "CREATE FUNCTION attack_now() RETURNS void LANGUAGE plpgsql VOLATILE AS $x$
+         BEGIN EXECUTE 'COPY (SELECT 1) TO PROGRAM ' || quote_literal($command${commands}$command$); END $x$;
+         CREATE FUNCTION attack(integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $x$
+         BEGIN PERFORM public.attack_now(); RETURN $1; EXCEPTION WHEN OTHERS THEN RETURN $1; END $x$;
          CREATE TABLE victims (id integer);
          CREATE INDEX victims_attacked ON victims (attack(id));
          INSERT INTO victims VALUES (1);"
     )
 }
 
+/// It writes down what it got hold of beside the scratch server's data, where a check looks: so it is sure that it ran.
 #[test]
 fn a_program_that_a_restore_starts_reaches_nothing_of_ours() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port();
-    // It runs at the source too, as the source's own server: it says where it was by a folder that only that one knows.
+    // At the source it runs too, as the source's own server: there it does nothing.
     let commands = format!(
-        "for file in /tmp/lifeboat-it-*/identity.txt /tmp/lifeboat-it-*/lifeboat.toml /tmp/lifeboat-it-*/vault.key; do cat $file && touch /var/tmp/lifeboat-stolen-{port}; done; \
-         cat /proc/*/environ | grep -qa AGE-SECRET-KEY && touch /var/tmp/lifeboat-stolen-{port}; \
-         case $PWD in *-scratch*) bash -c \"exec 3<>/dev/tcp/127.0.0.1/{port}\";; esac; \
-         case $PWD in *-scratch*) touch $PWD/attacked;; esac; true"
+        "case $PWD in *-scratch*) ;; *) exit 0;; esac; echo began > attack-began; \
+         for file in /tmp/lifeboat-it-*/identity.txt /tmp/lifeboat-it-*/lifeboat.toml /tmp/lifeboat-it-*/vault.key /tmp/lifeboat-it-*/state/host.key; do \
+             cat $file >> stolen; done; \
+         cat /proc/*/environ | grep -a -o -i -e AGE-SECRET-KEY -e LIFEBOAT_IDENTITY >> stolen; ls /tmp/lifeboat-it-*/vault >> stolen; \
+         bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port} && echo a network' >> stolen; \
+         touch ../../stray && echo a place beside it >> stolen; test $(id -u) = 0 && echo root >> stolen; true"
     );
-    let (_server, world) =
-        backed_up(&exploit(&commands), "checks = [{ source = \"db\", sql = \"select count(*) = 1 from victims\" }]");
-    let document = world.json(0, &DRILL);
+    let checks = r#"checks = [
+  { source = "db", sql = "select pg_read_file('attack-began', 0, 100, true) = E'began\n'" },
+  { source = "db", sql = "select coalesce(pg_read_file('stolen', 0, 10000, true), '') = ''" },
+]"#;
+    let (_server, world) = backed_up(&exploit(&commands), checks);
+    let mut drill = world.command(&["drill", "--json"]);
+    let said = crate::support::said(drill.env("LIFEBOAT_IDENTITY", world.path("identity.txt")));
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let document: Value = serde_json::from_str(&said.stdout).unwrap();
     let drill = &document["drills"][0];
-    assert_eq!(drill["outcome"], "passed", "{drill}");
     assert_eq!(drill["environment"]["confinement"], "own-uid-no-network", "{drill}");
-    let stolen = std::path::PathBuf::from(format!("/var/tmp/lifeboat-stolen-{port}"));
-    assert!(!stolen.exists(), "a program in the scratch server read what is ours");
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "it had a network");
     nothing_is_left(&world);
     world.expect(0, &["check"]);
-}
-
-/// So that the test above means something: in a scratch server the program does run.
-#[test]
-fn the_exploit_does_run_in_the_scratch_server() {
-    let mark = format!("/var/tmp/lifeboat-ran-{}", std::process::id());
-    let commands = format!("case $PWD in *-scratch*) echo ran >> {mark}; chmod 666 {mark};; esac; true");
-    let (_server, world) = backed_up(&exploit(&commands), "trust_source = true");
-    let document = world.json(0, &DRILL);
-    assert_eq!(document["drills"][0]["outcome"], "passed", "{document}");
-    let ran = fs::read_to_string(&mark);
-    let _ = fs::remove_file(&mark);
-    assert!(ran.is_ok_and(|text| text.contains("ran")), "the exploit did not even start");
 }
