@@ -88,33 +88,33 @@ fn an_unchanged_database_is_stored_once() {
 #[test]
 fn stock_tools_alone_load_it() {
     let (source, world) = database_with_everything();
-    let target = Server::start();
-    let script = format!(
-        "set -euo pipefail; mkdir tar; '{PROGRAM}' cat shop --source db --identity identity.txt | tar -x -C tar; cd tar; ./restore.sh"
+    let unpack = format!(
+        "set -euo pipefail; mkdir tar; '{PROGRAM}' cat shop --source db --identity identity.txt | tar -x -C tar"
     );
-    let run = |socket: &Path| {
-        let mut bash = Command::new("bash");
-        bash.args(["-c", &script]).current_dir(world.path("")).env("PGHOST", socket).env("PGUSER", "postgres");
-        said(&mut bash)
-    };
-    let out = run(target.socket());
-    assert_eq!(out.code, Some(0), "{}\n{}", out.stdout, out.stderr);
+    let out = said(Command::new("bash").args(["-c", &unpack]).current_dir(world.path("")));
+    assert_eq!(out.code, Some(0), "{}", out.stderr);
     for part in ["globals.sql", "schema.dump", "tables.json", "sequences.sql", "data", "large-objects"] {
         assert!(world.path("tar").join(part).exists(), "{part} is not in the tar");
     }
+    let load = |target: &Server| {
+        let mut sh = Command::new("sh");
+        said(sh.args(["tar/restore.sh", "--globals", &target.url("postgres")]).current_dir(world.path("")))
+    };
+    let target = Server::start();
+    let out = load(&target);
+    assert_eq!(out.code, Some(0), "{}\n{}", out.stdout, out.stderr);
     assert_same_database((&target, "everything"), (&source, "everything"), "loaded by restore.sh");
+    let again = load(&target);
+    assert_ne!(again.code, Some(0), "it writes over a database: {}", again.stderr);
 
     // What cannot be loaded is an error of the script, and not a line that scrolls by.
     let second = Server::start();
-    let rows: Vec<_> = files(&world.path("tar/data"))
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|end| end == "copy"))
-        .collect();
+    let mut rows = files(&world.path("tar/data"));
+    rows.retain(|path| path.extension().is_some_and(|end| end == "copy"));
     let largest = rows.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
     let bytes = fs::read(largest).unwrap();
     fs::write(largest, [b"one\ttwo\tthree\tfour\tfive\tsix\n", &bytes[..]].concat()).unwrap();
-    let mut bash = Command::new("./restore.sh");
-    let out = said(bash.current_dir(world.path("tar")).env("PGHOST", second.socket()).env("PGUSER", "postgres"));
+    let out = load(&second);
     assert_ne!(out.code, Some(0), "{}\n{}", out.stdout, out.stderr);
 }
 
