@@ -13,7 +13,7 @@ use crate::hosts::{SECOND, two_known_hosts};
 use crate::support::{PROGRAM, World, said};
 
 /// A fenced block of shell commands, and the exit code that the document promises.
-struct Block {
+pub(crate) struct Block {
     script: String,
     exits_with: i32,
 }
@@ -22,12 +22,12 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap()
 }
 
 /// The ```sh blocks of a document; with `only_marked`, those that `<!-- run -->` stands above.
-fn blocks(document: &str, only_marked: bool) -> Vec<Block> {
+pub(crate) fn blocks(document: &str, only_marked: bool) -> Vec<Block> {
     let mut blocks = Vec::new();
     let (mut marked, mut exits_with) = (false, 0);
     let mut lines = document.lines();
@@ -54,7 +54,7 @@ fn blocks(document: &str, only_marked: bool) -> Vec<Block> {
 
 /// Runs blocks in one bash session, as somebody who types them one after the other. Gives what they printed.
 #[track_caller]
-fn run(world: &World, blocks: &[Block], places: &[(&str, PathBuf)]) -> String {
+pub(crate) fn run(world: &World, blocks: &[Block], places: &[(&str, PathBuf)]) -> String {
     assert!(!blocks.is_empty(), "the document has no block to run");
     let mut script = String::from("set -euo pipefail\n");
     for block in blocks {
@@ -91,8 +91,8 @@ fn damage(world: &World) {
     fs::write(path, bytes).unwrap();
 }
 
-const VAULT: &str = "/mnt/backups/shop";
-const IDENTITY: &str = "/mnt/usb/identity.txt";
+pub(crate) const VAULT: &str = "/mnt/backups/shop";
+pub(crate) const IDENTITY: &str = "/mnt/usb/identity.txt";
 const NEW_IDENTITY: &str = "/mnt/usb/new-identity.txt";
 const VAULT_KEY: &str = "/mnt/usb/vault.key";
 

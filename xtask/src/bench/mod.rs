@@ -14,6 +14,7 @@ mod days;
 mod floors;
 mod page;
 mod peers;
+pub(crate) mod postgres;
 mod rows;
 mod scripts;
 mod table;
@@ -105,7 +106,7 @@ pub(crate) struct Options {
 impl Options {
     /// Reads the arguments after `bench`.
     pub(crate) fn parse(args: &[&str]) -> Result<Self, String> {
-        let ["files", flags @ ..] = args else { return Err("there is one bench so far: files".to_owned()) };
+        let ["files", flags @ ..] = args else { return Err("there are two benches: files and postgres".to_owned()) };
         let mut options = Self {
             parts: vec![Part::Floors, Part::Tree, Part::Days],
             tools: vec![],
