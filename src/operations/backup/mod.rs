@@ -542,6 +542,9 @@ fn source_for(
         SourceKind::Sqlite(sqlite) => {
             Box::new(SqliteSource::new(sqlite.path.clone(), host.runtime.clone(), Arc::clone(&host.clock)))
         }
+        SourceKind::Postgres(postgres) => {
+            return Err(Error::new(Code::SourceUnavailable, format!("{} cannot be backed up yet", postgres.address)));
+        }
     })
 }
 
