@@ -172,7 +172,10 @@ fn facts(reader: &Reader, manifest: &Manifest, source: &SourceEntry) -> Result<P
     while plan.next_piece()?.is_some() {}
     match &plan.tail().facts {
         Some(Facts::Postgres(facts)) => Ok((**facts).clone()),
-        _ => Err(Error::new(Code::DataUnsafe, format!("the contents of source {} have no facts of a database", source.name))),
+        _ => Err(Error::new(
+            Code::DataUnsafe,
+            format!("the contents of source {} have no facts of a database", source.name),
+        )),
     }
 }
 
@@ -285,13 +288,7 @@ impl Run<'_> {
     }
 
     /// Follows the plan, as far as it is wanted.
-    fn feed(
-        &self,
-        host: &Host,
-        first: Option<PlannedPiece>,
-        plan: &mut Plan,
-        tasks: &SyncSender<Task>,
-    ) -> Result<()> {
+    fn feed(&self, host: &Host, first: Option<PlannedPiece>, plan: &mut Plan, tasks: &SyncSender<Task>) -> Result<()> {
         let closed = |_| Error::new(Code::Internal, "the restoring threads are gone");
         let mut next = first;
         while let Some(piece) = next {
@@ -378,14 +375,22 @@ impl Run<'_> {
                 Ok(())
             }
             Opened::Long { part, data_bytes, segments } if self.wants(part) => {
-                let data = Data { reader: self.reader, id_key: &self.id_key, left: data_bytes, segments: segments.into_iter() };
+                let data = Data {
+                    reader: self.reader,
+                    id_key: &self.id_key,
+                    left: data_bytes,
+                    segments: segments.into_iter(),
+                };
                 let Part::Rows { oid, .. } = part else {
                     let whole = data.collect::<Result<Vec<Vec<u8>>>>()?.concat();
                     return self.put(worker, part, &whole);
                 };
-                let rows = worker.copy(oid, data.inspect(|part| {
-                    self.progress.advance(part.as_ref().map_or(0, |part| part.len() as u64));
-                }))?;
+                let rows = worker.copy(
+                    oid,
+                    data.inspect(|part| {
+                        self.progress.advance(part.as_ref().map_or(0, |part| part.len() as u64));
+                    }),
+                )?;
                 self.add(rows, data_bytes);
                 Ok(())
             }
@@ -463,9 +468,15 @@ impl Iterator for Data<'_> {
     type Item = Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let wrong = |what| Some(Err(Error::new(Code::DataUnsafe, format!("a long member has {what} data than declared"))));
+        let wrong =
+            |what| Some(Err(Error::new(Code::DataUnsafe, format!("a long member has {what} data than declared"))));
         let Some(segment) = self.segments.next() else {
-            return if self.left == 0 { None } else { self.left = 0; wrong("less") };
+            return if self.left == 0 {
+                None
+            } else {
+                self.left = 0;
+                wrong("less")
+            };
         };
         let mut bytes = match self.reader.segment(&segment, self.id_key) {
             Ok(bytes) => bytes,

@@ -65,9 +65,8 @@ async fn compare(access: &Access, facts: &PostgresFacts, connections: u32) -> Re
     checks.push(sets("indexes", &facts.indexes, &indexes(&mut connection).await?));
     let with_not_null = facts.server_version_number >= NOT_NULL_SINCE;
     checks.push(sets("constraints", &facts.constraints, &constraints(&mut connection, with_not_null).await?));
-    let extensions: Vec<String> = sqlx::query_scalar("SELECT extname::text FROM pg_catalog.pg_extension")
-        .fetch_all(&mut connection)
-        .await?;
+    let extensions: Vec<String> =
+        sqlx::query_scalar("SELECT extname::text FROM pg_catalog.pg_extension").fetch_all(&mut connection).await?;
     let names: Vec<String> = facts.extensions.iter().map(|(name, _)| name.clone()).collect();
     checks.push(sets("extensions", &names, &extensions));
     checks.push(large_objects(&mut connection, facts.large_objects).await?);
@@ -89,7 +88,10 @@ async fn sizes(connection: &mut PgConnection) -> Result<BTreeMap<(String, String
          WHERE c.relkind = 'r' AND {OWN_SCHEMA}"
     );
     let rows: Vec<(String, String, i64)> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|(schema, name, pages)| ((schema, name), u32::try_from(pages).unwrap_or(u32::MAX))).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(schema, name, pages)| ((schema, name), u32::try_from(pages).unwrap_or(u32::MAX)))
+        .collect())
 }
 
 async fn tables(
@@ -280,13 +282,8 @@ async fn surplus_tables(
         if *pages == 0 || known.contains(&(schema.as_str(), name.as_str())) {
             continue;
         }
-        let table = ListedTable {
-            oid: 0,
-            schema: schema.clone(),
-            name: name.clone(),
-            columns: Vec::new(),
-            binary: false,
-        };
+        let table =
+            ListedTable { oid: 0, schema: schema.clone(), name: name.clone(), columns: Vec::new(), binary: false };
         let qualified = table.qualified();
         let of_extension: bool = sqlx::query_scalar(sql).bind(&qualified).fetch_one(&mut *connection).await?;
         let rows = format!("SELECT EXISTS (SELECT FROM ONLY {qualified})");

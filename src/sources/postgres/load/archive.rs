@@ -72,9 +72,15 @@ impl Archive {
     pub(super) async fn database_sql(&self) -> Result<String, LoadError> {
         let of_database = |entry: &Entry| {
             let description = entry.description();
-            ["DATABASE - ", "DATABASE PROPERTIES - ", "ACL - DATABASE ", "COMMENT - DATABASE ", "SECURITY LABEL - DATABASE "]
-                .iter()
-                .any(|beginning| description.starts_with(beginning))
+            [
+                "DATABASE - ",
+                "DATABASE PROPERTIES - ",
+                "ACL - DATABASE ",
+                "COMMENT - DATABASE ",
+                "SECURITY LABEL - DATABASE ",
+            ]
+            .iter()
+            .any(|beginning| description.starts_with(beginning))
         };
         let wanted: Vec<Entry> = self.list("pre-data").await?.into_iter().filter(of_database).collect();
         let list = self.write_list("database.list", &wanted)?;
@@ -140,7 +146,10 @@ impl Archive {
         if output.status.success() {
             return Ok(());
         }
-        Err(LoadError::unsafe_member("schema.dump", format!("cannot be used ({doing}): {}", Complaint::read(&output).what)))
+        Err(LoadError::unsafe_member(
+            "schema.dump",
+            format!("cannot be used ({doing}): {}", Complaint::read(&output).what),
+        ))
     }
 
     fn write_list(&self, name: &str, entries: &[Entry]) -> Result<PathBuf, LoadError> {
@@ -189,7 +198,8 @@ struct Complaint {
 
 impl Complaint {
     fn read(output: &Output) -> Self {
-        Self::of(&output.stderr_tail).unwrap_or_else(|| Self { entry: None, what: format!("pg_restore ended with {}", output.status) })
+        Self::of(&output.stderr_tail)
+            .unwrap_or_else(|| Self { entry: None, what: format!("pg_restore ended with {}", output.status) })
     }
 
     fn of(stderr: &str) -> Option<Self> {

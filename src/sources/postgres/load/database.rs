@@ -6,10 +6,10 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use super::Owners;
 use super::archive::Tablespaces;
 use super::error::LoadError;
 use super::statements::{Statement, statements};
-use super::Owners;
 use crate::sources::postgres::connect::ServerTrouble;
 use crate::sources::postgres::layout::quoted;
 

@@ -125,7 +125,10 @@ impl LoadError {
             Some("42501") => Some("log in as a superuser, or as a role that owns what is restored".to_owned()),
             Some("53100") => Some("make room on the server's disk, then restore again with --overwrite".to_owned()),
             Some("55006" | "55P03") => Some("end the sessions that use it, then try again".to_owned()),
-            None => Some("see that the server runs and can be reached; what was begun is restored anew with --overwrite".to_owned()),
+            None => Some(
+                "see that the server runs and can be reached; what was begun is restored anew with --overwrite"
+                    .to_owned(),
+            ),
             Some(_) => None,
         };
         Self::Server { server: server.to_owned(), doing: doing.into(), what: said(&trouble), hint }
@@ -171,7 +174,9 @@ impl Diagnostic for LoadError {
         Some(match self {
             Self::Server { hint, .. } => return hint.clone(),
             Self::Tool(error) => return error.hint(),
-            Self::NotEmpty { .. } => "name a database that is new or empty, or add --overwrite to drop this one and make it anew".to_owned(),
+            Self::NotEmpty { .. } => {
+                "name a database that is new or empty, or add --overwrite to drop this one and make it anew".to_owned()
+            }
             Self::TableNotEmpty { table, .. } => {
                 format!("add --overwrite to empty {table} first, or restore into another database")
             }

@@ -33,8 +33,7 @@ impl Loader {
             return Err(LoadError::Lacks { what: format!("table {}", patterns.join(", ")) });
         }
         let text = String::from_utf8_lossy(&self.globals).into_owned();
-        let globals =
-            statements(&text).ok_or_else(|| LoadError::unsafe_member(GLOBALS, "is not SQL that ends"))?;
+        let globals = statements(&text).ok_or_else(|| LoadError::unsafe_member(GLOBALS, "is not SQL that ends"))?;
         let archive = Archive {
             file: self.options.private.join(SCHEMA),
             private: self.options.private.clone(),
@@ -80,10 +79,8 @@ impl Loader {
         if missing.is_empty() {
             return Ok(Tablespaces::Keep);
         }
-        self.remarks.push(format!(
-            "the server has no tablespace {}: everything lies in the default one",
-            missing.join(", ")
-        ));
+        self.remarks
+            .push(format!("the server has no tablespace {}: everything lies in the default one", missing.join(", ")));
         Ok(Tablespaces::Drop)
     }
 
@@ -198,7 +195,9 @@ async fn make_tables<'a>(
             run(&mut connection, schema).await.map_err(trouble(&target, format!("making table {shown}")))?;
             let part = Run::Table { schema: &table.schema, name: &table.name };
             archive.run(&target, &format!("making table {shown}"), "pre-data", part).await?;
-            remarks.push(format!("table {shown} was made with its columns and checks: no keys, indexes, defaults of sequences"));
+            remarks.push(format!(
+                "table {shown} was made with its columns and checks: no keys, indexes, defaults of sequences"
+            ));
             continue;
         }
         match options.existing {

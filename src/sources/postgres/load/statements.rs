@@ -142,9 +142,9 @@ impl<'a> Statement<'a> {
     pub(super) fn begins(&self, keywords: &[&str]) -> bool {
         let tokens = self.tokens.iter().filter(|token| token.kind != Kind::Space);
         keywords.len() <= tokens.clone().count()
-            && tokens.zip(keywords).all(|(token, keyword)| {
-                token.kind == Kind::Word && token.text.eq_ignore_ascii_case(keyword)
-            })
+            && tokens
+                .zip(keywords)
+                .all(|(token, keyword)| token.kind == Kind::Word && token.text.eq_ignore_ascii_case(keyword))
     }
 
     /// Whether a keyword stands in it, outside of names and texts.
@@ -237,12 +237,16 @@ mod tests {
             renamed("GRANT CONNECT ON DATABASE \"shop\" TO shop;"),
             "GRANT CONNECT ON DATABASE \"sh\"\"op 2\" TO shop"
         );
-        assert_eq!(renamed("ALTER ROLE shop IN DATABASE other SET a TO 'b'"), "ALTER ROLE shop IN DATABASE other SET a TO 'b'");
+        assert_eq!(
+            renamed("ALTER ROLE shop IN DATABASE other SET a TO 'b'"),
+            "ALTER ROLE shop IN DATABASE other SET a TO 'b'"
+        );
     }
 
     #[test]
     fn an_option_is_left_out() {
-        let parsed = statements("CREATE DATABASE a WITH TEMPLATE = template0 TABLESPACE = \"fa st\" LOCALE = 'C';").unwrap();
+        let parsed =
+            statements("CREATE DATABASE a WITH TEMPLATE = template0 TABLESPACE = \"fa st\" LOCALE = 'C';").unwrap();
         assert_eq!(parsed[0].without_option("TABLESPACE"), "CREATE DATABASE a WITH TEMPLATE = template0  LOCALE = 'C'");
         assert_eq!(name_at(&parsed[0], 2).as_deref(), Some("a"));
         assert!(parsed[0].begins(&["CREATE", "DATABASE"]) && parsed[0].says("tablespace"));

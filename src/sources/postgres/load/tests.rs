@@ -37,7 +37,11 @@ impl Server {
                 std::os::unix::fs::chown(path, Some(SERVER_UID), Some(SERVER_UID)).unwrap();
             }
         }
-        server.run("initdb", &["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"], &data);
+        server.run(
+            "initdb",
+            &["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"],
+            &data,
+        );
         let socket = format!("-k {} -c listen_addresses='' -c fsync=off", server.folder.path().display());
         server.run("pg_ctl", &["-w", "-o", &socket, "-l", "/dev/null", "start", "-D"], &data);
         Some(server)
@@ -54,7 +58,7 @@ impl Server {
     }
 
     fn access(&self, database: &str) -> Access {
-        let url = format!("postgres://postgres@/{database}?host={}", self.folder.path().display());
+        let url = format!("postgres://postgres@localhost/{database}?host={}", self.folder.path().display());
         Access { address: ServerAddress::parse(&url).unwrap(), password: None }
     }
 
@@ -141,7 +145,7 @@ c" VALUES (1), (2), (NULL);
     CREATE TABLE public.parted_2 (v text, k int NOT NULL); ALTER TABLE public.parted ATTACH PARTITION public.parted_2
         FOR VALUES FROM (10) TO (20);
     INSERT INTO public.parted SELECT g, 'v' || g FROM generate_series(0, 19) g;
-    CREATE SEQUENCE public.odd INCREMENT BY -3 START 100; SELECT nextval('public.odd'), nextval('public.odd');
+    CREATE SEQUENCE public.odd INCREMENT BY -3 MAXVALUE 100 START 100; SELECT nextval('public.odd'), nextval('public.odd');
     SELECT lo_from_bytea(4711, '\x00ff5c27'); "#;
 
 fn shop(server: &Server) -> Members {
@@ -234,14 +238,16 @@ fn shop(server: &Server) -> Members {
         .output()
         .unwrap()
         .stdout;
-    let schema = server.tool("pg_dump", "shop", &["-Fc", "-Z0", "--create", "--section=pre-data", "--section=post-data"]);
+    let schema =
+        server.tool("pg_dump", "shop", &["-Fc", "-Z0", "--create", "--section=pre-data", "--section=post-data"]);
     Members {
         globals,
         schema,
         list,
         rows,
         sequences: "SELECT pg_catalog.setval('\"public\".\"odd\"', 97, true);\n\
-                    SELECT pg_catalog.setval('\"public\".\"users_id_seq\"', 500, true);\n".into(),
+                    SELECT pg_catalog.setval('\"public\".\"users_id_seq\"', 500, true);\n"
+            .into(),
         large_objects: "SELECT pg_catalog.lo_put(4711, 0, '\\x00ff5c27');\n".into(),
         facts,
     }
@@ -325,7 +331,7 @@ fn a_database_comes_back_beside_the_living_one_and_anew() {
     assert_eq!(dump(&server, "dbname='Shop\\'s 2=b'"), dump(&server, "shop"));
     let properties = |name: &str| {
         server.psql("postgres", &format!(
-            "SELECT pg_get_userbyid(datdba), datacl, datconnlimit, shobj_description(d.oid, 'pg_database'), setconfig, \
+            "SELECT pg_get_userbyid(datdba), (SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(datacl) a), datconnlimit, shobj_description(d.oid, 'pg_database'), setconfig, \
              encoding, datcollate FROM pg_database d LEFT JOIN pg_db_role_setting s ON s.setdatabase = d.oid \
              WHERE datname = '{name}'"
         ))
@@ -395,7 +401,8 @@ fn what_could_not_end_well_is_refused_before_anything_is_made() {
     server.psql("shop", "DROP OWNED BY clerk, \"Shop Owner\"");
     server.psql("postgres", "DROP ROLE clerk, \"Shop Owner\"");
     let private = server.private();
-    let bare = LoadOptions { owners: Owners::Drop, database: "bare".into(), private: private.path().to_owned(), ..options };
+    let bare =
+        LoadOptions { owners: Owners::Drop, database: "bare".into(), private: private.path().to_owned(), ..options };
     members.fill(members.head(server.begin(bare).unwrap()).unwrap()).unwrap();
     assert!(all_pass(&server, "bare", &members.facts));
 }
@@ -451,6 +458,6 @@ fn a_row_that_does_not_fit_is_an_error_that_names_table_and_line() {
     let private = server.private();
     let filling = members.head(server.begin(server.options("twice", &private)).unwrap()).unwrap();
     let error = members.fill(filling).unwrap_err().to_string();
-    assert!(error.contains("making keys, CONSTRAINT public parted_1 parted_1_pkey"), "{error}");
-    assert!(error.contains("could not create unique index"), "{error}");
+    assert!(error.contains("making keys: "), "{error}");
+    assert!(error.contains("could not create unique index \"parted_1_pkey\""), "{error}");
 }

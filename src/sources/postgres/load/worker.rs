@@ -76,7 +76,9 @@ impl Worker<'_> {
             if let Err(cause) = self.runtime.block_on(copy.send(part)) {
                 // Why it closed the connection is among what it said last.
                 let last = self.runtime.block_on(copy.finish()).err();
-                return Err(failed(last.filter(|last| last.as_database_error().is_some()).unwrap_or(cause).into()).into());
+                return Err(
+                    failed(last.filter(|last| last.as_database_error().is_some()).unwrap_or(cause).into()).into()
+                );
             }
         }
         let rows = self.runtime.block_on(copy.finish()).map_err(|cause| failed(cause.into()))?;
