@@ -260,7 +260,10 @@ impl Loader {
                 };
                 return file.write_all(bytes).map_err(broken);
             }
-            _ => return Ok(()),
+            Part::CopyStatement { .. } | Part::RestoreScript => return Ok(()),
+            Part::Rows { .. } | Part::LargeObjects { .. } | Part::Sequences => {
+                return Err(LoadError::unsafe_member(part.path(), "stands together with what must come before it"));
+            }
         };
         if text.len() + bytes.len() > MAX_TEXT_BYTES {
             return Err(LoadError::unsafe_member(part.path(), "is longer than any of ours"));
