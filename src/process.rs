@@ -24,7 +24,7 @@ pub const TOOL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 /// How much of a tool's stdout is kept where the caller says nothing.
 pub const DEFAULT_STDOUT_BYTES: usize = 1024 * 1024;
-/// How much of the end of a tool's stderr is kept.
+/// How much of the end of a tool's stderr is kept where the caller says nothing.
 pub const STDERR_TAIL_BYTES: usize = 4096;
 /// Once the tool itself has ended and its group is killed, how long its pipes may stay open: a process that left the
 /// group can hold them, and nobody waits for it.
@@ -41,6 +41,7 @@ pub struct Tool {
     stdin: Vec<u8>,
     deadline: Duration,
     stdout_limit_bytes: usize,
+    stderr_tail_bytes: usize,
     secrets: Vec<String>,
 }
 
@@ -135,6 +136,7 @@ impl Tool {
             stdin: Vec::new(),
             deadline: DEFAULT_DEADLINE,
             stdout_limit_bytes: DEFAULT_STDOUT_BYTES,
+            stderr_tail_bytes: STDERR_TAIL_BYTES,
             secrets: Vec::new(),
         }
     }
@@ -188,6 +190,13 @@ impl Tool {
         self
     }
 
+    /// How much of the end of its stderr is kept.
+    #[must_use]
+    pub fn stderr_tail_bytes(mut self, limit: usize) -> Self {
+        self.stderr_tail_bytes = limit;
+        self
+    }
+
     /// A text that must not be shown, should the tool repeat it.
     #[must_use]
     pub fn secret(mut self, secret: impl Into<String>) -> Self {
@@ -217,7 +226,7 @@ impl Tool {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let longest_secret = self.secrets.iter().map(String::len).max().unwrap_or(0);
         let mut head = Head { kept: Vec::new(), limit: self.stdout_limit_bytes, dropped: 0 };
-        let mut tail = Tail { kept: VecDeque::new(), limit: STDERR_TAIL_BYTES + longest_secret };
+        let mut tail = Tail { kept: VecDeque::new(), limit: self.stderr_tail_bytes + longest_secret };
 
         let ended = {
             let feed = async {
@@ -245,7 +254,7 @@ impl Tool {
         };
         group.kill();
 
-        let stderr_tail = shown(tail.kept.make_contiguous(), &self.secrets, STDERR_TAIL_BYTES);
+        let stderr_tail = shown(tail.kept.make_contiguous(), &self.secrets, self.stderr_tail_bytes);
         match ended {
             Ok(Ok(status)) => Ok(Output {
                 status,

@@ -61,7 +61,7 @@ pub enum Command {
     List(ListArgs),
     /// Show one backup: its sources, and with an identity its contents
     Show(ShowArgs),
-    /// Restore a backup, or a part of it, into a folder
+    /// Restore a backup, or a part of it, into a folder or a database server
     Restore(RestoreArgs),
     /// Write a source's tar stream to stdout
     Cat(CatArgs),
@@ -167,21 +167,44 @@ pub struct ShowArgs {
 
 /// `restore`.
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("target").required(true).args(["to", "into"])))]
 pub struct RestoreArgs {
     /// JOB, JOB@latest, JOB@2026-11-22T02:00, or an id or its beginning
     pub backup: String,
     /// Restore below this folder: DIR/SOURCE/...
     #[arg(long, value_name = "DIR")]
-    pub to: PathBuf,
+    pub to: Option<PathBuf>,
+    /// Restore a source of kind postgres into this database (postgres://role@host/database), which must be missing or
+    /// empty; its server's database `postgres` must let that role in
+    #[arg(long, value_name = "URL", requires = "source")]
+    pub into: Option<String>,
     /// This source only
     #[arg(long, value_name = "NAME")]
     pub source: Option<String>,
-    /// Only what matches this glob (of the path without its leading slash); may be given more than once
+    /// Only what matches this glob (of the path without its leading slash); with --into, only the rows of the tables
+    /// that this means (schema.table, * for anything): into the table that is there, or into one that is made with its
+    /// columns and checks alone; may be given more than once
     #[arg(long, value_name = "GLOB")]
     pub path: Vec<String>,
-    /// Restore into a folder that is not empty, replacing what is in the way
+    /// Restore into a folder that is not empty, replacing what is in the way; with --into, drop the database first, or
+    /// with --path empty the tables
     #[arg(long)]
     pub overwrite: bool,
+    /// Make the roles that the server does not have, with the passwords that they had
+    #[arg(long, requires = "into")]
+    pub globals: bool,
+    /// Everything becomes the property of the role that restores, without grants
+    #[arg(long, requires = "into")]
+    pub no_owner: bool,
+    /// Connections that load, and indexes that are made at a time [default: one a core]
+    #[arg(long, value_name = "N", requires = "into", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub jobs: Option<u32>,
+    /// A file (mode 0600) with the password of the url's role; neither ~/.pgpass nor $PGPASSWORD is read
+    #[arg(long, value_name = "FILE", requires = "into")]
+    pub password_file: Option<PathBuf>,
+    /// The folder of the server's programs (pg_restore), where they are in none of the usual ones
+    #[arg(long, value_name = "DIR", requires = "into")]
+    pub tools: Option<PathBuf>,
 }
 
 /// `cat`.

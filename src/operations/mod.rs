@@ -20,6 +20,7 @@ pub mod rebuild;
 pub mod records;
 pub mod refute;
 pub mod restore;
+pub mod restore_into;
 pub mod selection;
 pub mod state;
 pub mod trustees;

@@ -5,15 +5,23 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::config::Secret;
 use crate::domain::ids::{BackupId, JobName, SourceName};
+use crate::domain::manifest::Manifest;
 use crate::domain::quantity::{human_bytes, human_seconds};
+use crate::domain::server::{ServerAddress, ServerAddressError};
 use crate::error::{Code, Error, Result};
+use crate::observe::Progress;
+use crate::operations::host::Host;
 use crate::operations::restore::{self, Request, RestoredSource};
+use crate::operations::restore_into::{IntoReport, IntoRequest, restore_into};
+use crate::sources::postgres::load::{Existing, Globals, Outside, Owners};
+use crate::vault::reader::Reader;
 
 use super::super::Exit;
 use super::super::args::{CatArgs, RestoreArgs};
 use super::super::output::{counted, print_json, say};
-use super::super::session::Session;
+use super::super::session::{Reading, Session};
 
 #[derive(Serialize)]
 struct Document {
@@ -37,7 +45,17 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
     }
     let source = args.source.as_deref().map(source_name).transpose()?;
     let reader = reading.reader()?;
-    let request = Request { target: &args.to, source: source.as_ref(), paths: &args.path, overwrite: args.overwrite };
+    let to = match (&args.to, &args.into, &source) {
+        (Some(to), ..) => to,
+        (None, Some(url), Some(source)) => {
+            let report = into(&reading.host, &reader, &chosen.manifest, source, url, args, &progress)?;
+            told_into(&reading, &chosen.manifest, report, stopwatch, json, quiet);
+            return Ok(Exit::DONE);
+        }
+        // The command line's parser asks for one of the two, and for a source with the second.
+        _ => return Err(Error::new(Code::Usage, "say where to restore: --to DIR, or --source NAME --into URL")),
+    };
+    let request = Request { target: to, source: source.as_ref(), paths: &args.path, overwrite: args.overwrite };
     let sources = restore::restore(&reading.host, &reader, &chosen.manifest, &request, &progress)?;
     let duration_seconds = (reading.host.clock.monotonic() - stopwatch).as_secs_f64();
     if json {
@@ -46,7 +64,7 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
             backup: chosen.manifest.id.clone(),
             job: chosen.manifest.job.clone(),
             recovery_point: chosen.manifest.recovery_point,
-            target: args.to.clone(),
+            target: to.clone(),
             sources,
             duration_seconds,
         });
@@ -58,7 +76,7 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
                 source.name,
                 chosen.manifest.id,
                 recovery_point,
-                args.to.join(source.name.as_str()).display(),
+                to.join(source.name.as_str()).display(),
                 counted(source.members, "member"),
                 human_bytes(source.bytes),
             ));
@@ -75,6 +93,91 @@ pub(in super::super) fn restore(session: Session, args: &RestoreArgs) -> Result<
         say(&format!("done in {}", human_seconds(duration_seconds)));
     }
     Ok(Exit::DONE)
+}
+
+#[derive(Serialize)]
+struct IntoDocument {
+    schema_version: u32,
+    backup: BackupId,
+    job: JobName,
+    recovery_point: chrono::DateTime<chrono::Utc>,
+    target: String,
+    sources: [IntoReport; 1],
+    duration_seconds: f64,
+}
+
+fn into(
+    host: &Host,
+    reader: &Reader,
+    manifest: &Manifest,
+    source: &SourceName,
+    url: &str,
+    args: &RestoreArgs,
+    progress: &dyn Progress,
+) -> Result<IntoReport> {
+    let address = ServerAddress::parse(url).map_err(|cause| {
+        let said = cause.to_string();
+        // What is said for a config holds for the command line, but for where the password stands.
+        let error = Error::new(Code::Usage, format!("--into: {}", said.split(": take it out").next().unwrap_or(&said)));
+        match cause {
+            ServerAddressError::Password => error.with_hint("take it out, and write --password-file FILE"),
+            _ => error,
+        }
+    })?;
+    let password = args.password_file.clone().map(|file| Secret::File(file).read()).transpose()?;
+    let request = IntoRequest {
+        source,
+        address: &address,
+        password,
+        tools: args.tools.clone(),
+        tables: &args.path,
+        jobs: args.jobs,
+        owners: if args.no_owner { Owners::Drop } else { Owners::Keep },
+        globals: if args.globals { Globals::Make } else { Globals::Leave },
+        existing: if args.overwrite { Existing::Replace } else { Existing::Refuse },
+        outside: Outside::Keep,
+    };
+    restore_into(host, reader, manifest, &request, progress)
+}
+
+fn told_into(
+    reading: &Reading,
+    manifest: &Manifest,
+    report: IntoReport,
+    stopwatch: std::time::Duration,
+    json: bool,
+    quiet: bool,
+) {
+    let duration_seconds = (reading.host.clock.monotonic() - stopwatch).as_secs_f64();
+    if json {
+        print_json(&IntoDocument {
+            schema_version: 1,
+            backup: manifest.id.clone(),
+            job: manifest.job.clone(),
+            recovery_point: manifest.recovery_point,
+            target: report.server.clone(),
+            sources: [report],
+            duration_seconds,
+        });
+    } else if !quiet {
+        say(&format!(
+            "restored {} of backup {} ({}) into {}: {}, {}, {}",
+            report.name,
+            manifest.id,
+            reading.local(manifest.recovery_point),
+            report.server,
+            counted(report.tables, "table"),
+            counted(report.rows, "row"),
+            human_bytes(report.bytes),
+        ));
+        for remark in &report.remarks {
+            say(&format!("  {remark}"));
+        }
+        if let Some(seconds) = report.queryable_seconds {
+            say(&format!("data and keys were there after {}", human_seconds(seconds)));
+        }
+        say(&format!("done in {}", human_seconds(duration_seconds)));
+    }
 }
 
 pub(in super::super) fn cat(session: Session, args: &CatArgs) -> Result<Exit> {

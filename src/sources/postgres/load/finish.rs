@@ -1,0 +1,134 @@
+//! What stands behind the rows: keys first, then everything else, then statistics.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::{AssertSqlSafe, PgConnection};
+use tokio::task::JoinSet;
+
+use super::archive::{Entry, Run, trouble};
+use super::error::LoadError;
+use super::{Filling, Loaded, Outside, connect, run};
+use crate::sources::postgres::connect::{Access, ServerTrouble};
+
+/// Materialized views that show something of a foreign table, directly or through other views.
+const FOREIGN_VIEWS: &str = "WITH RECURSIVE reached AS (\
+    SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'f' \
+    UNION SELECT r.ev_class FROM reached JOIN pg_catalog.pg_depend d \
+      ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = reached.oid \
+      AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid) \
+    SELECT n.nspname::text, c.relname::text FROM reached JOIN pg_catalog.pg_class c ON c.oid = reached.oid \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm'";
+/// What has rows to learn about, the largest first. A partition is looked at with the table that it is part of.
+const TO_ANALYZE: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm', 'p') \
+    AND NOT c.relispartition AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+    ORDER BY pg_catalog.pg_relation_size(c.oid) DESC, 1";
+
+impl Filling {
+    /// Ends the load: `index` (keys, then `queryable`, then indexes, constraints, triggers, materialized views) and
+    /// `analyze`. `phase` is called when each of the three begins; the database is complete when this returns. Ends
+    /// early where `stop` does.
+    ///
+    /// # Errors
+    /// [`LoadError`]: the first thing that failed.
+    pub fn finish(
+        self,
+        stop: impl Future<Output = ()>,
+        phase: &(dyn Fn(&'static str) + Sync),
+    ) -> Result<Loaded, LoadError> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(async {
+            tokio::select! {
+                loaded = self.finish_async(phase) => loaded,
+                () = stop => Err(LoadError::Stopped),
+            }
+        })
+    }
+
+    async fn finish_async(mut self, phase: &(dyn Fn(&'static str) + Sync)) -> Result<Loaded, LoadError> {
+        let target = self.options.target();
+        let mut connection = connect(&target).await?;
+        if self.options.whole() {
+            phase("index");
+            self.leave_out_foreign(&mut connection).await?;
+            let entries = std::mem::take(&mut self.post_data);
+            // Keys are the only entries of this very name: foreign keys and checks are `FK CONSTRAINT` and so on.
+            let (keys, others): (Vec<Entry>, Vec<Entry>) =
+                entries.into_iter().partition(|entry| entry.description().starts_with("CONSTRAINT "));
+            self.index("making keys", &target, &keys).await?;
+            phase("queryable");
+            self.index("making indexes, constraints and triggers", &target, &others).await?;
+        }
+        phase("analyze");
+        let found: Result<Vec<String>, _> = if self.options.whole() {
+            sqlx::query_scalar(TO_ANALYZE).fetch_all(&mut connection).await
+        } else {
+            Ok(self.wanted.iter().filter_map(|oid| self.tables.get(oid)).map(|table| table.qualified()).collect())
+        };
+        let names = found.map_err(|cause| trouble(&target, "listing the tables")(cause.into()))?;
+        analyze(&target, names, self.options.jobs).await?;
+        for statement in &self.at_the_end {
+            let ran = run(&mut connection, statement.clone()).await;
+            ran.map_err(trouble(&target, "setting the database's properties"))?;
+        }
+        // What went before did not wait for the disk; this does, and with it everything before.
+        let end = "SET synchronous_commit = on; CREATE TEMPORARY TABLE lifeboat_restored ()";
+        run(&mut connection, end.to_owned()).await.map_err(trouble(&target, "waiting for the server's disk"))?;
+        Ok(Loaded { remarks: self.remarks })
+    }
+
+    async fn index(&self, doing: &str, target: &Access, entries: &[Entry]) -> Result<(), LoadError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.archive.run(target, doing, "post-data", Run::Entries { entries, jobs: self.options.jobs.max(1) }).await
+    }
+
+    /// In a drill nobody is asked: a materialized view over foreign tables is not filled.
+    async fn leave_out_foreign(&mut self, connection: &mut PgConnection) -> Result<(), LoadError> {
+        if self.options.outside == Outside::Keep {
+            return Ok(());
+        }
+        let found: Result<Vec<(String, String)>, _> = sqlx::query_as(FOREIGN_VIEWS).fetch_all(connection).await;
+        let failed = trouble(&self.options.access, "looking for foreign tables");
+        for (schema, name) in found.map_err(|cause| failed(cause.into()))? {
+            let beginning = format!("MATERIALIZED VIEW DATA {schema} {name} ");
+            self.post_data.retain(|entry| !entry.description().starts_with(&beginning));
+            self.remarks.push(format!("materialized view {schema}.{name} shows foreign tables and was left empty"));
+        }
+        Ok(())
+    }
+}
+
+/// Learns about tables, several at a time.
+async fn analyze(target: &Access, names: Vec<String>, jobs: u32) -> Result<(), LoadError> {
+    let jobs = usize::try_from(jobs).unwrap_or(1).clamp(1, names.len().max(1));
+    let names = Arc::new(Mutex::new(VecDeque::from(names)));
+    // Dropped with this future, and with it its connections.
+    let mut tasks: JoinSet<Result<(), LoadError>> = JoinSet::new();
+    for _ in 0..jobs {
+        let (target, names) = (target.clone(), Arc::clone(&names));
+        tasks.spawn(async move {
+            let mut connection = connect(&target).await?;
+            let relaxed = run(&mut connection, "SET synchronous_commit = off".to_owned()).await;
+            relaxed.map_err(trouble(&target, "setting up the session"))?;
+            loop {
+                let next = names.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(name) = next else { return Ok(()) };
+                let learnt = learn(&mut connection, &name).await;
+                learnt.map_err(trouble(&target, format!("analyzing table {name}")))?;
+            }
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        // A panic is a bug of ours and goes on here.
+        ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    }
+    Ok(())
+}
+
+async fn learn(connection: &mut PgConnection, name: &str) -> Result<(), ServerTrouble> {
+    sqlx::raw_sql(AssertSqlSafe(format!("ANALYZE {name}"))).execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,416 @@
+//! A restored database against the facts that were taken with its backup: every table is read once more, its rows
+//! counted and summed, and what belongs to tables is compared by name.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::TryStreamExt as _;
+use sqlx::{AssertSqlSafe, PgConnection};
+use tokio::runtime::Handle;
+
+use super::connect::{Access, ServerTrouble};
+use super::layout::{ListedTable, literal};
+use super::load::said;
+use super::pins::pin;
+use crate::domain::check::Check;
+use crate::domain::contents::{PostgresFacts, PostgresTableFacts};
+use crate::sources::SourceError;
+
+/// Tables larger than this are read in ranges of so many pages, each by whoever is free.
+const RANGE_PAGES: u32 = 16_384;
+/// The first version that reads a range of pages without reading the others.
+const RANGES_SINCE: i32 = 140_000;
+/// The first version that lists `NOT NULL` among the constraints.
+const NOT_NULL_SINCE: u32 = 180_000;
+/// A check's text names this many of what is missing or too much.
+const NAMED: usize = 5;
+/// Signature, flags and length of the extension of binary COPY.
+const BINARY_HEADER_BYTES: usize = 19;
+/// What stands in the place of a row after the last one.
+const BINARY_END: [u8; 2] = [0xff, 0xff];
+/// A schema that is not the system's.
+const OWN_SCHEMA: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+
+/// What one reader is to read: which table of the facts, and which pages of it.
+type Stretch = (usize, Option<(u32, Option<u32>)>);
+
+/// Compares the database with `facts` by `connections` connections at a time: one [`Check`] for every table, and one
+/// each for tables that have rows and should not be there, indexes, constraints, extensions and large objects.
+///
+/// # Errors
+/// When the server cannot be asked. A table that is missing or cannot be read is a check that did not pass.
+pub fn verify(
+    access: &Access,
+    facts: &PostgresFacts,
+    connections: u32,
+    runtime: &Handle,
+) -> Result<Vec<Check>, SourceError> {
+    let failed = |trouble: &ServerTrouble| SourceError::Server {
+        server: access.address.to_string(),
+        what: format!("comparing the database: {}", said(trouble)),
+        hint: Some("see that the server runs and lets this role read every table".to_owned()),
+        transient: trouble.state().is_none(),
+    };
+    runtime.block_on(compare(access, facts, connections)).map_err(|trouble| failed(&trouble))
+}
+
+async fn compare(access: &Access, facts: &PostgresFacts, connections: u32) -> Result<Vec<Check>, ServerTrouble> {
+    let mut connection = connect(access).await?;
+    let version: i32 = sqlx::query_scalar("SELECT pg_catalog.current_setting('server_version_num')::int")
+        .fetch_one(&mut connection)
+        .await?;
+    let sizes = sizes(&mut connection).await?;
+    let mut checks = tables(access, facts, &sizes, version, connections).await?;
+    checks.push(surplus_tables(&mut connection, facts, &sizes).await?);
+    checks.push(sets("indexes", &facts.indexes, &indexes(&mut connection).await?));
+    let with_not_null = facts.server_version_number >= NOT_NULL_SINCE;
+    checks.push(sets("constraints", &facts.constraints, &constraints(&mut connection, with_not_null).await?));
+    let extensions: Vec<String> =
+        sqlx::query_scalar("SELECT extname::text FROM pg_catalog.pg_extension").fetch_all(&mut connection).await?;
+    let names: Vec<String> = facts.extensions.iter().map(|(name, _)| name.clone()).collect();
+    checks.push(sets("extensions", &names, &extensions));
+    checks.push(large_objects(&mut connection, facts.large_objects).await?);
+    Ok(checks)
+}
+
+async fn connect(access: &Access) -> Result<PgConnection, ServerTrouble> {
+    let mut connection = access.connect().await?;
+    pin(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Pages of every table that may hold rows of its own, and is not an extension's.
+async fn sizes(connection: &mut PgConnection) -> Result<BTreeMap<(String, String), u32>, ServerTrouble> {
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text, \
+         (pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int)::bigint \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND {OWN_SCHEMA}"
+    );
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(connection).await?;
+    Ok(rows
+        .into_iter()
+        .map(|(schema, name, pages)| ((schema, name), u32::try_from(pages).unwrap_or(u32::MAX)))
+        .collect())
+}
+
+async fn tables(
+    access: &Access,
+    facts: &PostgresFacts,
+    sizes: &BTreeMap<(String, String), u32>,
+    version: i32,
+    connections: u32,
+) -> Result<Vec<Check>, ServerTrouble> {
+    let pages = |table: &PostgresTableFacts| sizes.get(&(table.schema.clone(), table.name.clone())).copied();
+    let mut order: Vec<(usize, u32)> =
+        facts.tables.iter().enumerate().filter_map(|(at, table)| Some((at, pages(table)?))).collect();
+    order.sort_by_key(|(at, pages)| (std::cmp::Reverse(*pages), *at));
+    let stretches = order.into_iter().flat_map(|(at, pages)| {
+        let in_ranges = version >= RANGES_SINCE && pages > RANGE_PAGES;
+        let ranges = if in_ranges { pages.div_ceil(RANGE_PAGES) } else { 1 };
+        (0..ranges).map(move |range| {
+            let first = range * RANGE_PAGES;
+            let next = (range + 1 < ranges).then(|| first + RANGE_PAGES);
+            (at, in_ranges.then_some((first, next)))
+        })
+    });
+    let queue: Arc<Mutex<VecDeque<Stretch>>> = Arc::new(Mutex::new(stretches.collect()));
+    let listed: Arc<Vec<ListedTable>> = Arc::new(facts.tables.iter().map(listed).collect());
+    let encoding: Arc<str> = facts.encoding.as_str().into();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..connections.max(1) {
+        let (access, queue) = (access.clone(), Arc::clone(&queue));
+        let (listed, encoding) = (Arc::clone(&listed), Arc::clone(&encoding));
+        readers.spawn(async move { read_all(&access, &queue, &listed, &encoding).await });
+    }
+    let mut found: BTreeMap<usize, Result<Sum, String>> = BTreeMap::new();
+    while let Some(ended) = readers.join_next().await {
+        // A panic is a bug of ours and goes on here.
+        let sums = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        for (at, sum) in sums {
+            let known = found.entry(at).or_insert_with(|| Ok(Sum::default()));
+            match (known, sum) {
+                (Ok(known), Ok(sum)) => known.add(sum),
+                (known, Err(what)) => *known = Err(what),
+                (Err(_), Ok(_)) => {}
+            }
+        }
+    }
+    let checks = facts.tables.iter().enumerate().map(|(at, table)| {
+        let name = format!("table {}.{}", table.schema, table.name);
+        let expected = format!("{} rows, sum {}", table.rows, table.checksum);
+        match found.get(&at) {
+            None => Check::equal(name, expected, "missing"),
+            Some(Err(what)) => Check::equal(name, expected, what),
+            Some(Ok(sum)) => Check::equal(name, expected, format!("{} rows, sum {:032x}", sum.rows, sum.sum)),
+        }
+    });
+    Ok(checks.collect())
+}
+
+fn listed(table: &PostgresTableFacts) -> ListedTable {
+    ListedTable {
+        oid: 0,
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        columns: table.columns.clone(),
+        binary: table.binary,
+    }
+}
+
+/// Reads stretches until none is left. What a server refuses of one table is that table's; a connection that is gone is
+/// everybody's.
+async fn read_all(
+    access: &Access,
+    queue: &Mutex<VecDeque<Stretch>>,
+    listed: &[ListedTable],
+    encoding: &str,
+) -> Result<Vec<(usize, Result<Sum, String>)>, ServerTrouble> {
+    let mut connection = None;
+    let mut sums = Vec::new();
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some((at, pages)) = next else { return Ok(sums) };
+        let open = match &mut connection {
+            Some(open) => open,
+            none => none.insert(connect(access).await?),
+        };
+        match read(open, &listed[at], pages, encoding).await {
+            Ok(sum) => sums.push((at, Ok(sum))),
+            Err(trouble) if trouble.state().is_some() => {
+                sums.push((at, Err(format!("cannot be read: {}", said(&trouble)))));
+                // The client may not have read the answer to its end.
+                connection = None;
+            }
+            Err(trouble) => return Err(trouble),
+        }
+    }
+}
+
+async fn read(
+    connection: &mut PgConnection,
+    table: &ListedTable,
+    pages: Option<(u32, Option<u32>)>,
+    encoding: &str,
+) -> Result<Sum, ServerTrouble> {
+    let mut statement = table.copy_out(pages);
+    if table.binary {
+        let set = format!("SET client_encoding = {}", literal(encoding));
+        sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut *connection).await?;
+    } else {
+        statement.push_str(&format!(" WITH (ENCODING {})", literal(encoding)));
+    }
+    let mut rows = Rows { binary: table.binary, begun: false, carry: Vec::new(), sum: Sum::default() };
+    {
+        let mut stream = connection.copy_out_raw(&statement).await?;
+        while let Some(bytes) = stream.try_next().await? {
+            rows.take(&bytes);
+        }
+    }
+    if table.binary {
+        sqlx::raw_sql("SET client_encoding = 'UTF8'").execute(connection).await?;
+    }
+    Ok(rows.sum)
+}
+
+/// Counts and adds rows: the first half of a row's BLAKE3 as a little-endian number, modulo 2^128.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sum {
+    rows: u64,
+    sum: u128,
+}
+
+impl Sum {
+    fn row(&mut self, row: &[u8]) {
+        let mut half = [0; 16];
+        half.copy_from_slice(&blake3::hash(row).as_bytes()[..16]);
+        self.add(Self { rows: 1, sum: u128::from_le_bytes(half) });
+    }
+
+    fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+}
+
+/// Cuts what COPY gives into rows. Text: at newlines, wherever messages end. Binary: a row is a message, as the server
+/// writes them; the header stands before the first.
+struct Rows {
+    binary: bool,
+    begun: bool,
+    carry: Vec<u8>,
+    sum: Sum,
+}
+
+impl Rows {
+    fn take(&mut self, mut bytes: &[u8]) {
+        if self.binary {
+            if !std::mem::replace(&mut self.begun, true) {
+                bytes = bytes.get(BINARY_HEADER_BYTES..).unwrap_or_default();
+            }
+            if !bytes.is_empty() && bytes != BINARY_END {
+                self.sum.row(bytes);
+            }
+            return;
+        }
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            let (row, rest) = (&bytes[..end], &bytes[end + 1..]);
+            if self.carry.is_empty() {
+                self.sum.row(row);
+            } else {
+                self.carry.extend_from_slice(row);
+                self.sum.row(&self.carry);
+                self.carry.clear();
+            }
+            bytes = rest;
+        }
+        self.carry.extend_from_slice(bytes);
+    }
+}
+
+/// Tables that the backup has no rows of (they were excluded, or are not of the backup at all) must have none.
+async fn surplus_tables(
+    connection: &mut PgConnection,
+    facts: &PostgresFacts,
+    sizes: &BTreeMap<(String, String), u32>,
+) -> Result<Check, ServerTrouble> {
+    let known: BTreeSet<(&str, &str)> = facts.tables.iter().map(|table| (&*table.schema, &*table.name)).collect();
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' \
+               AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = pg_catalog.to_regclass($1))";
+    let mut full = Vec::new();
+    for ((schema, name), pages) in sizes {
+        if *pages == 0 || known.contains(&(schema.as_str(), name.as_str())) {
+            continue;
+        }
+        let table =
+            ListedTable { oid: 0, schema: schema.clone(), name: name.clone(), columns: Vec::new(), binary: false };
+        let qualified = table.qualified();
+        let of_extension: bool = sqlx::query_scalar(sql).bind(&qualified).fetch_one(&mut *connection).await?;
+        let rows = format!("SELECT EXISTS (SELECT FROM ONLY {qualified})");
+        if !of_extension && sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut *connection).await? {
+            full.push(table.shown());
+        }
+    }
+    let actual = if full.is_empty() { "none".to_owned() } else { named(&full) };
+    Ok(Check::equal("tables with rows that are not in the backup", "none", actual))
+}
+
+async fn indexes(connection: &mut PgConnection) -> Result<Vec<String>, ServerTrouble> {
+    let sql = format!(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_index i \
+         JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE i.indisvalid AND {OWN_SCHEMA}"
+    );
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(connection).await?)
+}
+
+async fn constraints(connection: &mut PgConnection, with_not_null: bool) -> Result<Vec<String>, ServerTrouble> {
+    let kinds = if with_not_null { "" } else { " AND o.contype <> 'n'" };
+    let sql = format!(
+        "SELECT pg_catalog.format('%I.%I.%I', n.nspname, c.relname, o.conname) || \
+         CASE WHEN o.convalidated THEN '' ELSE ' (not valid)' END FROM pg_catalog.pg_constraint o \
+         JOIN pg_catalog.pg_class c ON c.oid = o.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE {OWN_SCHEMA}{kinds}"
+    );
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(connection).await?)
+}
+
+/// Their number and sizes. A hole in one has a size and no data, so what counts is where the last page ends.
+async fn large_objects(connection: &mut PgConnection, expected: (u64, u64)) -> Result<Check, ServerTrouble> {
+    let name = "large objects";
+    let shown = |(count, bytes): (u64, u64)| format!("{count} of {bytes} bytes together");
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata")
+        .fetch_one(&mut *connection)
+        .await?;
+    if count == 0 && expected == (0, 0) {
+        return Ok(Check::equal(name, shown(expected), shown((0, 0))));
+    }
+    // A page of a large object holds a quarter of a block.
+    let sql = "SELECT coalesce(sum(size), 0)::bigint FROM (SELECT max(pageno::bigint * \
+               (pg_catalog.current_setting('block_size')::int / 4) + pg_catalog.octet_length(data)) AS size \
+               FROM pg_catalog.pg_largeobject GROUP BY loid) AS sizes";
+    let bytes: i64 = sqlx::query_scalar(sql).fetch_one(connection).await?;
+    Ok(Check::equal(name, shown(expected), shown((count.unsigned_abs(), bytes.unsigned_abs()))))
+}
+
+/// Names that must be the same on both sides.
+fn sets(what: &str, expected: &[String], actual: &[String]) -> Check {
+    let (wanted, found): (BTreeSet<&String>, BTreeSet<&String>) = (expected.iter().collect(), actual.iter().collect());
+    let missing: Vec<String> = wanted.difference(&found).map(|name| (*name).clone()).collect();
+    let surplus: Vec<String> = found.difference(&wanted).map(|name| (*name).clone()).collect();
+    let mut said = Vec::new();
+    if !missing.is_empty() {
+        said.push(format!("missing: {}", named(&missing)));
+    }
+    if !surplus.is_empty() {
+        said.push(format!("not at the source: {}", named(&surplus)));
+    }
+    let expected = format!("the source's {}", wanted.len());
+    let actual = if said.is_empty() { expected.clone() } else { said.join("; ") };
+    Check::equal(what, expected, actual)
+}
+
+fn named(names: &[String]) -> String {
+    let first = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sum(rows: &[&[u8]]) -> Sum {
+        let mut sum = Sum::default();
+        rows.iter().for_each(|row| sum.row(row));
+        sum
+    }
+
+    fn cut(binary: bool, messages: &[&[u8]]) -> Sum {
+        let mut rows = Rows { binary, begun: false, carry: Vec::new(), sum: Sum::default() };
+        messages.iter().for_each(|message| rows.take(message));
+        rows.sum
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_the_same_however_the_messages_are_cut(
+            rows in prop::collection::vec("[a-z]{0,6}", 0..8),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let text: String = rows.iter().flat_map(|row| [row.as_str(), "\n"]).collect();
+            let (first, second) = text.as_bytes().split_at(if text.is_empty() { 0 } else { at.index(text.len()) });
+            let rows: Vec<&[u8]> = rows.iter().map(String::as_bytes).collect();
+            prop_assert_eq!(cut(false, &[first, second]), sum(&rows));
+        }
+    }
+
+    #[test]
+    fn order_is_nothing_and_number_is_something() {
+        assert_eq!(sum(&[b"a", b"b"]), sum(&[b"b", b"a"]));
+        assert_ne!(sum(&[b"a", b"a"]).sum, 0);
+        assert_ne!(sum(&[b"a", b"a"]), sum(&[b"a"]));
+    }
+
+    #[test]
+    fn binary_rows_stand_behind_a_header() {
+        let header = [7; BINARY_HEADER_BYTES];
+        let first = [&header[..], b"one"].concat();
+        assert_eq!(cut(true, &[&first, b"two", &BINARY_END]), sum(&[b"one", b"two"]));
+        assert_eq!(cut(true, &[&header, &BINARY_END]), Sum::default());
+        assert_eq!(cut(true, &[&[&header[..], &BINARY_END].concat()]), Sum::default());
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_too_much_is_named() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(sets("indexes", &names(&["a", "b"]), &names(&["b", "a"])).passed);
+        let check = sets("indexes", &names(&["a", "b"]), &names(&["b", "c"]));
+        assert!(!check.passed);
+        assert_eq!(check.actual, "missing: a; not at the source: c");
+        assert_eq!(named(&names(&["1", "2", "3", "4", "5", "6", "7"])), "1, 2, 3, 4, 5 and 2 more");
+    }
+}
