@@ -120,23 +120,14 @@ pub fn restore_into(
         tables: (!request.tables.is_empty()).then(|| request.tables.to_vec()),
         needs,
     };
-    let loader = Loader::begin(options, &host.runtime)?;
-
-    progress.begin(&format!("restoring {}", source.name), request.tables.is_empty().then_some(source.logical_bytes));
-    let loaded = load(host, reader, plan(reader, manifest, source)?, loader, jobs, progress);
-    progress.end();
-    let (filling, total) = loaded.map_err(|error| error.context(format!("source {}", source.name)))?;
-
-    let tables = filling.tables();
-    let queryable = Mutex::new(None);
-    progress.begin(&format!("making keys and indexes of {}", source.name), None);
-    let finished = filling.finish(host.interrupt.raised(), &|phase| {
-        if phase == "queryable" {
-            *lock(&queryable) = Some((host.clock.monotonic() - started).as_secs_f64());
+    let mut queryable_seconds = None;
+    let mut phase = |name| {
+        if name == "queryable" {
+            queryable_seconds = Some((host.clock.monotonic() - started).as_secs_f64());
         }
-    });
-    progress.end();
-    let mut remarks = finished?.remarks;
+    };
+    let loaded = load(host, reader, source, plan(reader, manifest, source)?, options, &mut phase, progress)?;
+    let mut remarks = loaded.remarks;
     if request.globals == Globals::Make && !facts.role_passwords {
         remarks.push("the source's server hid its roles' passwords: roles that were made have none".to_owned());
     }
@@ -144,13 +135,57 @@ pub fn restore_into(
         name: source.name.clone(),
         kind: source.kind.clone(),
         server: request.address.to_string(),
-        tables,
-        rows: total.rows,
-        bytes: total.bytes,
-        queryable_seconds: queryable.into_inner().unwrap_or_else(PoisonError::into_inner),
+        tables: loaded.tables,
+        rows: loaded.rows,
+        bytes: loaded.bytes,
+        queryable_seconds,
         complete_seconds: (host.clock.monotonic() - started).as_secs_f64(),
         remarks,
     })
+}
+
+/// What was loaded.
+#[derive(Debug)]
+pub(super) struct LoadedSource {
+    /// Tables that rows were loaded into.
+    pub tables: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Bytes of rows, as COPY has them.
+    pub bytes: u64,
+    /// What to know beside the success.
+    pub remarks: Vec<String>,
+}
+
+/// Loads a source into a server, to the last index. `phase` is called when `index` and `analyze` begin, and when the
+/// database can be asked: `queryable`.
+///
+/// # Errors
+/// As [`restore_into`].
+pub(super) fn load(
+    host: &Host,
+    reader: &Reader,
+    source: &SourceEntry,
+    plan: Plan,
+    options: LoadOptions,
+    phase: &mut (dyn FnMut(&'static str) + Send),
+    progress: &dyn Progress,
+) -> Result<LoadedSource> {
+    let context = |error: Error| error.context(format!("source {}", source.name));
+    let (jobs, whole) = (options.jobs, options.tables.is_none());
+    let loader = Loader::begin(options, &host.runtime)?;
+    progress.begin(&format!("restoring {}", source.name), whole.then_some(source.logical_bytes));
+    let filled = fill(host, reader, plan, loader, jobs, progress);
+    progress.end();
+    let (filling, total) = filled.map_err(context)?;
+
+    let tables = filling.tables();
+    let phase = Mutex::new(phase);
+    progress.begin(&format!("making keys and indexes of {}", source.name), None);
+    let finished = filling.finish(host.interrupt.raised(), &|name| (lock(&phase))(name));
+    progress.end();
+    let remarks = finished.map_err(Error::from).map_err(context)?.remarks;
+    Ok(LoadedSource { tables, rows: total.rows, bytes: total.bytes, remarks })
 }
 
 fn postgres_source<'a>(manifest: &'a Manifest, name: &SourceName) -> Result<&'a SourceEntry> {
@@ -223,7 +258,7 @@ struct Run<'a> {
     progress: &'a dyn Progress,
 }
 
-fn load(
+fn fill(
     host: &Host,
     reader: &Reader,
     mut plan: Plan,

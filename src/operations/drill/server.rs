@@ -204,7 +204,7 @@ impl Database {
             QUERYABLE => queryable = Some(stopwatch.seconds()),
             other => stopwatch.phase(drills_word(other)),
         };
-        let loaded = load(host, reader, plan, options, &mut phase, progress);
+        let loaded = load(host, reader, source, plan, options, &mut phase, progress);
         self.queryable_seconds = queryable;
         let loaded = loaded?;
         self.complete_seconds = Some(stopwatch.seconds());
