@@ -30,7 +30,7 @@ pub mod unpack;
 
 /// Something that can be backed up.
 pub trait Source: Send + Sync {
-    /// The kind as it stands in configs and manifests: `files`, `sqlite`.
+    /// The kind as it stands in configs and manifests: `files`, `sqlite`, `postgres`.
     fn kind(&self) -> &'static str;
 
     /// Opens a snapshot. `memory` is what this source left after the base backup, if it is still at hand.
@@ -185,6 +185,18 @@ pub enum SourceError {
         /// What to do about it, if there is something to say.
         hint: Option<String>,
     },
+    /// A server could not be read, or not be written to.
+    #[error("{server}: {what}")]
+    Server {
+        /// Its address, without a secret.
+        server: String,
+        /// What was tried, and what it said.
+        what: String,
+        /// What to do about it, if there is something to say.
+        hint: Option<String>,
+        /// Whether the same could go well a little later.
+        transient: bool,
+    },
     /// A pattern in the config is not a gitignore glob.
     #[error("{pattern:?} is not a usable pattern: {what}")]
     Pattern {
@@ -220,14 +232,15 @@ impl Diagnostic for SourceError {
             | Self::RootMissing { .. }
             | Self::RootUnusable { .. }
             | Self::RootLeftOut { .. }
-            | Self::Database { .. } => Code::SourceUnavailable,
+            | Self::Database { .. }
+            | Self::Server { .. } => Code::SourceUnavailable,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
             Self::RootMissing { path } => Some(format!("create or mount {path}, or take it out of the config")),
-            Self::Database { hint, .. } => hint.clone(),
+            Self::Database { hint, .. } | Self::Server { hint, .. } => hint.clone(),
             Self::RootLeftOut { path, .. } => Some(format!("take {path} out of this source's paths")),
             Self::RootUnusable { .. } => Some("name the real folder or file in the config".to_owned()),
             _ => None,
