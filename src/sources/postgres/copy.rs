@@ -49,12 +49,21 @@ pub(super) struct Reading {
     pub(super) tallies: Vec<Arc<Tally>>,
 }
 
+/// What goes through a task's channel.
+enum Parcel {
+    Portion(Portion),
+    /// The task is done. A channel that closes without it belongs to a reader that fell over.
+    End,
+}
+
 /// The readers, and what comes from them. Dropped, they end and their connections close.
 pub(super) struct Readers {
-    started: mpsc::UnboundedReceiver<mpsc::Receiver<Portion>>,
-    current: Option<mpsc::Receiver<Portion>>,
+    started: mpsc::UnboundedReceiver<mpsc::Receiver<Parcel>>,
+    current: Option<mpsc::Receiver<Parcel>>,
     /// How many tasks have been taken up.
     front: watch::Sender<usize>,
+    /// How many tasks there are.
+    total: usize,
     alarm: Arc<Alarm>,
     _running: JoinSet<()>,
 }
@@ -64,7 +73,7 @@ pub(super) struct Readers {
 struct Queue {
     tasks: VecDeque<Task>,
     taken: usize,
-    started: mpsc::UnboundedSender<mpsc::Receiver<Portion>>,
+    started: mpsc::UnboundedSender<mpsc::Receiver<Parcel>>,
 }
 
 impl Readers {
@@ -72,7 +81,8 @@ impl Readers {
     pub(super) fn start(reading: Arc<Reading>, tasks: Vec<Task>) -> Self {
         let (announce, started) = mpsc::unbounded_channel();
         let (front, _) = watch::channel(0);
-        let readers = reading.connections.min(tasks.len());
+        let total = tasks.len();
+        let readers = reading.connections.min(total);
         let queue = Arc::new(Mutex::new(Queue { tasks: tasks.into(), taken: 0, started: announce }));
         let mut running = JoinSet::new();
         for _ in 0..readers {
@@ -85,7 +95,7 @@ impl Readers {
                 }
             });
         }
-        Self { started, current: None, front, alarm: reading.alarm.clone(), _running: running }
+        Self { started, current: None, front, total, alarm: reading.alarm.clone(), _running: running }
     }
 
     /// The next portion in order; `None` after the last.
@@ -103,9 +113,9 @@ impl Readers {
                         self.front.send_modify(|front| *front += 1);
                         continue;
                     }
-                    // Nobody is left to announce anything: all is read, or somebody failed in this very moment.
-                    None if self.alarm.is_raised() => return Err(self.alarm.error()),
-                    None => return Ok(None),
+                    // Nobody is left to announce anything.
+                    None if *self.front.borrow() == self.total => return Ok(None),
+                    None => return Err(self.alarm.error()),
                 }
             };
             let next = tokio::select! {
@@ -114,9 +124,9 @@ impl Readers {
                 next = current.recv() => next,
             };
             match next {
-                Some(portion) => return Ok(Some(portion)),
-                // A reader that failed closes its channel and then raises the alarm; the next one shows it.
-                None => self.current = None,
+                Some(Parcel::Portion(portion)) => return Ok(Some(portion)),
+                Some(Parcel::End) => self.current = None,
+                None => return Err(self.alarm.error()),
             }
         }
     }
@@ -148,7 +158,7 @@ async fn read(reading: &Reading, queue: &Mutex<Queue>, mut front: watch::Receive
             Ok(()) => {}
             Err(Stop::Unwanted) => break,
             Err(Stop::Failed(error)) => {
-                // Before the channel closes, so that its end is never taken for the task's.
+                // Before the channel closes, so that whoever waits at it finds the reason.
                 reading.alarm.raise(error);
                 return Ok(());
             }
@@ -193,7 +203,8 @@ async fn copy_task(
             }
         }
     }
-    packer.flush().await
+    packer.flush().await?;
+    packer.send(Parcel::End).await
 }
 
 /// Locks the table and gives up the one before. The leader's lock would do for most, but COPY asks for its own, and
@@ -319,7 +330,7 @@ impl Members {
 
 /// Puts members together to portions, and hands these on.
 struct Packer {
-    portions: mpsc::Sender<Portion>,
+    portions: mpsc::Sender<Parcel>,
     front: watch::Receiver<usize>,
     number: usize,
     members: Vec<Filled>,
@@ -338,7 +349,7 @@ impl Packer {
         }
         self.bytes = 0;
         let members = std::mem::take(&mut self.members);
-        self.send(Portion::Several(members)).await
+        self.send(Parcel::Portion(Portion::Several(members))).await
     }
 
     /// A long row waits until its task is at the front, so that no other reader's lies in a channel meanwhile.
@@ -346,10 +357,10 @@ impl Packer {
         self.flush().await?;
         let number = self.number;
         self.front.wait_for(|front| *front >= number).await.map_err(|_| Stop::Unwanted)?;
-        self.send(Portion::Large(member)).await
+        self.send(Parcel::Portion(Portion::Large(member))).await
     }
 
-    async fn send(&mut self, portion: Portion) -> Result<(), Stop> {
-        self.portions.send(portion).await.map_err(|_| Stop::Unwanted)
+    async fn send(&mut self, parcel: Parcel) -> Result<(), Stop> {
+        self.portions.send(parcel).await.map_err(|_| Stop::Unwanted)
     }
 }

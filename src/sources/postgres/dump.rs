@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::contents::{Note, NoteClass, RawText};
 use crate::domain::server::ServerAddress;
-use crate::process::Tool;
+use crate::process::{Tool, ToolError};
 use crate::sources::SourceError;
 
 use super::PostgresOptions;
 use super::binaries::{Tools, Wanted};
 use super::layout::{GLOBALS, SCHEMA};
-use super::trouble::tool_error;
+use super::trouble::{tool_error, tool_failed};
 
 /// What the tools left in the private folder.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(super) async fn dump(
         .arg(concat("--file=", &schema))
         .deadline(options.max_snapshot);
     let output = pg_dump.run_to_success().await;
-    let output = output.map_err(|error| tool_error(&options.access.address, "cannot dump the schema", &error))?;
+    let output = output.map_err(|error| tool_failed(&options.access.address, "cannot dump the schema", &error))?;
     note_warnings(SCHEMA, &output.stderr_tail, &mut notes);
     Ok(Dumped { globals, schema, role_passwords, notes })
 }
@@ -88,11 +88,11 @@ async fn dump_globals(
         }
         Err(error) => error,
     };
-    if !first.to_string().contains("pg_authid") && !first.to_string().contains("permission denied") {
-        return Err(tool_error(address, "cannot dump the roles", &first));
+    if !matches!(&first, ToolError::Failed { stderr_tail, .. } if stderr_tail.contains("permission denied")) {
+        return Err(tool_failed(address, "cannot dump the roles", &first));
     }
     let output = with(&["--no-role-passwords"])?.run_to_success().await;
-    let output = output.map_err(|error| tool_error(address, "cannot dump the roles", &error))?;
+    let output = output.map_err(|error| tool_failed(address, "cannot dump the roles", &error))?;
     note_warnings(GLOBALS, &output.stderr_tail, notes);
     notes.push(Note {
         class: NoteClass::Skipped,

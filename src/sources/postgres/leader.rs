@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
 use crate::clock::Clock;
-use crate::domain::contents::PostgresFacts;
+use crate::domain::contents::{Note, NoteClass, PostgresFacts, RawText};
 use crate::sources::SourceError;
 
 use super::PostgresOptions;
@@ -32,6 +32,8 @@ const MAX_ATTEMPTS: u32 = 3;
 const LOCK_BATCH: usize = 100;
 /// How long to wait before a lock that somebody held is asked for again.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
+/// From this version on pg_dump takes large objects for data, with all that belongs to them.
+const LARGE_OBJECTS_ARE_DATA_SINCE: u32 = 17;
 /// SQLSTATE `lock_not_available`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// SQLSTATEs of a table or schema that is not there.
@@ -123,6 +125,15 @@ async fn attempt(
     };
     let dumped = dump::dump(options, tools, private, &snapshot, &catalog.excluded).await?;
     facts.role_passwords = dumped.role_passwords;
+    if tools.major >= LARGE_OBJECTS_ARE_DATA_SINCE
+        && leader.value::<bool>("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)", tried).await?
+    {
+        catalog.notes.push(Note {
+            class: NoteClass::Skipped,
+            path: RawText::from("large-objects"),
+            detail: format!("pg_dump {} leaves out the large objects' owners, privileges and comments", tools.major),
+        });
+    }
     lock_tables(&mut leader, options, clock, &mut catalog.tables).await?;
     let sequences = match values::sequences(&mut leader, &catalog.sequences).await {
         Err(trouble) if is_gone(&trouble) => return Err(Setback::Changed("a sequence was dropped".to_owned())),

@@ -18,8 +18,8 @@ use crate::error::Diagnostic as _;
 use crate::sources::{Body, Cut, Sink};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
-/// Whom the servers run as: the server refuses root.
-const UID: u32 = 65_017;
+/// Whom the servers run as: the server refuses root, and initdb one who is not in the list of users. `nobody` always is.
+const UID: u32 = 65_534;
 /// How long something that must happen may take.
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::domain::server::ServerAddress;
 use crate::error::Diagnostic;
+use crate::process::ToolError;
 use crate::sources::SourceError;
 
 use super::connect::ServerTrouble;
@@ -42,9 +43,24 @@ pub(super) fn tool_error(
     tried: &str,
     error: &(impl Diagnostic + fmt::Display),
 ) -> SourceError {
-    let said = error.to_string();
+    tool_said(address, tried, error.to_string(), error.hint())
+}
+
+/// The same of a program that ran: its last line is often the query, and not what went wrong with it.
+pub(super) fn tool_failed(address: &ServerAddress, tried: &str, error: &ToolError) -> SourceError {
+    let said = match error {
+        ToolError::Failed { program, stderr_tail, .. } => stderr_tail
+            .lines()
+            .find_map(|line| line.split_once("error: "))
+            .map(|(_, what)| format!("{program}: {what}")),
+        _ => None,
+    };
+    tool_said(address, tried, said.unwrap_or_else(|| error.to_string()), error.hint())
+}
+
+fn tool_said(address: &ServerAddress, tried: &str, said: String, hint: Option<String>) -> SourceError {
     let role = &address.role;
-    let hint = error.hint().or_else(|| {
+    let hint = hint.or_else(|| {
         if said.contains("lock timeout") {
             Some("somebody holds or wants an exclusive lock; try later, or raise max_lock_wait".to_owned())
         } else if said.contains("permission denied") {

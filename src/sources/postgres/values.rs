@@ -71,8 +71,17 @@ impl LargeObjects {
     /// The next member; `None` after the last.
     pub(super) async fn next(&mut self, session: &mut Session) -> Result<Option<Filled>, SourceError> {
         let mut statements = Vec::new();
-        while statements.len() + 2 * SLICE_BYTES + 128 < MAX_MEMBER_BYTES {
+        while statements.len() + 2 * SLICE_BYTES + 512 < MAX_MEMBER_BYTES {
             let Some((object, offset, bytes)) = self.next_slice(session).await? else { break };
+            if offset == 0 {
+                // pg_dump creates them before the data up to version 16, and among the data from 17 on.
+                let known = format!("SELECT FROM pg_catalog.pg_largeobject_metadata WHERE oid = {object}");
+                let line = format!("SELECT pg_catalog.lo_create({object}) WHERE NOT EXISTS ({known});\n");
+                statements.extend_from_slice(line.as_bytes());
+            }
+            if bytes.is_empty() {
+                continue;
+            }
             statements.extend_from_slice(format!("SELECT pg_catalog.lo_put({object}, {offset}, '\\x").as_bytes());
             statements.extend_from_slice(hex::encode(&bytes).as_bytes());
             statements.extend_from_slice(b"');\n");
@@ -85,7 +94,7 @@ impl LargeObjects {
         Ok(Some(Filled { part, bytes: Bytes::from(statements), counted: None }))
     }
 
-    /// The next slice that has bytes.
+    /// The next slice: the first of an object, which may be empty, or another that has bytes.
     async fn next_slice(&mut self, session: &mut Session) -> Result<Option<(u32, u64, Vec<u8>)>, SourceError> {
         loop {
             if let Some((object, offset, bytes)) = self.slices.pop_front() {
@@ -95,7 +104,7 @@ impl LargeObjects {
                     let more = Self::slice(session, object, end).await?;
                     self.slices.push_front((object, end, more));
                 }
-                if bytes.is_empty() {
+                if bytes.is_empty() && offset > 0 {
                     continue;
                 }
                 return Ok(Some((object, offset, bytes)));
