@@ -58,8 +58,8 @@ impl Server {
     }
 
     fn url(&self, role: &str, database: &str) -> String {
-        let encoded: String = database.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        format!("postgres://{role}@/{encoded}?host={}", self.folder.path().display())
+        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        format!("postgres://{role}@{}/{}", encode(&self.folder.path().display().to_string()), encode(database))
     }
 
     fn psql(&self, database: &str) -> Command {
@@ -273,7 +273,7 @@ CREATE TABLE refs (shape bigint); INSERT INTO refs VALUES (999);
 ALTER TABLE refs ADD CONSTRAINT "to shapes" FOREIGN KEY (shape) REFERENCES shapes (id) NOT VALID;
 CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
 CREATE TRIGGER loud BEFORE INSERT ON shapes FOR EACH ROW EXECUTE FUNCTION shout();
-ALTER TABLE shapes ENABLE ROW LEVEL SECURITY; CREATE POLICY some ON shapes USING (w > 3);
+ALTER TABLE shapes ENABLE ROW LEVEL SECURITY; CREATE POLICY wide ON shapes USING (w > 3);
 GRANT SELECT (w) ON shapes TO "Chief of Staff"; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO clerk;
 CREATE VIEW seen AS SELECT * FROM shapes; COMMENT ON COLUMN shapes.w IS 'width';
 SELECT lo_from_bytea(4711, decode(repeat('00ff5c27', 150000), 'hex')); SELECT lo_create(4712);
