@@ -376,7 +376,8 @@ fn writers_and_migrations_cannot_tear_it() {
     let _first = snapshot.next_piece().unwrap();
     server.sql("postgres", "ALTER TABLE accounts ADD late int");
     let error = std::iter::repeat_with(|| snapshot.next_piece()).find_map(Result::err).unwrap();
-    assert!(error.to_string().contains("lock on public.accounts"), "{error}");
+    // The watch sees who waits, or a reader that cannot lock the table beside him gives up: whichever is first.
+    assert!(error.to_string().contains("public.accounts") && error.to_string().contains("lock"), "{error}");
     drop(snapshot);
 
     // Nobody wants the rest.
@@ -402,7 +403,7 @@ fn what_may_not_be_read_is_named() {
     let (error, hint) = refusal(server.options("backup", "postgres"));
     assert!(error.contains("may not read public.shut") && !error.contains("open"), "{error}");
     assert!(hint.contains("GRANT SELECT ON \"public\".\"shut\" TO \"backup\""), "{hint}");
-    server.sql("postgres", "GRANT pg_read_all_data TO backup; ALTER TABLE shut ENABLE ROW LEVEL SECURITY");
+    server.sql("postgres", "GRANT SELECT ON shut TO backup; ALTER TABLE shut ENABLE ROW LEVEL SECURITY");
     let (error, hint) = refusal(server.options("backup", "postgres"));
     assert!(error.contains("row-level security would hide rows of public.shut"), "{error}");
     assert!(hint.contains("ALTER ROLE \"backup\" BYPASSRLS"), "{hint}");
