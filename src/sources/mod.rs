@@ -30,7 +30,7 @@ pub mod unpack;
 
 /// Something that can be backed up.
 pub trait Source: Send + Sync {
-    /// The kind as it stands in configs and manifests: `files`, `sqlite`.
+    /// The kind as it stands in configs and manifests: `files`, `sqlite`, `postgres`.
     fn kind(&self) -> &'static str;
 
     /// Opens a snapshot. `memory` is what this source left after the base backup, if it is still at hand.
@@ -185,16 +185,16 @@ pub enum SourceError {
         /// What to do about it, if there is something to say.
         hint: Option<String>,
     },
-    /// A server could not be used.
+    /// A server could not be read, or not be written to.
     #[error("{server}: {what}")]
     Server {
-        /// Its address, without secrets.
+        /// Its address, without a secret.
         server: String,
-        /// What was being done, and what came of it.
+        /// What was tried, and what it said.
         what: String,
         /// What to do about it, if there is something to say.
         hint: Option<String>,
-        /// Whether the same may well go right the next time.
+        /// Whether the same could go well a little later.
         transient: bool,
     },
     /// A pattern in the config is not a gitignore glob.

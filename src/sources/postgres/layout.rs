@@ -184,11 +184,43 @@ impl ListedTable {
         let range = match pages {
             None => String::new(),
             Some((first, None)) => format!(" WHERE ctid >= '({first},0)'::pg_catalog.tid"),
-            Some((first, Some(next))) => format!(
-                " WHERE ctid >= '({first},0)'::pg_catalog.tid AND ctid < '({next},0)'::pg_catalog.tid"
-            ),
+            Some((first, Some(next))) => {
+                format!(" WHERE ctid >= '({first},0)'::pg_catalog.tid AND ctid < '({next},0)'::pg_catalog.tid")
+            }
         };
         format!("COPY (SELECT {columns} FROM ONLY {}{range}) TO STDOUT{}", self.qualified(), self.format())
+    }
+
+    /// [`ListedTable::copy_in`] that says which encoding the rows have, so that the session's does not matter. (The
+    /// texts in binary rows have the session's whatever the statement says.)
+    #[must_use]
+    pub fn copy_in_encoded(&self, encoding: &str) -> String {
+        format!("COPY {}{} FROM STDIN{}", self.qualified(), self.column_list(), self.format_and_encoding(encoding))
+    }
+
+    /// [`ListedTable::copy_out`] that says which encoding the rows shall have. With `condition`, an SQL condition in
+    /// parentheses or without, only the rows for which it holds.
+    #[must_use]
+    pub fn copy_out_encoded(
+        &self,
+        pages: Option<(u32, Option<u32>)>,
+        condition: Option<&str>,
+        encoding: &str,
+    ) -> String {
+        let columns = self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
+        let mut conditions = Vec::new();
+        if let Some((first, next)) = pages {
+            conditions.push(format!("ctid >= '({first},0)'::pg_catalog.tid"));
+            conditions.extend(next.map(|next| format!("ctid < '({next},0)'::pg_catalog.tid")));
+        }
+        conditions.extend(condition.map(|condition| format!("({condition}\n)")));
+        let wanted = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let format = self.format_and_encoding(encoding);
+        format!("COPY (SELECT {columns} FROM ONLY {}{wanted}) TO STDOUT{format}", self.qualified())
+    }
+
+    fn format_and_encoding(&self, encoding: &str) -> String {
+        if self.binary { self.format().to_owned() } else { format!(" WITH (ENCODING {})", literal(encoding)) }
     }
 
     fn format(&self) -> &'static str {

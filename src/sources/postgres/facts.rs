@@ -1,0 +1,199 @@
+//! What must be true of the restored database: rows and checksum a table, counted while the rows go by, and what the
+//! catalogs say in the same snapshot.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::Row as _;
+
+use crate::domain::contents::{PostgresFacts, PostgresTableFacts};
+use crate::sources::SourceError;
+
+use super::layout::ListedTable;
+use super::session::Session;
+
+/// What stands in front of the first row of a binary COPY: a signature, flags, and the length of an extension.
+const BINARY_HEADER_BYTES: usize = 11 + 4 + 4;
+
+/// Rows, and the sum of their hashes modulo 2^128: the order does not matter, and a row that stands twice counts twice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowSum {
+    /// How many.
+    pub rows: u64,
+    /// The sum of the first halves, little-endian, of their BLAKE3 hashes.
+    pub checksum: u128,
+}
+
+impl RowSum {
+    /// Adds one row: as COPY writes it, without its newline.
+    pub fn add(&mut self, row: &[u8]) {
+        let mut half = [0; 16];
+        half.copy_from_slice(&blake3::hash(row).as_bytes()[..16]);
+        self.checksum = self.checksum.wrapping_add(u128::from_le_bytes(half));
+        self.rows += 1;
+    }
+
+    /// Adds rows in text format: each ends with a newline, and none holds one.
+    pub fn add_text(&mut self, rows: &[u8]) {
+        let Some(rows) = rows.strip_suffix(b"\n") else { return };
+        for row in rows.split(|byte| *byte == b'\n') {
+            self.add(row);
+        }
+    }
+
+    /// Adds whole rows in binary format, with or without what stands before the first and after the last. False where
+    /// they are not what they should be.
+    #[must_use]
+    pub fn add_binary(&mut self, mut rows: &[u8]) -> bool {
+        if rows.starts_with(b"PGCOPY\n\xff\r\n\0") {
+            let Some(rest) = rows.get(BINARY_HEADER_BYTES..) else { return false };
+            rows = rest;
+        }
+        while !rows.is_empty() {
+            match binary_row_bytes(rows) {
+                // The end: a count of -1.
+                Some(0) => return rows.len() == 2,
+                Some(length) => {
+                    self.add(&rows[..length]);
+                    rows = &rows[length..];
+                }
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.checksum = self.checksum.wrapping_add(other.checksum);
+    }
+
+    /// The checksum as facts have it.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        format!("{:032x}", self.checksum)
+    }
+}
+
+/// How long the first row is: a count of fields, then each with its length, -1 for a null.
+fn binary_row_bytes(rows: &[u8]) -> Option<usize> {
+    let fields = i16::from_be_bytes([*rows.first()?, *rows.get(1)?]);
+    if fields == -1 {
+        return Some(0);
+    }
+    let mut at = 2_usize;
+    for _ in 0..fields {
+        let length = i32::from_be_bytes(rows.get(at..at + 4)?.try_into().ok()?);
+        at += 4 + usize::try_from(length).unwrap_or(0);
+    }
+    (at <= rows.len()).then_some(at)
+}
+
+/// Where the threads that seal a table's rows add them up.
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<RowSum>);
+
+impl Tally {
+    pub(super) fn merge(&self, sum: &RowSum) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).merge(sum);
+    }
+
+    fn sum(&self) -> RowSum {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The facts of tables, sorted by schema and name.
+pub(super) fn of_tables<'a>(
+    tables: impl Iterator<Item = (&'a ListedTable, &'a Arc<Tally>)>,
+) -> Vec<PostgresTableFacts> {
+    let mut facts: Vec<PostgresTableFacts> = tables
+        .map(|(table, tally)| {
+            let sum = tally.sum();
+            PostgresTableFacts {
+                schema: table.schema.clone(),
+                name: table.name.clone(),
+                columns: table.columns.clone(),
+                binary: table.binary,
+                rows: sum.rows,
+                checksum: sum.hex(),
+            }
+        })
+        .collect();
+    facts.sort_by(|one, other| (&one.schema, &one.name).cmp(&(&other.schema, &other.name)));
+    facts
+}
+
+const DATABASE: &str = "SELECT current_setting('server_version') AS version, \
+     current_setting('server_version_num')::int4 AS number, datname::text AS name, \
+     pg_encoding_to_char(encoding)::text AS encoding, datcollate::text AS collate, datctype::text AS ctype, \
+     CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END AS bytes \
+     FROM pg_database WHERE datname = current_database()";
+
+const EXTENSIONS: &str = "SELECT extname::text, extversion::text FROM pg_extension ORDER BY extname COLLATE \"C\"";
+
+/// Roles that something depends on, and the owners: of the server's first role no dependency is kept.
+const ROLES: &str = "SELECT DISTINCT role.rolname::text FROM pg_roles AS role WHERE role.oid IN ( \
+     SELECT refobjid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND (dbid = (SELECT oid FROM pg_database \
+        WHERE datname = current_database()) OR (classid = 'pg_database'::regclass AND objid = (SELECT oid \
+        FROM pg_database WHERE datname = current_database()))) \
+     UNION SELECT datdba FROM pg_database WHERE datname = current_database() \
+     UNION SELECT relowner FROM pg_class WHERE oid >= 16384 UNION SELECT nspowner FROM pg_namespace WHERE oid >= 16384 \
+     UNION SELECT proowner FROM pg_proc WHERE oid >= 16384 UNION SELECT typowner FROM pg_type WHERE oid >= 16384)";
+
+const INDEXES: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_index i \
+     JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE i.indisvalid AND i.indrelid = ANY (SELECT unnest($1)::oid)";
+
+/// Those that the server itself makes for partitions, under names of its own, are left out.
+const CONSTRAINTS: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) || '.' || quote_ident(k.conname) \
+     || CASE WHEN k.convalidated THEN '' ELSE ' (not valid)' END FROM pg_constraint k \
+     JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE k.conrelid = ANY (SELECT unnest($1)::oid) AND NOT (k.contype = 'f' AND k.conparentid <> 0)";
+
+/// What the catalogs say; the tables' sums and what pg_dumpall could get at are still to be filled in.
+pub(super) async fn of_database(leader: &mut Session, relations: &[u32]) -> Result<PostgresFacts, SourceError> {
+    let tried = "cannot read the catalogs";
+    let database = leader.rows(DATABASE, tried).await?;
+    let extensions = leader.rows(EXTENSIONS, tried).await?;
+    let roles = leader.rows(ROLES, tried).await?;
+    let indexes = leader.rows_of(INDEXES, relations, tried).await?;
+    let constraints = leader.rows_of(CONSTRAINTS, relations, tried).await?;
+    let names = |rows: &[sqlx::postgres::PgRow]| -> Result<Vec<String>, sqlx::Error> {
+        let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+        names.map(|mut names| {
+            names.sort();
+            names
+        })
+    };
+    let read = || -> Result<PostgresFacts, sqlx::Error> {
+        let row = database.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(PostgresFacts {
+            // Debian adds its own: `15.18 (Debian 15.18-0+deb12u1)`.
+            server_version: row
+                .try_get::<String, _>("version")?
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            // The server's own number is positive.
+            server_version_number: row.try_get::<i32, _>("number")? as u32,
+            database: row.try_get("name")?,
+            encoding: row.try_get("encoding")?,
+            collate: row.try_get::<Option<String>, _>("collate")?.unwrap_or_default(),
+            ctype: row.try_get::<Option<String>, _>("ctype")?.unwrap_or_default(),
+            size_bytes: u64::try_from(row.try_get::<i64, _>("bytes")?).unwrap_or(0),
+            extensions: extensions
+                .iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+                .collect::<Result<_, sqlx::Error>>()?,
+            roles: names(&roles)?,
+            role_passwords: false,
+            tables: Vec::new(),
+            large_objects: (0, 0),
+            indexes: names(&indexes)?,
+            constraints: names(&constraints)?,
+        })
+    };
+    read().map_err(|error| leader.wrong(tried, error))
+}

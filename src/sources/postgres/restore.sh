@@ -1,0 +1,114 @@
+#!/bin/sh
+# Puts this backup of a PostgreSQL database into a server, with psql and pg_restore of the server's version or newer.
+# It makes the database anew, under the name that it had, and refuses where one of that name exists.
+set -eu
+export LC_ALL=C
+
+usage() {
+    cat >&2 <<'EOF'
+usage: sh restore.sh [--globals] [--no-owner] [--jobs N] postgres://ROLE@HOST/postgres
+
+  the URL names any database that exists on the server (not the one to be made), and a role that may create others
+  --globals    first creates the roles and tablespaces of globals.sql; those that exist are reported and kept
+  --no-owner   everything will belong to the role in the URL, and nothing is granted to others
+  --jobs N     how many indexes are built at once (2)
+EOF
+    exit 2
+}
+die() {
+    echo "restore.sh: $*" >&2
+    exit 1
+}
+say() {
+    echo "restore.sh: $*" >&2
+}
+
+globals=no
+owner=''
+jobs=2
+server=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --globals) globals=yes ;;
+    --no-owner) owner='--no-owner --no-privileges' ;;
+    --jobs)
+        [ $# -gt 1 ] || usage
+        shift
+        jobs=$1
+        ;;
+    postgres://*/* | postgresql://*/*) [ -z "$server" ] || usage; server=$1 ;;
+    *) usage ;;
+    esac
+    shift
+done
+[ -n "$server" ] || usage
+for tool in psql pg_restore; do
+    command -v "$tool" >/dev/null || die "$tool is not installed: apt-get install postgresql-client"
+done
+cd "$(dirname "$0")"
+for part in globals.sql schema.dump tables.json sequences.sql; do
+    [ -f "$part" ] || die "$part is missing: unpack the whole backup, then run the restore.sh that lies in it"
+done
+
+# The same URL, with the database's own name.
+case $server in
+*\?*) parameters="?${server#*\?}" ;;
+*) parameters='' ;;
+esac
+address=${server%%\?*}
+target="${address%/*}/"'@DATABASE_IN_URL@'"$parameters"
+
+# As the rows were written; and nothing that the database sets for itself may stand in the way.
+export PGCLIENTENCODING=UTF8
+export PGOPTIONS="-c datestyle=ISO -c intervalstyle=postgres -c lc_monetary=C -c xmloption=content \
+-c standard_conforming_strings=on -c search_path=pg_catalog -c statement_timeout=0 -c lock_timeout=0 \
+-c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off -c row_security=off ${PGOPTIONS:-}"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+sql() {
+    psql -X -q -v ON_ERROR_STOP=1 -o /dev/null -d "$target" "$@"
+}
+
+if [ "$globals" = yes ]; then
+    say "roles and tablespaces (an error that a role exists is nothing to worry about)"
+    psql -X -q -d "$server" -f globals.sql
+fi
+
+say "database, types, tables, functions"
+# shellcheck disable=SC2086
+pg_restore --exit-on-error --create $owner --section=pre-data -d "$server" schema.dump ||
+    die "the schema could not be created: if the database exists, drop or rename it; if a role is missing, add --globals or --no-owner"
+
+for folder in data/*/; do
+    [ -f "${folder}copy.sql" ] || continue
+    statement=$(cat "${folder}copy.sql")
+    say "$statement"
+    rm -f "$work/whole"
+    {
+        find "$folder" -name '*.copy' >"$work/list" && sort "$work/list" >"$work/sorted" &&
+            xargs cat <"$work/sorted" && : >"$work/whole"
+    } | sql -c "$statement" || die "the rows in $folder could not be loaded"
+    [ -f "$work/whole" ] || die "a file in $folder cannot be read"
+done
+
+if [ -d large-objects ]; then
+    say "large objects"
+    for file in large-objects/*.sql; do
+        sql -f "$file" || die "$file could not be loaded"
+    done
+fi
+
+say "sequences"
+sql -f sequences.sql || die "sequences.sql could not be loaded"
+
+say "indexes, constraints, triggers, materialized views"
+# shellcheck disable=SC2086
+pg_restore --exit-on-error $owner --section=post-data --jobs="$jobs" -d "$target" schema.dump ||
+    die "what stands after the data could not be created"
+
+say "statistics for the planner"
+sql -c ANALYZE
+say "done: $target"

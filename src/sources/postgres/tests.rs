@@ -1,0 +1,456 @@
+//! Real servers, through the whole seam: odd objects there and back by restore.sh, writers and migrations at work
+//! meanwhile, roles that may not read, and bytes that do not change.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::domain::contents::{Facts, Note, PostgresFacts, PostgresTableFacts};
+use crate::domain::server::ServerAddress;
+use crate::error::Diagnostic as _;
+use crate::sources::{Body, Cut, Sink};
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// Whom the servers run as: the server refuses root, and initdb one who is not in the list of users. `nobody` always is.
+const UID: u32 = 65_534;
+/// How long something that must happen may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Server {
+    folder: tempfile::TempDir,
+    child: Child,
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("lifeboat-pg-").tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(UID), Some(UID)).unwrap();
+        let data = folder.path().join("data");
+        let mut initdb = Command::new(format!("{BIN}/initdb"));
+        initdb.args(["-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D"]).arg(&data);
+        let made = initdb.uid(UID).gid(UID).current_dir("/").stdout(Stdio::null()).status().unwrap();
+        assert!(made.success());
+        let mut postgres = Command::new(format!("{BIN}/postgres"));
+        postgres.arg("-D").arg(&data).arg("-k").arg(folder.path());
+        postgres.args([
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+            "-c",
+            "autovacuum=off",
+            "-c",
+            "shared_buffers=32MB",
+        ]);
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = postgres.uid(UID).gid(UID).current_dir("/").stderr(log).stdout(Stdio::null()).spawn().unwrap();
+        let server = Self { folder, child };
+        wait_until("the server is up", || server.try_sql("postgres", "SELECT 1").is_ok());
+        server
+    }
+
+    fn url(&self, role: &str, database: &str) -> String {
+        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        format!("postgres://{role}@{}/{}", encode(&self.folder.path().display().to_string()), encode(database))
+    }
+
+    fn psql(&self, database: &str) -> Command {
+        let mut psql = Command::new(format!("{BIN}/psql"));
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url("postgres", database)]);
+        psql.env("PGCLIENTENCODING", "UTF8");
+        psql
+    }
+
+    fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
+        let mut psql = self.psql(database);
+        psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = psql.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    fn sql(&self, database: &str, sql: &str) -> String {
+        self.try_sql(database, sql).unwrap()
+    }
+
+    /// Everything, as pg_dump writes it, without what is random.
+    fn dump(&self, database: &str) -> Vec<String> {
+        let mut pg_dump = Command::new(format!("{BIN}/pg_dump"));
+        let output = pg_dump.args(["--create", "-d", &self.url("postgres", database)]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn options(&self, role: &str, database: &str) -> PostgresOptions {
+        let scratch = self.folder.path().join("scratch");
+        std::fs::create_dir_all(&scratch).unwrap();
+        PostgresOptions {
+            access: connect::Access {
+                address: ServerAddress::parse(&self.url(role, database)).unwrap(),
+                password: None,
+            },
+            include_tables: Vec::new(),
+            exclude_tables: Vec::new(),
+            exclude_data: Vec::new(),
+            tools: Some(BIN.into()),
+            connections: 2,
+            max_lock_wait: Duration::from_secs(30),
+            max_snapshot: Duration::from_secs(600),
+            scratch,
+        }
+    }
+
+    /// Sessions of ours.
+    fn sessions(&self) -> String {
+        self.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lifeboat'")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < LIMIT, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+#[derive(Default)]
+struct Segments {
+    done: Vec<Vec<u8>>,
+    open: Vec<u8>,
+}
+
+impl Write for Segments {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.open.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for Segments {
+    fn boundary(&mut self) -> io::Result<()> {
+        self.done.push(std::mem::take(&mut self.open));
+        Ok(())
+    }
+}
+
+struct Copy {
+    segments: Vec<Vec<u8>>,
+    members: Vec<String>,
+    notes: Vec<Note>,
+    facts: PostgresFacts,
+}
+
+impl Copy {
+    fn table(&self, name: &str) -> &PostgresTableFacts {
+        self.facts.tables.iter().find(|table| table.name == name).unwrap()
+    }
+
+    fn unpack(&self, folder: &Path) -> PathBuf {
+        let target = folder.join("unpacked");
+        std::fs::create_dir(&target).unwrap();
+        std::fs::write(folder.join("tar"), self.segments.concat()).unwrap();
+        let unpacked = Command::new("tar").arg("-xf").arg(folder.join("tar")).arg("-C").arg(&target).status().unwrap();
+        assert!(unpacked.success());
+        target
+    }
+
+    /// All rows of a table, as text.
+    fn rows(&self, name: &str) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let target = self.unpack(folder.path());
+        let list: layout::TableList =
+            serde_json::from_slice(&std::fs::read(target.join("tables.json")).unwrap()).unwrap();
+        let oid = list.tables.iter().find(|table| table.name == name).unwrap().oid;
+        let mut files: Vec<PathBuf> = std::fs::read_dir(target.join(format!("data/{oid:010}")))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.retain(|path| path.extension().is_some_and(|end| end == "copy"));
+        files.sort();
+        files.iter().flat_map(|path| std::fs::read(path).unwrap()).collect()
+    }
+}
+
+fn try_back_up(options: PostgresOptions) -> Result<Copy, SourceError> {
+    let runtime = runtime();
+    let source = PostgresSource::new(options, runtime.handle().clone(), Arc::new(SystemClock::default()));
+    let mut snapshot = source.open(None)?;
+    let mut sink = Segments::default();
+    let (mut members, mut notes) = (Vec::new(), Vec::new());
+    while let Some(piece) = snapshot.next_piece()? {
+        let Body::Open(open) = piece.body else { panic!("nothing is remembered") };
+        let written = open.write(&mut sink)?;
+        if piece.cut == Cut::Never {
+            assert!(sink.open.len() <= crate::domain::segment::MAX_FILE_SEGMENT_BYTES);
+        }
+        assert_eq!(sink.open.len() % 512, 0);
+        sink.boundary().unwrap();
+        members.extend(written.members.iter().map(|member| member.path.display()));
+        notes.extend(written.notes);
+    }
+    let finished = snapshot.finish()?;
+    notes.extend(finished.notes);
+    let Some(Facts::Postgres(facts)) = finished.facts else { panic!("no facts") };
+    Ok(Copy { segments: sink.done, members, notes, facts: *facts })
+}
+
+fn back_up(options: PostgresOptions) -> Copy {
+    try_back_up(options).unwrap_or_else(|error| panic!("{error}\n{:?}", error.hint()))
+}
+
+fn refusal(options: PostgresOptions) -> (String, String) {
+    let error = try_back_up(options).err().unwrap();
+    (error.to_string(), error.hint().unwrap_or_default())
+}
+
+const ODD_DATABASE: &str = "o'dd \"Shop\"";
+
+const ODD: &str = r#"
+CREATE ROLE clerk; CREATE ROLE "Chief of Staff";
+ALTER DATABASE :"DBNAME" SET work_mem = '5MB';
+COMMENT ON DATABASE :"DBNAME" IS 'odd';
+CREATE EXTENSION pg_trgm;
+CREATE SCHEMA "we""ird . one"; GRANT USAGE ON SCHEMA "we""ird . one" TO clerk;
+CREATE TABLE "we""ird . one"."a.b
+c" ("x
+y" int, "SELECT" text DEFAULT 'a\b');
+INSERT INTO "we""ird . one"."a.b
+c" SELECT n, E'tab\there\nline \\ back' || n FROM generate_series(1, 50) n;
+CREATE TABLE nothing (); INSERT INTO nothing DEFAULT VALUES; INSERT INTO nothing DEFAULT VALUES;
+CREATE TABLE all_generated (a int GENERATED ALWAYS AS (1) STORED); INSERT INTO all_generated DEFAULT VALUES;
+CREATE TABLE shapes (id bigint GENERATED ALWAYS AS IDENTITY, gone int, w int, area int GENERATED ALWAYS AS (w * w) STORED);
+INSERT INTO shapes (gone, w) SELECT 1, n FROM generate_series(1, 20) n; ALTER TABLE shapes DROP COLUMN gone;
+CREATE TABLE parent (id int, note text); CREATE TABLE child (extra text) INHERITS (parent);
+INSERT INTO parent VALUES (1, 'p'); INSERT INTO child VALUES (2, 'c', 'x');
+CREATE TABLE log (at date, region text, body text) PARTITION BY LIST (region);
+CREATE TABLE log_eu (body text, region text, at date) PARTITION BY RANGE (at);
+ALTER TABLE log ATTACH PARTITION log_eu FOR VALUES IN ('eu');
+CREATE TABLE log_eu_25 PARTITION OF log_eu FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+CREATE TABLE log_rest PARTITION OF log DEFAULT;
+INSERT INTO log VALUES ('2025-03-01', 'eu', 'one'), ('2025-03-02', 'us', NULL);
+CREATE UNLOGGED TABLE scratch (v float8, m money, i interval, b bytea, t timestamptz);
+INSERT INTO scratch VALUES ('NaN', 12.5, '1 year -2 days', '\x00ff', '2025-01-01 00:00+05'), (0.1 + 0.2, -1, NULL, '', NULL);
+CREATE SEQUENCE odd_steps INCREMENT -3 MAXVALUE 100 START 7; SELECT nextval('odd_steps'), nextval('odd_steps');
+CREATE SEQUENCE "Never.Called"; SELECT setval('"Never.Called"', 42, false);
+CREATE MATERIALIZED VIEW totals AS SELECT count(*) AS n FROM shapes;
+CREATE MATERIALIZED VIEW above AS SELECT n + 1 AS m FROM totals;
+CREATE MATERIALIZED VIEW unfilled AS SELECT 1 AS one WITH NO DATA;
+CREATE INDEX ON shapes (w); ALTER TABLE shapes ADD PRIMARY KEY (id);
+CREATE TABLE refs (shape bigint); INSERT INTO refs VALUES (999);
+ALTER TABLE refs ADD CONSTRAINT "to shapes" FOREIGN KEY (shape) REFERENCES shapes (id) NOT VALID;
+CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+CREATE TRIGGER loud BEFORE INSERT ON shapes FOR EACH ROW EXECUTE FUNCTION shout();
+ALTER TABLE shapes ENABLE ROW LEVEL SECURITY; CREATE POLICY wide ON shapes USING (w > 3);
+GRANT SELECT (w) ON shapes TO "Chief of Staff"; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO clerk;
+CREATE VIEW seen AS SELECT * FROM shapes; COMMENT ON COLUMN shapes.w IS 'width';
+SELECT lo_from_bytea(4711, decode(repeat('00ff5c27', 150000), 'hex')); SELECT lo_create(4712);
+COMMENT ON LARGE OBJECT 4711 IS 'large'; GRANT SELECT ON LARGE OBJECT 4711 TO clerk;
+CREATE PUBLICATION news FOR TABLE shapes (id, w);
+CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;
+CREATE FOREIGN TABLE away (a int) SERVER far;
+"#;
+
+#[test]
+fn odd_objects_come_back_by_the_script_alone() {
+    let server = Server::start();
+    server.sql("postgres", &format!("CREATE DATABASE {} TEMPLATE template0", layout::quoted(ODD_DATABASE)));
+    server.sql(ODD_DATABASE, ODD);
+    let copy = back_up(server.options("postgres", ODD_DATABASE));
+    assert_eq!(copy.table("nothing").rows, 2);
+    assert_eq!(copy.table("parent").rows, 1);
+    assert_eq!(copy.table("shapes").columns, ["id", "w"]);
+    assert_eq!(copy.facts.large_objects, (2, 600_000));
+    assert!(copy.facts.roles.contains(&"Chief of Staff".to_owned()) && copy.facts.role_passwords);
+    assert!(copy.facts.constraints.contains(&"public.refs.\"to shapes\" (not valid)".to_owned()));
+    assert!(copy.notes.iter().any(|note| note.path.display() == "public.away"));
+    assert_eq!(copy.members.last().unwrap(), "restore.sh");
+
+    let other = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let target = copy.unpack(folder.path());
+    let mut script = Command::new("sh");
+    script.arg(target.join("restore.sh")).args(["--globals", &other.url("postgres", "postgres")]);
+    let output = script.env("PATH", format!("{BIN}:/usr/bin:/bin")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(other.dump(ODD_DATABASE), server.dump(ODD_DATABASE));
+    assert_eq!(other.sql(ODD_DATABASE, "SELECT m FROM above"), "21");
+
+    let again = back_up(other.options("postgres", ODD_DATABASE));
+    assert_eq!(again.facts.tables, copy.facts.tables);
+    assert_eq!((again.facts.indexes, again.facts.constraints), (copy.facts.indexes, copy.facts.constraints));
+
+    let mut second = Command::new("sh");
+    second.arg(target.join("restore.sh")).arg(other.url("postgres", "postgres"));
+    let refused = second.env("PATH", format!("{BIN}:/usr/bin:/bin")).output().unwrap();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("drop or rename it"));
+}
+
+#[test]
+fn writers_and_migrations_cannot_tear_it() {
+    let server = Server::start();
+    server.sql("postgres", "CREATE TABLE accounts (id int PRIMARY KEY, cents int, pad text)");
+    server.sql("postgres", "INSERT INTO accounts SELECT n, 100, repeat('x', 200) FROM generate_series(0, 19999) n");
+    let transfer =
+        "UPDATE accounts SET cents = cents + CASE WHEN id = :a THEN 1 ELSE -1 END WHERE id IN (:a, :b) \\; SELECT 1;";
+    let mut script = String::from("SET synchronous_commit = off;\n");
+    for n in 0..20_000_u32 {
+        let (a, b) = (n * 7919 % 20_000, n * 104_729 % 19_999 + 1);
+        if a != b {
+            script.push_str(&transfer.replace(":a", &a.to_string()).replace(":b", &b.to_string()));
+            script.push('\n');
+        }
+    }
+    let mut psql = server.psql("postgres");
+    let mut writer = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stdin = writer.stdin.take().unwrap();
+    let feeding = std::thread::spawn(move || {
+        let _ = stdin.write_all(script.as_bytes());
+    });
+    for _ in 0..3 {
+        let copy = back_up(server.options("postgres", "postgres"));
+        let text = String::from_utf8(copy.rows("accounts")).unwrap();
+        let cents: Vec<i64> = text.lines().map(|row| row.split('\t').nth(1).unwrap().parse().unwrap()).collect();
+        assert_eq!((cents.len(), cents.iter().sum::<i64>()), (20_000, 2_000_000));
+        assert_eq!(copy.table("accounts").rows, 20_000);
+    }
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    feeding.join().unwrap();
+
+    // A migration that holds its lock while pg_dump waits, and rewrites the table under the snapshot.
+    let mut psql = server.psql("postgres");
+    let mut migration = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stdin = migration.stdin.take().unwrap();
+    stdin.write_all(b"BEGIN; ALTER TABLE accounts ALTER cents TYPE bigint;\n").unwrap();
+    let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND locktype = 'relation' \
+         AND relation = 'accounts'::regclass";
+    wait_until("the migration holds its lock", || server.sql("postgres", locked) == "1");
+    let options = server.options("postgres", "postgres");
+    let backup = std::thread::spawn(move || back_up(options));
+    wait_until("pg_dump waits", || server.sql("postgres", "SELECT count(*) FROM pg_locks WHERE NOT granted") != "0");
+    stdin.write_all(b"COMMIT;\n\\q\n").unwrap();
+    drop(stdin);
+    migration.wait().unwrap();
+    assert_eq!(backup.join().unwrap().table("accounts").rows, 20_000);
+
+    // Somebody who waits for us is let through.
+    let mut options = server.options("postgres", "postgres");
+    options.max_lock_wait = Duration::from_secs(1);
+    let runtime = runtime();
+    let source = PostgresSource::new(options, runtime.handle().clone(), Arc::new(SystemClock::default()));
+    let mut snapshot = source.open(None).unwrap();
+    let _first = snapshot.next_piece().unwrap();
+    server.sql("postgres", "ALTER TABLE accounts ADD late int");
+    let error = std::iter::repeat_with(|| snapshot.next_piece()).find_map(Result::err).unwrap();
+    // The watch sees who waits, or a reader that cannot lock the table beside him gives up: whichever is first.
+    assert!(error.to_string().contains("public.accounts") && error.to_string().contains("lock"), "{error}");
+    drop(snapshot);
+
+    // Nobody wants the rest.
+    let source = PostgresSource::new(
+        server.options("postgres", "postgres"),
+        runtime.handle().clone(),
+        Arc::new(SystemClock::default()),
+    );
+    let mut snapshot = source.open(None).unwrap();
+    for _ in 0..3 {
+        assert!(snapshot.next_piece().unwrap().is_some());
+    }
+    assert_ne!(server.sessions(), "0");
+    drop(snapshot);
+    wait_until("our sessions are gone", || server.sessions() == "0");
+    assert_eq!(std::fs::read_dir(&source.options.scratch).unwrap().count(), 0);
+}
+
+#[test]
+fn what_may_not_be_read_is_named() {
+    let server = Server::start();
+    server.sql("postgres", "CREATE ROLE backup LOGIN; CREATE TABLE open (a int); CREATE TABLE shut (a int); GRANT SELECT ON open TO backup");
+    let (error, hint) = refusal(server.options("backup", "postgres"));
+    assert!(error.contains("may not read public.shut") && !error.contains("open"), "{error}");
+    assert!(hint.contains("GRANT SELECT ON \"public\".\"shut\" TO \"backup\""), "{hint}");
+    server.sql("postgres", "GRANT SELECT ON shut TO backup; ALTER TABLE shut ENABLE ROW LEVEL SECURITY");
+    let (error, hint) = refusal(server.options("backup", "postgres"));
+    assert!(error.contains("row-level security would hide rows of public.shut"), "{error}");
+    assert!(hint.contains("ALTER ROLE \"backup\" BYPASSRLS"), "{hint}");
+    server.sql("postgres", "ALTER ROLE backup BYPASSRLS");
+    let copy = back_up(server.options("backup", "postgres"));
+    assert!(!copy.facts.role_passwords);
+    let (error, _) = refusal(server.options("backup", "nowhere"));
+    assert!(error.contains("\"nowhere\" does not exist"), "{error}");
+    let mut options = server.options("backup", "postgres");
+    options.exclude_tables = vec!["*.shut".to_owned()];
+    options.exclude_data = vec!["public.open".to_owned()];
+    let copy = back_up(options);
+    assert!(copy.facts.tables.is_empty());
+    assert_eq!(copy.notes.iter().filter(|note| note.detail.contains("as the config says")).count(), 2);
+}
+
+#[test]
+fn bytes_pass_through_and_what_did_not_change_stays_the_same() {
+    let server = Server::start();
+    server.sql("postgres", "CREATE DATABASE raw TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'");
+    server.sql("raw", "CREATE TABLE t (a text); INSERT INTO t VALUES (E'\\xff\\xfe caf\\xe9')");
+    let copy = back_up(server.options("postgres", "raw"));
+    assert_eq!(copy.facts.encoding, "SQL_ASCII");
+    assert_eq!(copy.rows("t"), b"\xff\xfe caf\xe9\n");
+    server.sql("postgres", "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+    server.sql("latin", "CREATE TABLE \"t\u{e4}\" (\"\u{f6}\" text); INSERT INTO \"t\u{e4}\" VALUES ('\u{fc}')");
+    assert_eq!(back_up(server.options("postgres", "latin")).rows("t\u{e4}"), b"\xfc\n");
+
+    server
+        .sql("postgres", "CREATE TABLE files (id int, body bytea); ALTER TABLE files ALTER body SET STORAGE EXTERNAL");
+    server.sql(
+        "postgres",
+        "INSERT INTO files VALUES (1, 'small'), (2, decode(repeat('5c0aff', 7000000), 'hex')), (3, 'last')",
+    );
+    server.sql("postgres", "CREATE TABLE events (id int, body text)");
+    server.sql(
+        "postgres",
+        "INSERT INTO events SELECT n, md5(n::text) || repeat('y', 300) FROM generate_series(1, 20000) n",
+    );
+    let first = back_up(server.options("postgres", "postgres"));
+    assert_eq!(first.table("files").rows, 3);
+    assert!(first.rows("files").len() > 42_000_000);
+    server.sql("postgres", "INSERT INTO events SELECT n, 'new' FROM generate_series(20001, 20100) n");
+    let second = back_up(server.options("postgres", "postgres"));
+    let known: BTreeSet<&Vec<u8>> = first.segments.iter().collect();
+    let new: usize = second.segments.iter().filter(|segment| !known.contains(segment)).map(Vec::len).sum();
+    let all: usize = second.segments.iter().map(Vec::len).sum();
+    // The head, the open range of `events`, and nothing of `files`.
+    assert!(all > 45_000_000 && new < 2_000_000, "{new} of {all}");
+}

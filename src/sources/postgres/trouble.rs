@@ -1,0 +1,141 @@
+//! What a server says when it refuses, as a sentence with the next command. Asks nobody.
+
+use std::fmt;
+
+use crate::domain::server::ServerAddress;
+use crate::error::Diagnostic;
+use crate::process::ToolError;
+use crate::sources::SourceError;
+
+use super::connect::ServerTrouble;
+
+/// Says what was tried (`cannot read public.users`), what came back, and what to do about it.
+pub fn server_error(
+    address: &ServerAddress,
+    tried: impl fmt::Display,
+    trouble: impl Into<ServerTrouble>,
+) -> SourceError {
+    let trouble = trouble.into();
+    let said = match &trouble {
+        ServerTrouble::Sql(sqlx::Error::Database(error)) => error.message().to_owned(),
+        // `error returned from database: …` and the like are the library's words, not the server's.
+        ServerTrouble::Sql(sqlx::Error::Io(error)) => format!("the connection failed: {error}"),
+        other => other.to_string(),
+    };
+    let state = trouble.state().unwrap_or_default();
+    let Advice { hint, transient } = advice(address, &trouble, &state, &said);
+    SourceError::Server { server: address.to_string(), what: format!("{tried}: {said}"), hint, transient }
+}
+
+/// A server that answers, and with something that cannot be.
+pub(super) fn wrong(address: &ServerAddress, what: impl Into<String>, hint: Option<String>) -> SourceError {
+    SourceError::Server { server: address.to_string(), what: what.into(), hint, transient: false }
+}
+
+/// What may go better a little later, or with a snapshot of a later moment.
+pub(super) fn passing(address: &ServerAddress, what: impl Into<String>, hint: impl Into<String>) -> SourceError {
+    SourceError::Server { server: address.to_string(), what: what.into(), hint: Some(hint.into()), transient: true }
+}
+
+/// What our own or the server's programs said.
+pub(super) fn tool_error(
+    address: &ServerAddress,
+    tried: &str,
+    error: &(impl Diagnostic + fmt::Display),
+) -> SourceError {
+    tool_said(address, tried, error.to_string(), error.hint())
+}
+
+/// The same of a program that ran: its last line is often the query, and not what went wrong with it.
+pub(super) fn tool_failed(address: &ServerAddress, tried: &str, error: &ToolError) -> SourceError {
+    let said = match error {
+        ToolError::Failed { program, stderr_tail, .. } => stderr_tail
+            .lines()
+            .find_map(|line| line.split_once("error: "))
+            .map(|(_, what)| format!("{program}: {what}")),
+        _ => None,
+    };
+    tool_said(address, tried, said.unwrap_or_else(|| error.to_string()), error.hint())
+}
+
+fn tool_said(address: &ServerAddress, tried: &str, said: String, hint: Option<String>) -> SourceError {
+    let role = &address.role;
+    let hint = hint.or_else(|| {
+        if said.contains("lock timeout") {
+            Some("somebody holds or wants an exclusive lock; try later, or raise max_lock_wait".to_owned())
+        } else if said.contains("permission denied") {
+            Some(format!("let the role read everything: GRANT pg_read_all_data TO {}", super::layout::quoted(role)))
+        } else if said.contains("out of shared memory") {
+            Some("raise max_locks_per_transaction on the server: pg_dump locks every table at once".to_owned())
+        } else {
+            None
+        }
+    });
+    let transient =
+        ["lock timeout", "server closed the connection", "connection to server"].iter().any(|sign| said.contains(sign));
+    SourceError::Server { server: address.to_string(), what: format!("{tried}: {said}"), hint, transient }
+}
+
+struct Advice {
+    hint: Option<String>,
+    transient: bool,
+}
+
+fn lasting(hint: impl Into<String>) -> Advice {
+    Advice { hint: Some(hint.into()), transient: false }
+}
+
+fn later(hint: impl Into<String>) -> Advice {
+    Advice { hint: Some(hint.into()), transient: true }
+}
+
+fn advice(address: &ServerAddress, trouble: &ServerTrouble, state: &str, said: &str) -> Advice {
+    let role = super::layout::quoted(&address.role);
+    match state {
+        "28P01" | "28000" => lasting(format!(
+            "check the role's password in the config, and what pg_hba.conf says of it: psql '{address}'"
+        )),
+        "3D000" => lasting("name a database that exists: psql -l shows them".to_owned()),
+        "42501" if said.contains("row-level security") => lasting(format!("ALTER ROLE {role} BYPASSRLS")),
+        "42501" if said.contains("large object") => {
+            lasting(format!("GRANT SELECT ON LARGE OBJECT … TO {role}, or let the backup log in as their owner"))
+        }
+        "42501" => lasting(format!("GRANT pg_read_all_data TO {role}, or GRANT SELECT ON … TO {role}")),
+        "55P03" => later("another session holds it; try later, or raise max_lock_wait"),
+        "57014" => lasting(format!(
+            "somebody cancelled it, or a timeout struck that a pooler or proxy sets: look into the server's log, and \
+             ALTER ROLE {role} SET statement_timeout = 0"
+        )),
+        "25P03" | "25P04" | "57P05" => lasting(format!(
+            "the server ends transactions that take long: ALTER ROLE {role} SET idle_in_transaction_session_timeout = 0"
+        )),
+        "53300" => later("lower `connections` in the config, or raise max_connections on the server"),
+        "53200" => lasting("raise max_locks_per_transaction on the server"),
+        "40001" if said.contains("recovery") => later(
+            "the standby had to remove rows that were being read: set hot_standby_feedback = on there, or raise \
+             max_standby_streaming_delay",
+        ),
+        "40001" | "40P01" => later("try again"),
+        "08P01" => lasting("if a pooler such as pgbouncer stands between, name the server's own port"),
+        "57P01" | "57P02" | "57P03" => later("the server stopped or ended the session; see its log"),
+        "42P01" | "42703" | "42704" | "3F000" => {
+            later("it was altered between the snapshot and the lock; run the backup again, away from migrations")
+        }
+        "54000" => {
+            lasting("a row does not fit into the server's 1 GB for a row; split it, or leave it out by exclude_data")
+        }
+        "XX001" | "XX002" => lasting("the server found damage: pg_amcheck says more; restore from an older backup"),
+        "22021" | "22P05" => {
+            lasting("the name of a table or column is not valid in the database's encoding; rename it")
+        }
+        _ if state.starts_with("08") => later("the connection was lost; see the server's log"),
+        _ => match trouble {
+            ServerTrouble::ConnectTimeout => later(format!("is it reachable? pg_isready -d '{address}'")),
+            ServerTrouble::Sql(sqlx::Error::Io(_)) => {
+                later(format!("is it running, and reachable? pg_isready -d '{address}'"))
+            }
+            ServerTrouble::Sql(sqlx::Error::Tls(_)) => lasting("check sslmode and sslrootcert in the url".to_owned()),
+            ServerTrouble::Sql(_) => Advice { hint: None, transient: false },
+        },
+    }
+}
