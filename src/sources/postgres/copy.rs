@@ -255,7 +255,7 @@ async fn copy_range(
 ) -> Result<(), Stop> {
     let Table { listed, condition, .. } = &reading.tables[table];
     if first == 0 {
-        let statement = Bytes::from(listed.copy_in_encoded(&reading.encoding));
+        let statement = Bytes::from(listed.copy_in(&reading.encoding));
         packer.push(Filled { part: Part::CopyStatement { oid: listed.oid }, bytes: statement, counted: None });
     }
     let counted =
@@ -267,7 +267,7 @@ async fn copy_range(
         let sql = format!("SET LOCAL client_encoding = {}", super::layout::literal(&reading.encoding));
         session.run(&sql, &cannot_read(listed)).await?;
     }
-    let statement = listed.copy_out_encoded(end.pages(first), condition.as_deref(), &reading.encoding);
+    let statement = listed.copy_out(end.pages(first), condition.as_deref(), &reading.encoding);
     let mut rows = session.connection.copy_out_raw(&statement).await.map_err(wrong)?;
     while let Some(row) = rows.try_next().await.map_err(wrong)? {
         members.add(row, packer).await?;

@@ -170,43 +170,18 @@ impl ListedTable {
         format!(" ({})", self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", "))
     }
 
-    /// The statement that takes the rows back.
+    /// The statement that takes the rows back. It says which encoding they have, so that the session's does not matter.
+    /// (The texts in binary rows have the session's whatever the statement says.)
     #[must_use]
-    pub fn copy_in(&self) -> String {
-        format!("COPY {}{} FROM STDIN{}", self.qualified(), self.column_list(), self.format())
+    pub fn copy_in(&self, encoding: &str) -> String {
+        format!("COPY {}{} FROM STDIN{}", self.qualified(), self.column_list(), self.format(encoding))
     }
 
     /// The statement that gives the rows of some pages (`first..next`; open at the end where `next` is `None`), or of
-    /// the whole table, and of this table alone: not of those that inherit from it.
+    /// the whole table, and of this table alone: not of those that inherit from it. With `condition`, an SQL condition
+    /// in parentheses or without, only the rows for which it holds.
     #[must_use]
-    pub fn copy_out(&self, pages: Option<(u32, Option<u32>)>) -> String {
-        let columns = self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
-        let range = match pages {
-            None => String::new(),
-            Some((first, None)) => format!(" WHERE ctid >= '({first},0)'::pg_catalog.tid"),
-            Some((first, Some(next))) => {
-                format!(" WHERE ctid >= '({first},0)'::pg_catalog.tid AND ctid < '({next},0)'::pg_catalog.tid")
-            }
-        };
-        format!("COPY (SELECT {columns} FROM ONLY {}{range}) TO STDOUT{}", self.qualified(), self.format())
-    }
-
-    /// [`ListedTable::copy_in`] that says which encoding the rows have, so that the session's does not matter. (The
-    /// texts in binary rows have the session's whatever the statement says.)
-    #[must_use]
-    pub fn copy_in_encoded(&self, encoding: &str) -> String {
-        format!("COPY {}{} FROM STDIN{}", self.qualified(), self.column_list(), self.format_and_encoding(encoding))
-    }
-
-    /// [`ListedTable::copy_out`] that says which encoding the rows shall have. With `condition`, an SQL condition in
-    /// parentheses or without, only the rows for which it holds.
-    #[must_use]
-    pub fn copy_out_encoded(
-        &self,
-        pages: Option<(u32, Option<u32>)>,
-        condition: Option<&str>,
-        encoding: &str,
-    ) -> String {
+    pub fn copy_out(&self, pages: Option<(u32, Option<u32>)>, condition: Option<&str>, encoding: &str) -> String {
         let columns = self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
         let mut conditions = Vec::new();
         if let Some((first, next)) = pages {
@@ -215,16 +190,11 @@ impl ListedTable {
         }
         conditions.extend(condition.map(|condition| format!("({condition}\n)")));
         let wanted = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-        let format = self.format_and_encoding(encoding);
-        format!("COPY (SELECT {columns} FROM ONLY {}{wanted}) TO STDOUT{format}", self.qualified())
+        format!("COPY (SELECT {columns} FROM ONLY {}{wanted}) TO STDOUT{}", self.qualified(), self.format(encoding))
     }
 
-    fn format_and_encoding(&self, encoding: &str) -> String {
-        if self.binary { self.format().to_owned() } else { format!(" WITH (ENCODING {})", literal(encoding)) }
-    }
-
-    fn format(&self) -> &'static str {
-        if self.binary { " WITH (FORMAT binary)" } else { "" }
+    fn format(&self, encoding: &str) -> String {
+        if self.binary { " WITH (FORMAT binary)".to_owned() } else { format!(" WITH (ENCODING {})", literal(encoding)) }
     }
 }
 
@@ -287,14 +257,20 @@ mod tests {
             columns: vec!["x".into(), "Y z".into()],
             binary: false,
         };
-        assert_eq!(table.copy_in(), "COPY \"we\"\"ird\".\"a.b\nc\" (\"x\", \"Y z\") FROM STDIN");
+        let name = "\"we\"\"ird\".\"a.b\nc\"";
         assert_eq!(
-            table.copy_out(Some((0, Some(128)))),
-            "COPY (SELECT \"x\", \"Y z\" FROM ONLY \"we\"\"ird\".\"a.b\nc\" WHERE ctid >= '(0,0)'::pg_catalog.tid AND \
-             ctid < '(128,0)'::pg_catalog.tid) TO STDOUT"
+            table.copy_in("UTF8"),
+            format!("COPY {name} (\"x\", \"Y z\") FROM STDIN WITH (ENCODING 'UTF8')")
+        );
+        assert_eq!(
+            table.copy_out(Some((0, Some(128))), Some("x > 1"), "LATIN1"),
+            format!(
+                "COPY (SELECT \"x\", \"Y z\" FROM ONLY {name} WHERE ctid >= '(0,0)'::pg_catalog.tid AND \
+                 ctid < '(128,0)'::pg_catalog.tid AND (x > 1\n)) TO STDOUT WITH (ENCODING 'LATIN1')"
+            )
         );
         let bare = ListedTable { columns: Vec::new(), binary: true, ..table };
-        assert_eq!(bare.copy_in(), "COPY \"we\"\"ird\".\"a.b\nc\" FROM STDIN WITH (FORMAT binary)");
+        assert_eq!(bare.copy_in("UTF8"), format!("COPY {name} FROM STDIN WITH (FORMAT binary)"));
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal("a\\b'"), "E'a\\\\b'''");
     }

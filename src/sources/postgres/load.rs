@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 use super::binaries::Tools;
 use super::connect::{Access, ServerTrouble};
 use super::layout::{ListedTable, Part, SCHEMA, matches};
-use super::pins::pin;
+use super::pins::{Purpose, pin};
 use crate::domain::contents::PostgresFacts;
 
 use archive::{Archive, Entry, trouble};
@@ -302,7 +302,7 @@ impl Filling {
 /// Connects, and sets what has to be set.
 async fn connect(access: &Access) -> Result<PgConnection, LoadError> {
     let mut connection = access.connect().await.map_err(trouble(access, "connecting"))?;
-    pin(&mut connection).await.map_err(trouble(access, "setting up the session"))?;
+    pin(&mut connection, Purpose::Write).await.map_err(trouble(access, "setting up the session"))?;
     Ok(connection)
 }
 

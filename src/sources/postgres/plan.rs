@@ -42,7 +42,7 @@ pub(super) enum RangeEnd {
 }
 
 impl RangeEnd {
-    /// As [`super::layout::ListedTable::copy_out_encoded`] takes it.
+    /// As [`super::layout::ListedTable::copy_out`] takes it.
     pub(super) fn pages(self, first: u32) -> Option<(u32, Option<u32>)> {
         match self {
             Self::Before(next) => Some((first, Some(next))),

@@ -10,36 +10,8 @@ use crate::sources::SourceError;
 
 use super::connect::{Access, ServerTrouble};
 use super::layout::literal;
+use super::pins::{Purpose, pin};
 use super::trouble::server_error;
-
-/// Settings and their values. Those that a server does not have are passed over.
-const PINS: [(&str, &str); 25] = [
-    ("datestyle", "ISO"),
-    ("intervalstyle", "postgres"),
-    ("timezone", "UTC"),
-    ("bytea_output", "hex"),
-    ("lc_monetary", "C"),
-    ("xmloption", "content"),
-    ("standard_conforming_strings", "on"),
-    ("quote_all_identifiers", "off"),
-    ("search_path", ""),
-    ("row_security", "off"),
-    ("synchronize_seqscans", "off"),
-    ("max_parallel_workers_per_gather", "0"),
-    ("force_parallel_mode", "off"),
-    ("debug_parallel_query", "off"),
-    ("jit", "off"),
-    ("enable_tidscan", "on"),
-    ("statement_timeout", "0"),
-    ("lock_timeout", "0"),
-    ("idle_in_transaction_session_timeout", "0"),
-    ("idle_session_timeout", "0"),
-    ("transaction_timeout", "0"),
-    ("client_min_messages", "error"),
-    ("default_transaction_isolation", "read committed"),
-    ("default_transaction_read_only", "on"),
-    ("array_nulls", "on"),
-];
 
 /// A pinned connection.
 pub(super) struct Session {
@@ -55,22 +27,8 @@ impl Session {
         let connection =
             access.connect().await.map_err(|trouble| server_error(&access.address, "cannot connect", trouble))?;
         let mut session = Self { connection, pid: 0, access: access.clone() };
-        // From 12 on, 1 means: as many digits as it takes, and no more.
-        let digits = if session.connection.server_version_num().unwrap_or(0) < 120_000 { "3" } else { "1" };
-        let pins: Vec<String> = PINS
-            .iter()
-            .chain([&("extra_float_digits", digits)])
-            .map(|(name, value)| format!("({}, {})", literal(name), literal(value)))
-            .collect();
-        // A join of settings with functions of the same statement: the server evaluates one row after the other.
-        let sql = format!(
-            "SELECT pg_catalog.set_config(own.name, pin.value, false) \
-             FROM pg_catalog.pg_settings AS own JOIN (VALUES {}) AS pin (name, value) \
-             ON pg_catalog.lower(own.name) = pin.name WHERE own.context IN ('user', 'superuser') \
-             AND (own.context = 'user' OR pg_catalog.current_setting('is_superuser') = 'on')",
-            pins.join(", ")
-        );
-        session.rows(&sql, "cannot set up the session").await?;
+        let pinned = pin(&mut session.connection, Purpose::Read).await;
+        pinned.map_err(|trouble| session.wrong("cannot set up the session", trouble))?;
         session.pid = session.value("SELECT pg_catalog.pg_backend_pid()", "cannot set up the session").await?;
         Ok(session)
     }

@@ -11,7 +11,8 @@ use tokio::runtime::Handle;
 use super::connect::{Access, ServerTrouble};
 use super::layout::{ListedTable, literal};
 use super::load::said;
-use super::pins::pin;
+use super::facts::RowSum;
+use super::pins::{Purpose, pin};
 use crate::domain::check::Check;
 use crate::domain::contents::{PostgresFacts, PostgresTableFacts};
 use crate::sources::SourceError;
@@ -75,7 +76,7 @@ async fn compare(access: &Access, facts: &PostgresFacts, connections: u32) -> Re
 
 async fn connect(access: &Access) -> Result<PgConnection, ServerTrouble> {
     let mut connection = access.connect().await?;
-    pin(&mut connection).await?;
+    pin(&mut connection, Purpose::Read).await?;
     Ok(connection)
 }
 
@@ -123,14 +124,14 @@ async fn tables(
         let (listed, encoding) = (Arc::clone(&listed), Arc::clone(&encoding));
         readers.spawn(async move { read_all(&access, &queue, &listed, &encoding).await });
     }
-    let mut found: BTreeMap<usize, Result<Sum, String>> = BTreeMap::new();
+    let mut found: BTreeMap<usize, Result<RowSum, String>> = BTreeMap::new();
     while let Some(ended) = readers.join_next().await {
         // A panic is a bug of ours and goes on here.
         let sums = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         for (at, sum) in sums {
-            let known = found.entry(at).or_insert_with(|| Ok(Sum::default()));
+            let known = found.entry(at).or_insert_with(|| Ok(RowSum::default()));
             match (known, sum) {
-                (Ok(known), Ok(sum)) => known.add(sum),
+                (Ok(known), Ok(sum)) => known.merge(&sum),
                 (known, Err(what)) => *known = Err(what),
                 (Err(_), Ok(_)) => {}
             }
@@ -142,7 +143,7 @@ async fn tables(
         match found.get(&at) {
             None => Check::equal(name, expected, "missing"),
             Some(Err(what)) => Check::equal(name, expected, what),
-            Some(Ok(sum)) => Check::equal(name, expected, format!("{} rows, sum {:032x}", sum.rows, sum.sum)),
+            Some(Ok(sum)) => Check::equal(name, expected, format!("{} rows, sum {}", sum.rows, sum.hex())),
         }
     });
     Ok(checks.collect())
@@ -165,7 +166,7 @@ async fn read_all(
     queue: &Mutex<VecDeque<Stretch>>,
     listed: &[ListedTable],
     encoding: &str,
-) -> Result<Vec<(usize, Result<Sum, String>)>, ServerTrouble> {
+) -> Result<Vec<(usize, Result<RowSum, String>)>, ServerTrouble> {
     let mut connection = None;
     let mut sums = Vec::new();
     loop {
@@ -192,15 +193,13 @@ async fn read(
     table: &ListedTable,
     pages: Option<(u32, Option<u32>)>,
     encoding: &str,
-) -> Result<Sum, ServerTrouble> {
-    let mut statement = table.copy_out(pages);
+) -> Result<RowSum, ServerTrouble> {
+    let statement = table.copy_out(pages, None, encoding);
     if table.binary {
         let set = format!("SET client_encoding = {}", literal(encoding));
         sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut *connection).await?;
-    } else {
-        statement.push_str(&format!(" WITH (ENCODING {})", literal(encoding)));
     }
-    let mut rows = Rows { binary: table.binary, begun: false, carry: Vec::new(), sum: Sum::default() };
+    let mut rows = Rows { binary: table.binary, begun: false, carry: Vec::new(), sum: RowSum::default() };
     {
         let mut stream = connection.copy_out_raw(&statement).await?;
         while let Some(bytes) = stream.try_next().await? {
@@ -213,33 +212,13 @@ async fn read(
     Ok(rows.sum)
 }
 
-/// Counts and adds rows: the first half of a row's BLAKE3 as a little-endian number, modulo 2^128.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Sum {
-    rows: u64,
-    sum: u128,
-}
-
-impl Sum {
-    fn row(&mut self, row: &[u8]) {
-        let mut half = [0; 16];
-        half.copy_from_slice(&blake3::hash(row).as_bytes()[..16]);
-        self.add(Self { rows: 1, sum: u128::from_le_bytes(half) });
-    }
-
-    fn add(&mut self, other: Self) {
-        self.rows += other.rows;
-        self.sum = self.sum.wrapping_add(other.sum);
-    }
-}
-
 /// Cuts what COPY gives into rows. Text: at newlines, wherever messages end. Binary: a row is a message, as the server
 /// writes them; the header stands before the first.
 struct Rows {
     binary: bool,
     begun: bool,
     carry: Vec<u8>,
-    sum: Sum,
+    sum: RowSum,
 }
 
 impl Rows {
@@ -249,17 +228,17 @@ impl Rows {
                 bytes = bytes.get(BINARY_HEADER_BYTES..).unwrap_or_default();
             }
             if !bytes.is_empty() && bytes != BINARY_END {
-                self.sum.row(bytes);
+                self.sum.add(bytes);
             }
             return;
         }
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             let (row, rest) = (&bytes[..end], &bytes[end + 1..]);
             if self.carry.is_empty() {
-                self.sum.row(row);
+                self.sum.add(row);
             } else {
                 self.carry.extend_from_slice(row);
-                self.sum.row(&self.carry);
+                self.sum.add(&self.carry);
                 self.carry.clear();
             }
             bytes = rest;
@@ -363,14 +342,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sum(rows: &[&[u8]]) -> Sum {
-        let mut sum = Sum::default();
-        rows.iter().for_each(|row| sum.row(row));
+    fn sum(rows: &[&[u8]]) -> RowSum {
+        let mut sum = RowSum::default();
+        rows.iter().for_each(|row| sum.add(row));
         sum
     }
 
-    fn cut(binary: bool, messages: &[&[u8]]) -> Sum {
-        let mut rows = Rows { binary, begun: false, carry: Vec::new(), sum: Sum::default() };
+    fn cut(binary: bool, messages: &[&[u8]]) -> RowSum {
+        let mut rows = Rows { binary, begun: false, carry: Vec::new(), sum: RowSum::default() };
         messages.iter().for_each(|message| rows.take(message));
         rows.sum
     }
@@ -391,7 +370,7 @@ mod tests {
     #[test]
     fn order_is_nothing_and_number_is_something() {
         assert_eq!(sum(&[b"a", b"b"]), sum(&[b"b", b"a"]));
-        assert_ne!(sum(&[b"a", b"a"]).sum, 0);
+        assert_ne!(sum(&[b"a", b"a"]).checksum, 0);
         assert_ne!(sum(&[b"a", b"a"]), sum(&[b"a"]));
     }
 
@@ -400,8 +379,8 @@ mod tests {
         let header = [7; BINARY_HEADER_BYTES];
         let first = [&header[..], b"one"].concat();
         assert_eq!(cut(true, &[&first, b"two", &BINARY_END]), sum(&[b"one", b"two"]));
-        assert_eq!(cut(true, &[&header, &BINARY_END]), Sum::default());
-        assert_eq!(cut(true, &[&[&header[..], &BINARY_END].concat()]), Sum::default());
+        assert_eq!(cut(true, &[&header, &BINARY_END]), RowSum::default());
+        assert_eq!(cut(true, &[&[&header[..], &BINARY_END].concat()]), RowSum::default());
     }
 
     #[test]

@@ -189,7 +189,7 @@ fn shop(server: &Server) -> Members {
         .tables
         .iter()
         .map(|table| {
-            let copy = format!("SET search_path = ''; SET lc_monetary = 'C'; {}", table.copy_out(None));
+            let copy = format!("SET search_path = ''; SET lc_monetary = 'C'; {}", table.copy_out(None, None, "UTF8"));
             (table.oid, server.tool("psql", "shop", &["-X", "-qAtc", &copy]))
         })
         .collect();

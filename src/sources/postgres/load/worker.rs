@@ -9,7 +9,7 @@ use super::archive::trouble;
 use super::error::LoadError;
 use super::{Filling, connect, run};
 use crate::sources::postgres::connect::{Access, ServerTrouble};
-use crate::sources::postgres::layout::{ListedTable, Part, literal};
+use crate::sources::postgres::layout::{Part, literal};
 
 /// A connection that takes rows, large objects and sequences. Each call is a transaction of its own: what a member
 /// holds is in the table as a whole or not at all.
@@ -56,7 +56,7 @@ impl Worker<'_> {
         let doing = || format!("loading table {}", table.shown());
         let failed = |what: ServerTrouble| trouble(&self.access, doing())(what);
         let encoding = &self.filling.encoding;
-        let statement = statement(table, encoding);
+        let statement = table.copy_in(encoding);
         if table.binary {
             // Text in binary rows is read in the session's encoding.
             let set = format!("SET client_encoding = {}", literal(encoding));
@@ -100,10 +100,4 @@ impl Worker<'_> {
         let ran = self.runtime.block_on(run(&mut self.connection, text));
         ran.map_err(trouble(&self.access, format!("running {}", part.path())))
     }
-}
-
-/// The statement, with the encoding that the rows are in: names in it are in that of the session.
-fn statement(table: &ListedTable, encoding: &str) -> String {
-    let statement = table.copy_in();
-    if table.binary { statement } else { format!("{statement} WITH (ENCODING {})", literal(encoding)) }
 }
