@@ -470,8 +470,14 @@ impl Board {
     }
 
     fn fail(&self, error: Error) {
-        lock(&self.state).failure.get_or_insert(error);
+        let dropped = {
+            let mut state = lock(&self.state);
+            state.failure.get_or_insert(error);
+            std::mem::take(&mut state.pieces)
+        };
         self.failed.store(true, Ordering::Relaxed);
+        // Whoever plans may wait for the memory that they hold.
+        drop(dropped);
         for bell in [&self.room, &self.tasks, &self.done] {
             bell.ring_for_all();
         }
