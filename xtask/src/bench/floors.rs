@@ -2,7 +2,6 @@
 //! lifeboat's figures say how far from the limit it is, and which limit that is.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::data::Tree;
 use super::rows::Bench;
@@ -43,17 +42,14 @@ pub(super) fn floors(bench: &Bench<'_>) -> Result<Sheet, String> {
         for ((_, script), row) in FLOORS.iter().zip(&rows) {
             sheet.add(*row, 0, scripts.time(script)?.seconds);
         }
-        forget(&scripts.home)?;
+        forget(&bench.place, &scripts.home)?;
     }
     bench.clear()?;
     Ok(sheet)
 }
 
-/// Removes what a round wrote.
-fn forget(home: &Path) -> Result<(), String> {
-    scripts::remove(&home.join("out"))?;
-    std::fs::remove_file(home.join("copy")).map_err(|error| format!("copy: {error}"))?;
-    // Removing many files goes on in the file system's journal for a moment.
-    std::thread::sleep(Duration::from_secs(1));
-    Ok(())
+/// Takes what a round wrote out of the way of the next.
+fn forget(place: &Path, home: &Path) -> Result<(), String> {
+    scripts::put_away(place, &home.join("out"))?;
+    std::fs::remove_file(home.join("copy")).map_err(|error| format!("copy: {error}"))
 }

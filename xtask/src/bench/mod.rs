@@ -161,6 +161,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     let lineup = Lineup::gather(root, &lifeboat, &options.tools, compiling)?;
     let place = root.join("target/bench");
     fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
+    scripts::remove_away(&place)?;
     let bench = Bench { root, place, lifeboat, lineup: &lineup, rounds: options.rounds, scale: options.scale };
     let mut failed = false;
     for part in &options.parts {
@@ -179,6 +180,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
         }
         failed |= sheet.any_failed();
     }
+    scripts::remove_away(&bench.place)?;
     if failed {
         return Err(
             "something failed: see the sentences below the tables; a part in which it did fills no page".to_owned()

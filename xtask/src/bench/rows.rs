@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::data::{self, BUNDLED_BYTES, TINY_BYTES, Tree};
 use super::peers::{Lineup, TOOLS, Tool};
-use super::scripts::{self, Scripts, content, remove};
+use super::scripts::{self, Scripts, content, put_away, remove};
 use super::table::{RowId, Sheet, Target, Unit};
 
 const MIB: f64 = 1_048_576.0;
@@ -51,12 +51,12 @@ impl Bench<'_> {
     /// The surroundings of a tool's scripts.
     pub(super) fn scripts<'a>(&'a self, column: usize, tree: &'a Path, job: &'a str, keep: usize) -> Scripts<'a> {
         let home = self.place.join(format!("homes/{column}"));
-        Scripts { lifeboat: &self.lifeboat, path: &self.lineup.path, home, tree, job, keep }
+        Scripts { lifeboat: &self.lifeboat, path: &self.lineup.path, place: &self.place, home, tree, job, keep }
     }
 
-    /// Removes what the tools stored.
+    /// Takes what the tools stored out of the way.
     pub(super) fn clear(&self) -> Result<(), String> {
-        remove(&self.place.join("homes"))
+        put_away(&self.place, &self.place.join("homes"))
     }
 }
 
@@ -136,7 +136,7 @@ pub(super) fn tree(bench: &Bench<'_>) -> Result<Sheet, String> {
                 if round == 1 {
                     scripts.run(&format!("diff -rq --no-dereference \"$TREE\" {}\"$TREE\"", tool.restored))?;
                 }
-                remove(&scripts.home.join("out"))
+                put_away(&bench.place, &scripts.home.join("out"))
             });
         }
         for (step, (below, changed, added)) in changes.into_iter().enumerate() {

@@ -23,6 +23,8 @@ pub(super) struct Cost {
 pub(super) struct Scripts<'a> {
     pub(super) lifeboat: &'a Path,
     pub(super) path: &'a std::ffi::OsStr,
+    /// The bench's folder.
+    pub(super) place: &'a Path,
     /// The tool's own folder.
     pub(super) home: PathBuf,
     pub(super) tree: &'a Path,
@@ -34,7 +36,7 @@ pub(super) struct Scripts<'a> {
 impl Scripts<'_> {
     /// An empty folder for the tool.
     pub(super) fn fresh(&self) -> Result<(), String> {
-        remove(&self.home)?;
+        put_away(self.place, &self.home)?;
         fs::create_dir_all(&self.home).map_err(|error| format!("{}: {error}", self.home.display()))
     }
 
@@ -162,6 +164,31 @@ pub(super) fn command(program: &str, args: &[&str], dir: &Path) -> Result<(), St
 /// Reads every file once, so that the cache is as warm for the first tool as for the last.
 pub(super) fn warm(tree: &Path) -> Result<(), String> {
     command("sh", &["-c", "find . -type f -exec cat {} + > /dev/null"], tree)
+}
+
+/// Takes a folder out of the way between two measurements: its files are emptied, and stay until the bench is over. For
+/// minutes after many files were deleted ext4 looks for inodes that were not deleted just now, file by file, and
+/// whichever tool comes next would pay for it.
+pub(super) fn put_away(place: &Path, folder: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    if !folder.exists() {
+        return Ok(());
+    }
+    let away = away(place);
+    fs::create_dir_all(&away).map_err(failed)?;
+    let number = fs::read_dir(&away).map_err(failed)?.count();
+    let put = away.join(number.to_string());
+    fs::rename(folder, &put).map_err(failed)?;
+    command("find", &[".", "-type", "f", "-size", "+0", "-exec", "truncate", "--size=0", "{}", "+"], &put)
+}
+
+/// Removes what was put away.
+pub(super) fn remove_away(place: &Path) -> Result<(), String> {
+    remove(&away(place))
+}
+
+fn away(place: &Path) -> PathBuf {
+    place.join("put-away")
 }
 
 /// Removes a folder with what is in it, if it is there.
