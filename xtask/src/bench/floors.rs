@@ -48,7 +48,7 @@ pub(super) fn floors(bench: &Bench<'_>) -> Result<Sheet, String> {
     Ok(sheet)
 }
 
-/// Removes what a round wrote.
+/// Takes what a round wrote out of the way of the next.
 fn forget(place: &Path, home: &Path) -> Result<(), String> {
     scripts::put_away(place, &home.join("out"))?;
     std::fs::remove_file(home.join("copy")).map_err(|error| format!("copy: {error}"))
