@@ -21,9 +21,11 @@ pub(super) const LARGE_FILE_BYTES: u64 = 1024 * 1024;
 /// picture beside it again.
 const MIDDLE_FILE_BYTES: u64 = 64 * 1024;
 /// Small enough that a changed file of a few kilobytes re-stores little.
-const SMALL: BundleSizes = BundleSizes { least: 24 * 1024, more: 16 * 1024, most: 512 * 1024 };
-/// Small enough that a changed picture re-stores few others, large enough that an object's own cost does not show.
-const MIDDLE: BundleSizes = BundleSizes { least: 256 * 1024, more: 256 * 1024, most: 2 * 1024 * 1024 };
+const SMALL: BundleSizes = BundleSizes { least: 48 * 1024, more: 48 * 1024, most: 512 * 1024 };
+/// As long as the segments of a large file: a changed file re-stores as much as a change in one of these does.
+const MIDDLE: BundleSizes = BundleSizes { least: 1024 * 1024, more: 512 * 1024, most: 2 * 1024 * 1024 };
+/// More files of one folder do not wait for its end: they would fill the memory.
+const WAITING_FILES: usize = 4096;
 /// A file whose change time lies less than this before the snapshot's opening may be changed again without a new
 /// time: clocks of file systems tick in steps, of 10 ms in a kernel, of up to 2 s on FAT. It is read again next time.
 const RACY_SECONDS: i64 = 2;
@@ -126,9 +128,12 @@ impl<'a> FilesSnapshot<'a> {
             }
             _ => self.waiting.push(planned),
         }
+        if self.waiting.len() >= WAITING_FILES {
+            self.end_folder();
+        }
     }
 
-    /// Plans the larger files of the folder that is left.
+    /// Plans the larger files that wait: the folder is left, or they are many.
     fn end_folder(&mut self) {
         let small = std::mem::take(&mut self.small);
         self.close(small);
