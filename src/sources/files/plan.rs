@@ -1,7 +1,7 @@
 //! From entries to pieces: what belongs together, by what it is recognised in the next run, and whether the base has
 //! it already.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,14 +17,15 @@ use super::walk::{Found, Walk};
 
 /// Files from this size on are cut by content: what is smaller costs at most this much when it changes.
 pub(super) const LARGE_FILE_BYTES: u64 = 1024 * 1024;
-/// Files from this size on share a segment with no other: a note of a kilobyte that changes must not store the picture
-/// beside it again.
-const LONE_FILE_BYTES: u64 = 64 * 1024;
-/// A bundle ends on average after this many bytes: small enough that a changed file re-stores little, large enough
-/// that an object's own cost does not show.
-const BUNDLE_BYTES: u64 = 128 * 1024;
-/// A bundle of several members never gets longer than this.
-const MAX_BUNDLE_BYTES: u64 = 512 * 1024;
+/// Files from this size on share segments with their like only: a note of a kilobyte that changes must not store the
+/// picture beside it again.
+const MIDDLE_FILE_BYTES: u64 = 64 * 1024;
+/// Small enough that a changed file of a few kilobytes re-stores little.
+const SMALL: BundleSizes = BundleSizes { least: 48 * 1024, more: 48 * 1024, most: 512 * 1024 };
+/// As long as the segments of a large file: a changed file re-stores as much as a change in one of these does.
+const MIDDLE: BundleSizes = BundleSizes { least: 1024 * 1024, more: 512 * 1024, most: 2 * 1024 * 1024 };
+/// More files of one folder do not wait for its end: they would fill the memory.
+const WAITING_FILES: usize = 4096;
 /// A file whose change time lies less than this before the snapshot's opening may be changed again without a new
 /// time: clocks of file systems tick in steps, of 10 ms in a kernel, of up to 2 s on FAT. It is read again next time.
 const RACY_SECONDS: i64 = 2;
@@ -49,6 +50,23 @@ pub(super) enum Role {
     Link(Vec<u8>),
 }
 
+/// How long bundles get, in bytes of tar.
+struct BundleSizes {
+    /// A bundle is not ended before this ...
+    least: u64,
+    /// ... on average is ended so much later ...
+    more: u64,
+    /// ... and of several members never gets longer than this.
+    most: u64,
+}
+
+/// Members that will be one segment.
+#[derive(Debug, Default)]
+struct Bundle {
+    members: Vec<Planned>,
+    bytes: u64,
+}
+
 /// Sums over what was planned and written.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
@@ -63,10 +81,13 @@ pub(super) struct FilesSnapshot<'a> {
     opened: DateTime<Utc>,
     /// First paths of files with several names, by inode, with the number of names not met yet.
     linked: HashMap<(u64, u64), (Vec<u8>, u64)>,
-    bundle: Vec<Planned>,
-    bundle_bytes: u64,
-    /// Taken from the walk, but not part of the bundle before it.
-    held: Option<Planned>,
+    /// Small entries. What is in it comes from the folder at hand, or from folders that hold nothing else.
+    small: Bundle,
+    /// The larger files of one folder. They come behind its small entries, all together, so that they do not cut these
+    /// bundles short; and before any other folder, because GNU tar sets a folder's time when it leaves it.
+    waiting: Vec<Planned>,
+    /// Pieces to hand out before the walk goes on.
+    ready: VecDeque<Piece>,
     ended: bool,
     totals: Arc<Totals>,
 }
@@ -79,19 +100,67 @@ impl<'a> FilesSnapshot<'a> {
             memory,
             opened,
             linked: HashMap::new(),
-            bundle: Vec::new(),
-            bundle_bytes: 0,
-            held: None,
+            small: Bundle::default(),
+            waiting: Vec::new(),
+            ready: VecDeque::new(),
             ended: false,
             totals: Arc::default(),
         }
     }
 
-    fn next_planned(&mut self) -> Result<Option<Planned>, SourceError> {
-        if let Some(held) = self.held.take() {
-            return Ok(Some(held));
+    fn place(&mut self, planned: Planned) {
+        // A folder's entry opens it: what comes next is inside.
+        let leaves = |first: &Planned| planned.found.kind == MemberKind::Folder || folder(first) != folder(&planned);
+        if self.waiting.first().is_some_and(leaves) {
+            self.end_folder();
         }
-        Ok(self.walk.next()?.map(|found| Planned { role: self.role(&found), found }))
+        let is_small = logical_bytes(&planned) < MIDDLE_FILE_BYTES;
+        match planned.role {
+            _ if is_small => {
+                let mut small = std::mem::take(&mut self.small);
+                self.add(&mut small, planned, &SMALL);
+                self.small = small;
+            }
+            // Its other names may be among the small entries that follow.
+            Role::Target => {
+                self.waiting.push(planned);
+                self.end_folder();
+            }
+            _ => self.waiting.push(planned),
+        }
+        if self.waiting.len() >= WAITING_FILES {
+            self.end_folder();
+        }
+    }
+
+    /// Plans the larger files that wait: the folder is left, or they are many.
+    fn end_folder(&mut self) {
+        let small = std::mem::take(&mut self.small);
+        self.close(small);
+        let mut middle = Bundle::default();
+        let (large, waiting): (Vec<Planned>, Vec<Planned>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|file| logical_bytes(file) >= LARGE_FILE_BYTES);
+        for planned in waiting {
+            self.add(&mut middle, planned, &MIDDLE);
+        }
+        self.close(middle);
+        for planned in large {
+            let piece = self.large(planned);
+            self.ready.push_back(piece);
+        }
+    }
+
+    fn add(&mut self, bundle: &mut Bundle, planned: Planned, sizes: &BundleSizes) {
+        let bytes = tar_bytes(&planned);
+        if bundle.bytes + bytes > sizes.most {
+            self.close(std::mem::take(bundle));
+        }
+        bundle.bytes += bytes;
+        let ends = bundle.bytes >= sizes.least && self.ends_bundle(&planned, bytes, sizes);
+        bundle.members.push(planned);
+        if ends {
+            self.close(std::mem::take(bundle));
+        }
     }
 
     /// The first name of an inode carries the data. It is only counted on if it can be opened now, so that what
@@ -116,25 +185,28 @@ impl<'a> FilesSnapshot<'a> {
         Role::Alone
     }
 
-    /// Whether a bundle ends behind this entry: chosen by its name, so that neighbours that come and go do not
-    /// move the ends of other bundles; the more likely, the larger it is.
-    fn ends_bundle(&self, planned: &Planned, bytes: u64) -> bool {
-        let chance = bytes.min(BUNDLE_BYTES);
+    /// Whether a bundle that is long enough ends behind this entry: chosen by its name, so that neighbours that come
+    /// and go move few ends of other bundles; the more likely, the larger it is.
+    fn ends_bundle(&self, planned: &Planned, bytes: u64, sizes: &BundleSizes) -> bool {
+        let chance = bytes.min(sizes.more);
         let hash = blake3::keyed_hash(&self.name_key, &planned.found.path);
         let [a, b, c, d, ..] = *hash.as_bytes();
-        u64::from(u32::from_le_bytes([a, b, c, d])) * BUNDLE_BYTES < chance << 32
+        u64::from(u32::from_le_bytes([a, b, c, d])) * sizes.more < chance << 32
     }
 
-    fn close_bundle(&mut self) -> Piece {
-        self.bundle_bytes = 0;
-        let members = std::mem::take(&mut self.bundle);
+    fn close(&mut self, bundle: Bundle) {
+        let members = bundle.members;
+        if members.is_empty() {
+            return;
+        }
         let signature = self.signature(&members);
         let trusted = !members.iter().any(|planned| self.is_racy(&planned.found.status));
         let logical_bytes = members.iter().map(logical_bytes).sum();
         let totals = Arc::clone(&self.totals);
-        self.piece(signature, trusted, logical_bytes, Cut::Never, |counted| {
+        let piece = self.piece(signature, trusted, logical_bytes, Cut::Never, |counted| {
             Box::new(BundlePiece { members, trusted, totals, counted })
-        })
+        });
+        self.ready.push_back(piece);
     }
 
     fn large(&mut self, planned: Planned) -> Piece {
@@ -216,31 +288,25 @@ impl Snapshot for FilesSnapshot<'_> {
 
     fn next_piece(&mut self) -> Result<Option<Piece>, SourceError> {
         loop {
-            let Some(planned) = self.next_planned()? else {
-                if !self.bundle.is_empty() {
-                    return Ok(Some(self.close_bundle()));
-                }
-                if self.ended {
-                    return Ok(None);
-                }
-                self.ended = true;
-                let signature = *blake3::Hasher::new_derive_key(SIGNATURE_CONTEXT).update(b"end").finalize().as_bytes();
-                return Ok(Some(self.piece(signature, true, 0, Cut::Never, |_| Box::new(EndPiece))));
-            };
-            let bytes = tar_bytes(&planned);
-            let lone = logical_bytes(&planned) >= LONE_FILE_BYTES;
-            if !self.bundle.is_empty() && (lone || self.bundle_bytes + bytes > MAX_BUNDLE_BYTES) {
-                self.held = Some(planned);
-                return Ok(Some(self.close_bundle()));
+            if let Some(piece) = self.ready.pop_front() {
+                return Ok(Some(piece));
             }
-            if logical_bytes(&planned) >= LARGE_FILE_BYTES {
-                return Ok(Some(self.large(planned)));
+            if self.ended {
+                return Ok(None);
             }
-            let ends = lone || self.ends_bundle(&planned, bytes);
-            self.bundle.push(planned);
-            self.bundle_bytes += bytes;
-            if ends {
-                return Ok(Some(self.close_bundle()));
+            match self.walk.next()? {
+                Some(found) => {
+                    let role = self.role(&found);
+                    self.place(Planned { found, role });
+                }
+                None => {
+                    self.end_folder();
+                    self.ended = true;
+                    let signature =
+                        *blake3::Hasher::new_derive_key(SIGNATURE_CONTEXT).update(b"end").finalize().as_bytes();
+                    let end = self.piece(signature, true, 0, Cut::Never, |_| Box::new(EndPiece));
+                    self.ready.push_back(end);
+                }
             }
         }
     }
@@ -252,6 +318,12 @@ impl Snapshot for FilesSnapshot<'_> {
         };
         Ok(Finished { facts: Some(facts), notes: self.walk.take_notes() })
     }
+}
+
+/// The folder that an entry is in.
+fn folder(planned: &Planned) -> &[u8] {
+    let path = &planned.found.path;
+    &path[..path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)]
 }
 
 fn logical_bytes(planned: &Planned) -> u64 {

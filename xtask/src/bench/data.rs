@@ -15,7 +15,7 @@ pub(super) const BUNDLED_BYTES: usize = 1 << 20;
 const CHANGES_ONE_IN: usize = 100;
 /// Files in a folder of the tree.
 const FOLDER_FILES: usize = 40;
-/// Just above the size from which lifeboat gives a file segments of its own.
+/// Above the size from which lifeboat lets a file share a segment with those of its own folder only.
 const LONE_FILE_BYTES: u64 = 70_000;
 /// The file beside a tree's folder that lists which of its files were changed.
 const CHANGES: &str = "changed";
@@ -177,9 +177,7 @@ impl LoneFiles {
         let lone = Self { folder: place.join(format!("lone-{files}")), files };
         println!("making {files} files of a segment of their own in {}", lone.folder.display());
         for number in 0..files {
-            if number.is_multiple_of(1000) {
-                fs::create_dir_all(lone.path(number).with_file_name(""))?;
-            }
+            fs::create_dir_all(lone.path(number).with_file_name(""))?;
             lone.write(number, 0)?;
         }
         Ok(lone)
@@ -196,7 +194,7 @@ impl LoneFiles {
     }
 
     fn path(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("{:03}/{number}", number / 1000))
+        self.folder.join(format!("{:03}/{number}/file", number / 1000))
     }
 
     fn write(&self, number: usize, version: usize) -> io::Result<()> {

@@ -52,7 +52,7 @@ pub(super) const TOOLS: &[Tool] = &[
         name: SUBJECT,
         programs: &[],
         version: r#""$LIFEBOAT" --version"#,
-        prepare: r#""$LIFEBOAT" init . && printf '%s\n' "$JOB" >> lifeboat.toml"#,
+        prepare: r#"$AT "$LIFEBOAT" init . && printf '%s\n' "$JOB" >> lifeboat.toml"#,
         backup: r#"$AT "$LIFEBOAT" backup"#,
         restore: r#""$LIFEBOAT" restore bench --to out --identity identity.txt"#,
         restored: "out/source",

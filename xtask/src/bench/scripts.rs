@@ -42,7 +42,7 @@ impl Scripts<'_> {
 
     /// Runs a script that is not measured; gives what it printed.
     pub(super) fn run(&self, script: &str) -> Result<String, String> {
-        let mut command = self.command("bash", Duration::ZERO);
+        let mut command = self.command("bash", 0);
         let out = command.args(["-c", &peers::script(script)]).output();
         let out = out.map_err(|error| format!("bash: {error}"))?;
         succeeded(script, &out)?;
@@ -51,14 +51,14 @@ impl Scripts<'_> {
 
     /// Runs and measures a script.
     pub(super) fn time(&self, script: &str) -> Result<Cost, String> {
-        self.time_moved(script, Duration::ZERO)
+        self.time_moved(script, 0)
     }
 
-    /// Runs and measures a script whose `$AT` moves a program's wall clock on by `ahead`.
+    /// Runs and measures a script whose `$AT` moves a program's wall clock on by `ahead` seconds, or back.
     ///
     /// The kernel still stamps files with the machine's time, as no store would. So what lifeboat wrote into its vault is
     /// stamped with the moved time afterwards, and its claims, whose age a run looks at while it lasts, at once.
-    pub(super) fn time_at(&self, script: &str, vault: &Path, ahead: Duration) -> Result<Cost, String> {
+    pub(super) fn time_at(&self, script: &str, vault: &Path, ahead: i64) -> Result<Cost, String> {
         let started = SystemTime::now();
         let over = AtomicBool::new(false);
         let claims = vault.join("claims");
@@ -79,7 +79,7 @@ impl Scripts<'_> {
     }
 
     /// `time` writes seconds and KiB into a file; its own format, so that nothing a tool prints can be mistaken for it.
-    fn time_moved(&self, script: &str, ahead: Duration) -> Result<Cost, String> {
+    fn time_moved(&self, script: &str, ahead: i64) -> Result<Cost, String> {
         // What the tool before left unwritten is not this one's to write.
         self.run("sync")?;
         let report = self.home.join("time");
@@ -95,11 +95,11 @@ impl Scripts<'_> {
         }
     }
 
-    fn command(&self, program: &str, ahead: Duration) -> Command {
+    fn command(&self, program: &str, ahead: i64) -> Command {
         // The monotonic clock stays: waits are measured on it, by calls that faketime does not see.
-        let at = match ahead.as_secs() {
+        let at = match ahead {
             0 => String::new(),
-            seconds => format!("faketime --exclude-monotonic -f +{seconds}s"),
+            seconds => format!("faketime --exclude-monotonic -f {seconds:+}s"),
         };
         let mut command = Command::new(program);
         command
@@ -123,11 +123,15 @@ impl Scripts<'_> {
     }
 }
 
-/// Gives files that were written since `started` the time that it was `ahead` of the machine's.
-fn stamp(folder: &Path, started: SystemTime, ahead: Duration) -> std::io::Result<()> {
+/// Gives files that were written since `started` the time that it was `ahead` seconds of the machine's.
+fn stamp(folder: &Path, started: SystemTime, ahead: i64) -> std::io::Result<()> {
     let from = started - Duration::from_secs(1);
     let now = SystemTime::now();
-    if ahead.is_zero() {
+    let moved = |time: SystemTime| {
+        let by = Duration::from_secs(ahead.unsigned_abs());
+        if ahead < 0 { time - by } else { time + by }
+    };
+    if ahead == 0 {
         return Ok(());
     }
     for entry in fs::read_dir(folder)? {
@@ -139,7 +143,7 @@ fn stamp(folder: &Path, started: SystemTime, ahead: Duration) -> std::io::Result
         }
         let written = metadata.modified()?;
         if written >= from && written <= now {
-            fs::File::options().write(true).open(entry.path())?.set_modified(written + ahead)?;
+            fs::File::options().write(true).open(entry.path())?.set_modified(moved(written))?;
         }
     }
     Ok(())
@@ -240,13 +244,16 @@ mod tests {
         fs::File::options().write(true).open(&old).unwrap().set_modified(before).unwrap();
         fs::write(&new, "").unwrap();
         let written = fs::metadata(&new).unwrap().modified().unwrap();
-        let ahead = Duration::from_secs(86_400);
-        for _ in 0..2 {
-            stamp(&folder, started, ahead).unwrap();
-            assert_eq!(fs::metadata(&new).unwrap().modified().unwrap(), written + ahead);
-            assert_eq!(fs::metadata(&old).unwrap().modified().unwrap(), before);
+        let day = Duration::from_secs(86_400);
+        for (ahead, stamped) in [(86_400, written + day), (-86_400, written - day)] {
+            fs::File::options().write(true).open(&new).unwrap().set_modified(written).unwrap();
+            for _ in 0..2 {
+                stamp(&folder, started, ahead).unwrap();
+                assert_eq!(fs::metadata(&new).unwrap().modified().unwrap(), stamped);
+                assert_eq!(fs::metadata(&old).unwrap().modified().unwrap(), before);
+            }
         }
         remove(&folder).unwrap();
-        assert!(stamp(&folder, started, ahead).is_err() && content(&folder).files == 0);
+        assert!(stamp(&folder, started, 1).is_err() && content(&folder).files == 0);
     }
 }
