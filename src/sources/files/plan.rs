@@ -21,9 +21,10 @@ pub(super) const LARGE_FILE_BYTES: u64 = 1024 * 1024;
 /// picture beside it again.
 const MIDDLE_FILE_BYTES: u64 = 64 * 1024;
 /// Small enough that a changed file of a few kilobytes re-stores little.
-const SMALL: BundleSizes = BundleSizes { least: 48 * 1024, more: 48 * 1024, most: 512 * 1024 };
-/// As long as the segments of a large file: a changed file re-stores as much as a change in one of these does.
-const MIDDLE: BundleSizes = BundleSizes { least: 1024 * 1024, more: 512 * 1024, most: 2 * 1024 * 1024 };
+const SMALL: BundleSizes = BundleSizes { least: 40 * 1024, more: 32 * 1024, most: 512 * 1024 };
+/// On average ten times the smallest of these files: what a changed one stores again is no more than that, for each of its
+/// bytes.
+const MIDDLE: BundleSizes = BundleSizes { least: 384 * 1024, more: 256 * 1024, most: 1024 * 1024 };
 /// More files of one folder do not wait for its end: they would fill the memory.
 const WAITING_FILES: usize = 4096;
 /// A file whose change time lies less than this before the snapshot's opening may be changed again without a new
