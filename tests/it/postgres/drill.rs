@@ -2,13 +2,15 @@
 //! neither folder nor process. What the database's owner wrote into it gets no hold of the host.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use lifeboat::domain::contents::{Facts, Line, PostgresFacts};
 use serde_json::Value;
 
+use super::living::{begin, ended};
 use super::{BACKUP_ROLE, Server, world};
 use crate::forge::Forge;
-use crate::support::World;
+use crate::support::{Mount, World};
 
 const DRILL: [&str; 3] = ["drill", "--identity", "identity.txt"];
 
@@ -192,6 +194,34 @@ fn a_truncated_or_missing_segment_fails_it() {
     fs::write(&path, &sound).unwrap();
     world.expect(0, &DRILL);
     nothing_is_left(&world);
+}
+
+/// There was room when the drill looked, and there is none any more when the rows come.
+#[test]
+fn a_disk_that_runs_full_fails_it_and_says_so() {
+    let rows = "CREATE TABLE large AS SELECT i AS id, md5(i::text) || repeat('x', 180) AS body FROM generate_series(1, 150000) AS i;";
+    let (_server, world) = backed_up(rows, "");
+    fs::create_dir(world.scratch()).unwrap();
+    let mount = Mount::tmpfs(&world.scratch(), "2g");
+    fs::set_permissions(world.scratch(), fs::Permissions::from_mode(0o711)).unwrap();
+    let drill = begin(world.command(&DRILL).arg("--json"));
+    // A cluster has 39 MB when it is made.
+    while !fs::read_dir(world.scratch()).unwrap().any(|it| it.unwrap().path().join("db/data/PG_VERSION").exists()) {
+        std::thread::yield_now();
+    }
+    mount.resize("56m");
+    let said = ended(drill);
+    assert_eq!(said.code, Some(21), "{}\n{}", said.stdout, said.stderr);
+    let document: Value = serde_json::from_str(&said.stdout).unwrap();
+    let drill = &document["drills"][0];
+    let all = format!("{drill}{}", said.stderr);
+    assert!(all.contains("No space left on device") && all.contains("public.large"), "{all}");
+    assert!(all.contains("make room"), "no next step: {all}");
+    // It says nothing of the backup.
+    assert_eq!(drill["refutes_backup"], false, "{drill}");
+    nothing_is_left(&world);
+    drop(mount);
+    world.expect(0, &DRILL);
 }
 
 /// What whoever controls one schema can have run when the backup is restored: a function behind an index, which is
