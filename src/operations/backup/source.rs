@@ -11,8 +11,8 @@ use crate::domain::manifest::SourceEntry;
 use crate::domain::segment::SegmentRef;
 use crate::error::Result;
 use crate::seal::{Sealer, SourceKeys};
-use crate::sources::{Dated, Source};
 use crate::sources::memory::{Memory, MemoryWriter};
+use crate::sources::{Dated, Source};
 use crate::vault::writer::{ContentsWriter, ListWriter, SegmentStore};
 
 use super::journal::{Journal, Left};
