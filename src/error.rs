@@ -140,6 +140,10 @@ pub trait Diagnostic: StdError + Send + Sync + 'static {
     fn hint(&self) -> Option<String> {
         None
     }
+    /// Whether the same could go well a little later.
+    fn is_transient(&self) -> bool {
+        false
+    }
 }
 
 /// A failure on its way to a person.
@@ -148,6 +152,7 @@ pub struct Error {
     code: Code,
     message: String,
     hint: Option<String>,
+    transient: bool,
 }
 
 /// The result of a verb.
@@ -156,7 +161,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A failure without a module's enum behind it.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self { code, message: message.into(), hint: None, transient: false }
     }
 
     /// Adds or replaces the hint.
@@ -190,6 +195,12 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
+
+    /// Whether the same could go well a little later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.transient
+    }
 }
 
 impl fmt::Display for Error {
@@ -202,7 +213,7 @@ impl StdError for Error {}
 
 impl<E: Diagnostic> From<E> for Error {
     fn from(error: E) -> Self {
-        Self { code: error.code(), message: chain(&error), hint: error.hint() }
+        Self { code: error.code(), message: chain(&error), hint: error.hint(), transient: error.is_transient() }
     }
 }
 

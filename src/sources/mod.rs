@@ -45,6 +45,11 @@ pub trait Snapshot: Send {
     /// The moment that the data is consistent at.
     fn recovery_point(&self) -> DateTime<Utc>;
 
+    /// Whose word that moment is.
+    fn dated(&self) -> Dated {
+        Dated::WhenRead
+    }
+
     /// The next piece in the order of the tar; `None` after the last, which carries tar's end blocks.
     ///
     /// # Errors
@@ -56,6 +61,15 @@ pub trait Snapshot: Send {
     /// # Errors
     /// When the facts cannot be had: the run fails.
     fn finish(self: Box<Self>) -> Result<Finished, SourceError>;
+}
+
+/// Whose word a recovery point is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dated {
+    /// This host's: the data is as it was when the run read it.
+    WhenRead,
+    /// The source's own, which may be as old as it likes: a standby's last transaction.
+    BySource,
 }
 
 /// A stretch of the plan.
@@ -245,5 +259,9 @@ impl Diagnostic for SourceError {
             Self::RootUnusable { .. } => Some("name the real folder or file in the config".to_owned()),
             _ => None,
         }
+    }
+
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Server { transient: true, .. })
     }
 }

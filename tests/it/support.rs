@@ -202,6 +202,13 @@ impl Mount {
         assert!(out.status.success(), "mounting needs root: {}", String::from_utf8_lossy(&out.stderr));
         Self(at.to_owned())
     }
+
+    /// Makes it smaller, or larger, under whoever uses it.
+    pub(crate) fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let out = Command::new("mount").args(["-o", &options]).arg(&self.0).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
 }
 
 impl Drop for Mount {

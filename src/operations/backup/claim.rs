@@ -21,6 +21,7 @@ use crate::domain::claim::{CLAIM_HOLDS, CLAIM_HOLDS_AT_MOST, CLAIM_TYPE, CLAIM_V
 use crate::domain::ids::{BackupId, JobName, ObjectId, RunId};
 use crate::domain::manifest::Manifest;
 use crate::error::{Code, Error, Result};
+use crate::sources::Dated;
 use crate::storage::Storage;
 use crate::vault::VaultError;
 use crate::vault::claims::{FoundClaim, give_up, read_claims, write_claim};
@@ -43,7 +44,7 @@ pub(in super::super) fn agreed_time(host: &Host, vault: &OpenVault) -> Result<Da
 
 /// Refuses to commit where the clock was set while the run went on: whose dates are in the future is not believed, and
 /// what is dated back would be erased too early. `started` is from before the clocks were compared first, `points` are the
-/// recovery points of the sources.
+/// recovery points of the sources. What a standby has may be from long before the run.
 ///
 /// # Errors
 /// [`Code::ClockWrong`], or the store's.
@@ -51,11 +52,10 @@ pub(super) fn must_agree_still(
     host: &Host,
     vault: &OpenVault,
     started: DateTime<Utc>,
-    points: impl IntoIterator<Item = DateTime<Utc>>,
+    points: impl IntoIterator<Item = (DateTime<Utc>, Dated)>,
 ) -> Result<()> {
     let now = agree(host, vault, "committed")?;
-    let possible = started - CLOCK_TOLERANCE..=now + CLOCK_TOLERANCE;
-    let Some(point) = points.into_iter().find(|point| !possible.contains(point)) else { return Ok(()) };
+    let Some(point) = impossible(points, started, now) else { return Ok(()) };
     let what = format!(
         "this host's clock was set while the run went on: it began at {}, and its data would be dated {}; nothing was \
          committed",
@@ -63,6 +63,17 @@ pub(super) fn must_agree_still(
         told(point)
     );
     Err(Error::new(Code::ClockWrong, what).with_hint("run it again: what is stored is taken over"))
+}
+
+/// The first moment that no data of a run between these two can be of.
+fn impossible(
+    points: impl IntoIterator<Item = (DateTime<Utc>, Dated)>,
+    started: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let too_early = |point, dated| dated == Dated::WhenRead && point < started - CLOCK_TOLERANCE;
+    let found = points.into_iter().find(|(point, dated)| too_early(*point, *dated) || *point > now + CLOCK_TOLERANCE);
+    found.map(|(point, _)| point)
 }
 
 fn agree(host: &Host, vault: &OpenVault, what_not: &str) -> Result<DateTime<Utc>> {
@@ -456,5 +467,16 @@ mod tests {
         };
         one.storage = Arc::new(Fault::planned(Arc::new(store.another_handle()), plan));
         one.confirm().unwrap_err();
+    }
+
+    #[test]
+    fn only_a_standbys_data_may_be_from_long_before_the_run() {
+        let started = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
+        let (now, long_ago) = (started + TimeDelta::hours(1), started - TimeDelta::days(3));
+        let found = |point, dated| impossible([(started, Dated::WhenRead), (point, dated)], started, now);
+        assert_eq!(found(long_ago, Dated::BySource), None);
+        assert_eq!(found(long_ago, Dated::WhenRead), Some(long_ago));
+        let later = now + TimeDelta::hours(1);
+        assert_eq!((found(later, Dated::BySource), found(later, Dated::WhenRead)), (Some(later), Some(later)));
     }
 }

@@ -14,11 +14,12 @@ mod source;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rand::RngExt;
 
-use crate::config::JobSettings;
+use crate::config::{JobSettings, SourceSettings};
 use crate::domain::contents::{Note, NoteClass};
 use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, SourceName};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
@@ -40,6 +41,9 @@ use super::host::Host;
 use super::vaults::{OpenVault, manifests};
 use super::{TOOL, records};
 
+/// How long to wait before a source is tried again that failed of something that may pass: a server that starts anew, a
+/// lock.
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// Paths named one by one in what a run has to say; the rest is counted.
 const MAX_NAMED_ERRORS: usize = 20;
 
@@ -350,6 +354,39 @@ fn end(run: &Run<'_>, held: Held, result: Result<Committed>) -> Result<Committed
     result
 }
 
+/// Stores a source; where that failed of something that may pass, once more from its beginning, in a new snapshot. What
+/// was stored until then is named and not stored again.
+fn store(
+    run: &Run<'_>,
+    job: &Job<'_>,
+    settings: &SourceSettings,
+    keys: &SourceKeys,
+    mut left: Option<Left>,
+    allowance: &mut Allowance,
+) -> Result<StoredSource> {
+    let mut pauses = RETRY_PAUSES.iter();
+    loop {
+        let opened = opening::source(run, job.settings, settings, keys);
+        let result =
+            opened.and_then(|opened| source::store(run, job, &*opened.source, settings, keys, left.take(), allowance));
+        let (error, pause) = match (result, pauses.next()) {
+            (Err(error), Some(pause)) if error.is_transient() => (error, *pause),
+            (result, _) => return result,
+        };
+        let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        run.progress.warn(&format!("source {}: {error}; trying again in {} s{hint}", settings.name, pause.as_secs()));
+        run.host.runtime.block_on(async {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = run.host.interrupt.raised() => {}
+            }
+        });
+        run.host.check_interrupted()?;
+        let path = run.host.home()?.state.journal(&run.vault.id, run.job, &settings.name)?;
+        left = journal::read(&path, &owner(run, keys));
+    }
+}
+
 fn store_and_commit(
     run: &Run<'_>,
     job: &Job<'_>,
@@ -364,12 +401,9 @@ fn store_and_commit(
     let mut allowance = Allowance::of(job.settings.sources.len());
     for settings in &job.settings.sources {
         let keys = secret.for_source(&vault.id, run.job, &settings.name);
-        let opened = opening::source(run, job.settings, settings, &keys);
         let context = |e: Error| e.context(format!("source {}", settings.name));
         let left = left.remove(&settings.name);
-        let result =
-            opened.and_then(|opened| source::store(run, job, &*opened.source, settings, &keys, left, &mut allowance));
-        stored.push(result.map_err(context)?);
+        stored.push(store(run, job, settings, &keys, left, &mut allowance).map_err(context)?);
     }
     host.runtime.block_on(vault.storage.sync())?;
 
@@ -402,9 +436,9 @@ fn store_and_commit(
     reuse::refuse_condemned(host, vault, stored.iter().flat_map(|s| s.named.keys()).chain(lists).copied())?;
 
     let partial = stored.iter().flat_map(|s| &s.notes).any(|note| note.class == NoteClass::Unreadable);
-    let points = stored.iter().map(|s| s.entry.recovery_point);
-    claim::must_agree_still(host, vault, started, points.clone())?;
-    let recovery_point = points.min().unwrap_or(started);
+    let points = stored.iter().map(|s| (s.entry.recovery_point, s.dated));
+    claim::must_agree_still(host, vault, started, points)?;
+    let recovery_point = stored.iter().map(|s| s.entry.recovery_point).min().unwrap_or(started);
     let mut recipients = vault.settings.recipients.clone();
     recipients.sort_unstable();
     recipients.dedup();

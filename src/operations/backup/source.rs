@@ -11,8 +11,8 @@ use crate::domain::manifest::SourceEntry;
 use crate::domain::segment::SegmentRef;
 use crate::error::Result;
 use crate::seal::{Sealer, SourceKeys};
-use crate::sources::Source;
 use crate::sources::memory::{Memory, MemoryWriter};
+use crate::sources::{Dated, Source};
 use crate::vault::writer::{ContentsWriter, ListWriter, SegmentStore};
 
 use super::journal::{Journal, Left};
@@ -24,6 +24,8 @@ use super::{Job, Run, owner};
 pub(super) struct StoredSource {
     /// Its entry.
     pub entry: SourceEntry,
+    /// Whose word its recovery point is.
+    pub dated: Dated,
     /// What did not go as it should.
     pub notes: Vec<Note>,
     /// Objects that the entry leads to, with their sizes.
@@ -69,7 +71,7 @@ pub(super) fn store(
         .syncing(Arc::clone(&run.pace));
 
     let mut snapshot = source.open(memory.as_ref())?;
-    let recovery_point = snapshot.recovery_point();
+    let (recovery_point, dated) = (snapshot.recovery_point(), snapshot.dated());
     let mut collected = Collected::begin(run, job, settings, keys, &store, MemoryWriter::create(&memory_path)?)?;
     let estimate = base.and_then(|base| base.sources.iter().find(|s| s.name == settings.name)).map(|s| s.logical_bytes);
     run.progress.begin(&format!("backing up {}", settings.name), estimate);
@@ -97,6 +99,7 @@ pub(super) fn store(
     }
     stored.resumed_segments = store.resumed_segments();
     stored.wrong = reusable.wrong;
+    stored.dated = dated;
     stored.id_key_hash = *blake3::hash(&keys.id_key).as_bytes();
     Ok(stored)
 }
@@ -218,6 +221,7 @@ impl<'a> Collected<'a> {
         };
         Ok(StoredSource {
             entry,
+            dated: Dated::WhenRead,
             notes: self.notes,
             named: self.named,
             memory: self.memory,

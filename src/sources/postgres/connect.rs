@@ -17,8 +17,18 @@ use crate::process::Tool;
 
 /// How long a server may take to let us in.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// SQLSTATE of a role, address and kind of connection that pg_hba.conf does not let in.
+const REFUSED_BY_RULES: &str = "28000";
 /// What the server shows in pg_stat_activity.
 const APPLICATION: &str = "lifeboat";
+
+/// Where systems have the certificates that they trust: Debian, Red Hat, SUSE, Alpine and macOS.
+const SYSTEM_CERTIFICATES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 
 /// What went wrong with a server, before it is said about what.
 #[derive(Debug, thiserror::Error)]
@@ -69,23 +79,37 @@ impl Access {
     /// # Errors
     /// [`ServerTrouble`].
     pub async fn connect(&self) -> Result<PgConnection, ServerTrouble> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.options().connect()).await {
+        match self.connect_as(self.address.tls).await {
+            // The library leaves it at no encryption; libpq then does what the server insists on.
+            Err(trouble)
+                if self.address.tls == TlsMode::Allow && trouble.state().as_deref() == Some(REFUSED_BY_RULES) =>
+            {
+                self.connect_as(TlsMode::Require).await
+            }
+            connected => connected,
+        }
+    }
+
+    async fn connect_as(&self, tls: TlsMode) -> Result<PgConnection, ServerTrouble> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.options(tls).connect()).await {
             Ok(connected) => Ok(connected?),
             Err(_) => Err(ServerTrouble::ConnectTimeout),
         }
     }
 
-    fn options(&self) -> PgConnectOptions {
+    fn options(&self, tls: TlsMode) -> PgConnectOptions {
         let address = &self.address;
         let mut options = PgConnectOptions::new_without_pgpass()
             .port(address.port)
             .username(&address.role)
             .database(&address.database)
             .application_name(APPLICATION)
-            .ssl_mode(match address.tls {
+            .ssl_mode(match tls {
                 TlsMode::Disable => PgSslMode::Disable,
                 TlsMode::Allow => PgSslMode::Allow,
                 TlsMode::Prefer => PgSslMode::Prefer,
+                // As libpq has it: who names certificates wants them looked at.
+                TlsMode::Require if address.root_certificate.is_some() => PgSslMode::VerifyCa,
                 TlsMode::Require => PgSslMode::Require,
                 TlsMode::VerifyCa => PgSslMode::VerifyCa,
                 TlsMode::VerifyFull => PgSslMode::VerifyFull,
@@ -124,6 +148,11 @@ impl Access {
             .env("PGAPPNAME", APPLICATION)
             .env("PGCONNECT_TIMEOUT", CONNECT_TIMEOUT.as_secs().to_string());
         if let Some(file) = &address.root_certificate {
+            tool = tool.env("PGSSLROOTCERT", file);
+        } else if matches!(address.tls, TlsMode::VerifyCa | TlsMode::VerifyFull)
+            && let Some(file) = SYSTEM_CERTIFICATES.iter().find(|file| Path::new(file).is_file())
+        {
+            // Left to itself it looks into a home, and into no system's.
             tool = tool.env("PGSSLROOTCERT", file);
         }
         if let Some(password) = &self.password {

@@ -13,6 +13,9 @@ use super::binaries::{Tools, Wanted};
 use super::layout::{GLOBALS, SCHEMA};
 use super::trouble::{tool_error, tool_failed};
 
+/// What is kept of pg_dump's complaints: a statement that failed stands behind the reason, with all tables in it.
+const COMPLAINT_BYTES: usize = 1024 * 1024;
+
 /// What the tools left in the private folder.
 #[derive(Debug)]
 pub(super) struct Dumped {
@@ -42,8 +45,6 @@ pub(super) async fn dump(
     let globals = private.join(GLOBALS);
     let role_passwords = dump_globals(options, tools, private, &globals, &mut notes).await?;
     let schema = private.join(SCHEMA);
-    // PostgreSQL counts these in milliseconds, and takes 0 for forever.
-    let wait = options.max_lock_wait.as_millis().clamp(1, i32::MAX as u128);
     let pg_dump = told(options, tools.tool("pg_dump"), private)?
         .args([
             "--format=custom",
@@ -54,9 +55,10 @@ pub(super) async fn dump(
             "--no-password",
         ])
         .arg(format!("--snapshot={snapshot}"))
-        .arg(format!("--lock-wait-timeout={wait}"))
+        .arg(format!("--lock-wait-timeout={}", options.lock_wait_milliseconds()))
         .args(excluded.iter().map(|name| format!("--exclude-table={name}")))
         .arg(concat("--file=", &schema))
+        .stderr_tail_bytes(COMPLAINT_BYTES)
         .deadline(options.max_snapshot);
     let output = pg_dump.run_to_success().await;
     let output = output.map_err(|error| tool_failed(&options.access.address, "cannot dump the schema", &error))?;

@@ -11,8 +11,10 @@ use crate::sources::SourceError;
 use super::layout::ListedTable;
 use super::session::Session;
 
-/// What stands in front of the first row of a binary COPY: a signature, flags, and the length of an extension.
-const BINARY_HEADER_BYTES: usize = 11 + 4 + 4;
+/// What a binary COPY begins with. No row does: it would have 20,551 columns.
+pub(super) const BINARY_SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+/// What stands in front of the first row: the signature, flags, and the length of an extension.
+pub(super) const BINARY_HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 /// Rows, and the sum of their hashes modulo 2^128: the order does not matter, and a row that stands twice counts twice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,8 +46,8 @@ impl RowSum {
     /// they are not what they should be.
     #[must_use]
     pub fn add_binary(&mut self, mut rows: &[u8]) -> bool {
-        if rows.starts_with(b"PGCOPY\n\xff\r\n\0") {
-            let Some(rest) = rows.get(BINARY_HEADER_BYTES..) else { return false };
+        if rows.starts_with(BINARY_SIGNATURE) {
+            let Some(rest) = rows.get(BINARY_HEADER.len()..) else { return false };
             rows = rest;
         }
         while !rows.is_empty() {

@@ -13,7 +13,7 @@ use sqlx::Row as _;
 
 use crate::clock::Clock;
 use crate::domain::contents::{Note, NoteClass, PostgresFacts, RawText};
-use crate::sources::SourceError;
+use crate::sources::{Dated, SourceError};
 
 use super::PostgresOptions;
 use super::binaries::Tools;
@@ -23,7 +23,7 @@ use super::facts;
 use super::layout::ListedTable;
 use super::session::Session;
 use super::tables::{self, Catalog, Standing, Table};
-use super::trouble::{passing, server_error};
+use super::trouble::{is_about_locks, passing, server_error, wrong};
 use super::values;
 
 /// How often we begin anew when a table was rewritten under our hands.
@@ -45,6 +45,7 @@ pub(super) struct Led {
     /// What `SET TRANSACTION SNAPSHOT` takes.
     pub(super) snapshot: String,
     pub(super) recovery_point: DateTime<Utc>,
+    pub(super) dated: Dated,
     /// On the monotonic clock, when the snapshot was taken.
     pub(super) held_since: Duration,
     pub(super) catalog: Catalog,
@@ -78,7 +79,7 @@ pub(super) async fn lead(
     for _ in 0..MAX_ATTEMPTS {
         match attempt(options, private, clock.as_ref(), &mut tools).await {
             Ok(led) => return Ok(led),
-            Err(Setback::Failed(error)) => return Err(error),
+            Err(Setback::Failed(error)) => return Err(with_holders(options, error).await),
             Err(Setback::Changed(what)) => changed = what,
         }
     }
@@ -97,22 +98,17 @@ async fn attempt(
 ) -> Result<Led, Setback> {
     let mut leader = Session::open(&options.access).await?;
     let tried = "cannot take a snapshot";
+    // A table's size and a sequence's value are asked for under a lock, if only for a moment.
+    leader.run(&format!("SET lock_timeout = {}", options.lock_wait_milliseconds()), tried).await?;
     let standing = match leader.value::<bool>("SELECT pg_is_in_recovery()", tried).await? {
         true => Standing::Standby,
         false => Standing::Primary,
     };
     // Asked before the snapshot is taken, so that it is never later than what the snapshot holds.
     let now = clock.now();
-    let recovery_point = match standing {
-        Standing::Primary => now,
-        Standing::Standby => {
-            let replayed: Option<DateTime<Utc>> =
-                leader.value::<Option<f64>>(REPLAYED, tried).await?.and_then(|seconds| {
-                    // Microseconds since 1970 fit both numbers.
-                    DateTime::from_timestamp_micros((seconds * 1e6) as i64)
-                });
-            replayed.unwrap_or(now)
-        }
+    let (recovery_point, dated) = match standing {
+        Standing::Primary => (now, Dated::WhenRead),
+        Standing::Standby => (replayed(&mut leader, tried).await?, Dated::BySource),
     };
     leader.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", tried).await?;
     let held_since = clock.monotonic();
@@ -123,7 +119,13 @@ async fn attempt(
         Some(tools) => &*tools,
         None => tools.insert(dump::tools(options, facts.server_version_number / 10_000).await?),
     };
-    let dumped = dump::dump(options, tools, private, &snapshot, &catalog.excluded).await?;
+    let dumped = match dump::dump(options, tools, private, &snapshot, &catalog.excluded).await {
+        // The snapshot lists it, and its lock cannot be had any more.
+        Err(SourceError::Server { what, .. }) if what.contains("relation \"") && what.contains("does not exist") => {
+            return Err(Setback::Changed(format!("a table was dropped ({what})")));
+        }
+        dumped => dumped?,
+    };
     facts.role_passwords = dumped.role_passwords;
     if tools.major >= LARGE_OBJECTS_ARE_DATA_SINCE
         && leader.value::<bool>("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)", tried).await?
@@ -139,10 +141,56 @@ async fn attempt(
         Err(trouble) if is_gone(&trouble) => return Err(Setback::Changed("a sequence was dropped".to_owned())),
         read => read.map_err(|trouble| leader.wrong("cannot read the sequences", trouble))?,
     };
-    Ok(Led { leader, snapshot, recovery_point, held_since, catalog, dumped, facts, sequences })
+    Ok(Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, facts, sequences })
 }
 
-const REPLAYED: &str = "SELECT extract(epoch FROM pg_last_xact_replay_timestamp())::float8";
+/// Up to when a standby has what its primary has. Its last transaction is that of its primary which may have had none for
+/// days, so where we may ask (pg_read_all_stats) it counts when the primary last said that there is nothing more. One that
+/// was started and has seen no transaction since has all that was committed before the checkpoint that it began with.
+async fn replayed(leader: &mut Session, tried: &str) -> Result<DateTime<Utc>, SourceError> {
+    let last = "SELECT extract(epoch FROM greatest(pg_last_xact_replay_timestamp(), (SELECT last_msg_send_time \
+         FROM pg_stat_wal_receiver WHERE status = 'streaming' AND latest_end_lsn <= pg_last_wal_replay_lsn())))::float8";
+    let checkpoint = "SELECT extract(epoch FROM checkpoint_time)::float8 FROM pg_control_checkpoint()";
+    let seconds = match leader.value::<Option<f64>>(last, tried).await? {
+        Some(seconds) => seconds,
+        None => leader.value::<f64>(checkpoint, tried).await?,
+    };
+    // Microseconds since 1970 fit both numbers.
+    DateTime::from_timestamp_micros((seconds * 1e6).round() as i64)
+        .ok_or_else(|| wrong(&leader.access.address, "the server's last transaction is at no time that there is", None))
+}
+
+/// Who has a table for himself, or is next to have it: those stand in our way.
+const HOLDERS: &str = "SELECT DISTINCT n.nspname::text || '.' || c.relname::text, coalesce(l.pid, 0) FROM pg_locks l \
+     JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p', 'm', 'v', 'f') \
+     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1, 2 LIMIT 5";
+
+/// Puts to a failure that is about locks who holds them: the server names neither him nor, always, the table.
+async fn with_holders(options: &PostgresOptions, error: SourceError) -> SourceError {
+    let (server, mut what, hint, transient) = match error {
+        SourceError::Server { server, what, hint, transient } if is_about_locks(&what) => {
+            (server, what, hint, transient)
+        }
+        other => return other,
+    };
+    // Where they cannot be asked for, what went wrong is at hand all the same.
+    for (table, process) in holders(options).await.unwrap_or_default() {
+        let holder = if process == 0 { "a prepared transaction".to_owned() } else { format!("process {process}") };
+        what.push_str(&format!("; {holder} has {table} for itself, or waits to"));
+    }
+    SourceError::Server { server, what, hint, transient }
+}
+
+async fn holders(options: &PostgresOptions) -> Result<Vec<(String, i32)>, SourceError> {
+    let tried = "cannot see who holds locks";
+    let mut session = Session::open(&options.access).await?;
+    let rows = session.rows(HOLDERS, tried).await?;
+    let holders: Result<_, sqlx::Error> = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect();
+    let holders = holders.map_err(|error| session.wrong(tried, error));
+    session.close().await;
+    holders
+}
 
 /// Half of what the server's lock table is sure to hold: the rest is the application's.
 const LOCK_BUDGET: &str = "SELECT current_setting('max_locks_per_transaction')::int8 \

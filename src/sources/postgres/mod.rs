@@ -86,6 +86,13 @@ pub struct PostgresSource {
     clock: Arc<dyn Clock>,
 }
 
+impl PostgresOptions {
+    /// How long a statement of ours may wait for a lock, as PostgreSQL counts it: 0 would be for ever.
+    fn lock_wait_milliseconds(&self) -> u128 {
+        self.max_lock_wait.as_millis().clamp(1, i32::MAX as u128)
+    }
+}
+
 impl PostgresSource {
     /// The database that `options` name. The server is waited for on `runtime`, so the snapshot's methods must be
     /// called from threads that are not the runtime's own.

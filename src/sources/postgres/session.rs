@@ -18,7 +18,7 @@ pub(super) struct Session {
     pub(super) connection: PgConnection,
     /// The server's process for it.
     pub(super) pid: i32,
-    access: Access,
+    pub(super) access: Access,
 }
 
 impl Session {

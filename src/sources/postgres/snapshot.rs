@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::domain::contents::{Facts, Note, PostgresFacts};
-use crate::sources::{Finished, Piece, Snapshot, SourceError};
+use crate::sources::{Dated, Finished, Piece, Snapshot, SourceError};
 
 use super::copy::{Readers, Reading};
 use super::dump::Dumped;
@@ -23,6 +23,7 @@ use super::layout::{Part, TABLES_VERSION, TableList};
 use super::leader::{self, Led};
 use super::pieces::{self, Budget, Filled, Portion};
 use super::session::Session;
+use super::trouble::of_standby;
 use super::values::LargeObjects;
 use super::watch::{self, Alarm, Limits};
 use super::{PostgresOptions, plan, script};
@@ -49,7 +50,7 @@ async fn begin(
     runtime: &Handle,
     clock: &Arc<dyn Clock>,
 ) -> Result<PostgresSnapshot, SourceError> {
-    let Led { leader, snapshot, recovery_point, held_since, catalog, dumped, facts, sequences } =
+    let Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, facts, sequences } =
         leader::lead(options, private.path(), clock).await?;
     let Dumped { notes: warnings, globals, schema, .. } = dumped;
     let mut notes = catalog.notes;
@@ -100,6 +101,7 @@ async fn begin(
     Ok(PostgresSnapshot {
         runtime: runtime.clone(),
         recovery_point,
+        dated,
         stage: Stage::Head(head),
         readers: Some(readers),
         large_objects: LargeObjects::new(),
@@ -160,6 +162,7 @@ enum Stage {
 pub(super) struct PostgresSnapshot {
     runtime: Handle,
     recovery_point: DateTime<Utc>,
+    dated: Dated,
     stage: Stage,
     /// Gone when all rows are read.
     readers: Option<Readers>,
@@ -183,9 +186,17 @@ impl Snapshot for PostgresSnapshot {
         self.recovery_point
     }
 
+    fn dated(&self) -> Dated {
+        self.dated
+    }
+
     fn next_piece(&mut self) -> Result<Option<Piece>, SourceError> {
         let runtime = self.runtime.clone();
-        runtime.block_on(self.next())
+        let next = runtime.block_on(self.next());
+        match self.dated {
+            Dated::WhenRead => next,
+            Dated::BySource => next.map_err(of_standby),
+        }
     }
 
     fn finish(self: Box<Self>) -> Result<Finished, SourceError> {
@@ -228,7 +239,12 @@ impl PostgresSnapshot {
                     let mut leader = self.leader.lock().await;
                     // Taken away by the alarm.
                     let Some(session) = leader.as_mut() else { return Err(self.alarm.error()) };
-                    match self.large_objects.next(session).await? {
+                    let next = tokio::select! {
+                        biased;
+                        () = self.alarm.raised() => return Err(self.alarm.error()),
+                        next = self.large_objects.next(session) => next?,
+                    };
+                    match next {
                         Some(member) => Some(Portion::Several(vec![member])),
                         None => {
                             self.watching.abort_all();

@@ -9,9 +9,9 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::runtime::Handle;
 
 use super::connect::{Access, ServerTrouble};
+use super::facts::{BINARY_HEADER, RowSum};
 use super::layout::{ListedTable, literal};
 use super::load::said;
-use super::facts::RowSum;
 use super::pins::{Purpose, pin};
 use crate::domain::check::Check;
 use crate::domain::contents::{PostgresFacts, PostgresTableFacts};
@@ -25,8 +25,6 @@ const RANGES_SINCE: i32 = 140_000;
 const NOT_NULL_SINCE: u32 = 180_000;
 /// A check's text names this many of what is missing or too much.
 const NAMED: usize = 5;
-/// Signature, flags and length of the extension of binary COPY.
-const BINARY_HEADER_BYTES: usize = 19;
 /// What stands in the place of a row after the last one.
 const BINARY_END: [u8; 2] = [0xff, 0xff];
 /// A schema that is not the system's.
@@ -225,7 +223,7 @@ impl Rows {
     fn take(&mut self, mut bytes: &[u8]) {
         if self.binary {
             if !std::mem::replace(&mut self.begun, true) {
-                bytes = bytes.get(BINARY_HEADER_BYTES..).unwrap_or_default();
+                bytes = bytes.get(BINARY_HEADER.len()..).unwrap_or_default();
             }
             if !bytes.is_empty() && bytes != BINARY_END {
                 self.sum.add(bytes);
@@ -376,7 +374,7 @@ mod tests {
 
     #[test]
     fn binary_rows_stand_behind_a_header() {
-        let header = [7; BINARY_HEADER_BYTES];
+        let header = [7; BINARY_HEADER.len()];
         let first = [&header[..], b"one"].concat();
         assert_eq!(cut(true, &[&first, b"two", &BINARY_END]), sum(&[b"one", b"two"]));
         assert_eq!(cut(true, &[&header, &BINARY_END]), RowSum::default());

@@ -2,13 +2,15 @@
 //! neither folder nor process. What the database's owner wrote into it gets no hold of the host.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use lifeboat::domain::contents::{Facts, Line, PostgresFacts};
 use serde_json::Value;
 
+use super::living::{begin, ended};
 use super::{BACKUP_ROLE, Server, world};
 use crate::forge::Forge;
-use crate::support::World;
+use crate::support::{Mount, World};
 
 const DRILL: [&str; 3] = ["drill", "--identity", "identity.txt"];
 
@@ -110,51 +112,63 @@ fn everything_odd_passes_it() {
 
 #[test]
 fn the_users_checks_fail_it_and_say_nothing_of_the_backup() {
+    let (_server, world) = backed_up("", "checks = []");
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
     for (check, says) in [
         ("sql = \"select count(*) > 500 from users\"", "false"),
         ("sql = \"select count(*) > 0 from gone\"", "gone"),
         ("freshness = \"select '2026-01-01'::timestamptz\", within = \"26h\"", "2026-01-01"),
         ("freshness = \"select max(created_at) from messages where false\", within = \"26h\"", "NULL"),
     ] {
-        let (_server, world) = backed_up("", &format!("checks = [{{ source = \"db\", {check} }}]"));
+        let checks = format!("checks = [{{ source = \"db\", {check} }}]");
+        fs::write(world.path("lifeboat.toml"), config.replace("checks = []", &checks)).unwrap();
         fails(&world, false, says);
     }
 }
 
-/// Makes a backup whose facts are changed, and drills it.
-fn with_facts(change: impl Fn(&mut PostgresFacts), says: &str) {
-    let (_server, world) = backed_up("", "");
-    let forge = Forge::of(&world);
-    let mut manifest = forge.next();
-    let db = manifest.sources.iter_mut().find(|source| source.name.as_str() == "db").unwrap();
-    let mut lines = forge.contents(db);
-    let facts = lines.iter_mut().find_map(|line| match line {
-        Line::Facts(Facts::Postgres(facts)) => Some(facts),
-        _ => None,
-    });
-    change(facts.unwrap());
-    forge.replace_contents(db, &lines);
-    forge.commit(&manifest);
-    fails(&world, true, says);
-    // The backup before it is as good as ever.
-    let document = world.json(0, &["drill", "--backup", "oldest", "--identity", "identity.txt"]);
-    assert_eq!(document["drills"][0]["outcome"], "passed", "{document}");
-}
+/// What is done to facts.
+type Change<'a> = &'a dyn Fn(&mut PostgresFacts);
 
 #[test]
 fn a_database_that_differs_from_its_facts_fails_it() {
-    with_facts(|facts| facts.tables[0].rows += 1, "public.messages");
-    with_facts(|facts| facts.tables[1].checksum = "0".repeat(32), "public.users");
-    with_facts(
-        |facts| {
-            let mut more = facts.tables[0].clone();
-            more.name = "zz_dropped".to_owned();
-            facts.tables.push(more);
-        },
-        "zz_dropped",
-    );
-    with_facts(|facts| facts.indexes.push("public.zz_index".to_owned()), "zz_index");
-    with_facts(|facts| facts.constraints.push("public.users.zz_constraint".to_owned()), "zz_constraint");
+    let (_server, world) = backed_up("", "");
+    let forge = Forge::of(&world);
+    let sound = forge.manifests().remove(0);
+    // Commits a backup like the sound one, but for a fact of it.
+    let commit_with = |change: Change<'_>| {
+        let mut manifest = forge.next();
+        manifest.sources.clone_from(&sound.sources);
+        let db = manifest.sources.iter_mut().find(|source| source.name.as_str() == "db").unwrap();
+        let mut lines = forge.contents(db);
+        let facts = lines.iter_mut().find_map(|line| match line {
+            Line::Facts(Facts::Postgres(facts)) => Some(facts),
+            _ => None,
+        });
+        change(facts.unwrap());
+        forge.replace_contents(db, &lines);
+        forge.commit(&manifest);
+    };
+    let changes: [(Change<'_>, &str); 5] = [
+        (&|facts| facts.tables[0].rows += 1, "public.messages"),
+        (&|facts| facts.tables[1].checksum = "0".repeat(32), "public.users"),
+        (
+            &|facts| {
+                let mut more = facts.tables[0].clone();
+                more.name = "zz_dropped".to_owned();
+                facts.tables.push(more);
+            },
+            "zz_dropped",
+        ),
+        (&|facts| facts.indexes.push("public.zz_index".to_owned()), "zz_index"),
+        (&|facts| facts.constraints.push("public.users.zz_constraint".to_owned()), "zz_constraint"),
+    ];
+    for (fact, says) in changes {
+        commit_with(fact);
+        fails(&world, true, says);
+    }
+    // The backup before them is as good as ever.
+    let document = world.json(0, &["drill", "--backup", "oldest", "--identity", "identity.txt"]);
+    assert_eq!(document["drills"][0]["outcome"], "passed", "{document}");
 }
 
 #[test]
@@ -192,6 +206,34 @@ fn a_truncated_or_missing_segment_fails_it() {
     fs::write(&path, &sound).unwrap();
     world.expect(0, &DRILL);
     nothing_is_left(&world);
+}
+
+/// There was room when the drill looked, and there is none any more when the rows come.
+#[test]
+fn a_disk_that_runs_full_fails_it_and_says_so() {
+    let rows = "CREATE TABLE large AS SELECT i AS id, md5(i::text) || repeat('x', 180) AS body FROM generate_series(1, 150000) AS i;";
+    let (_server, world) = backed_up(rows, "");
+    fs::create_dir(world.scratch()).unwrap();
+    let mount = Mount::tmpfs(&world.scratch(), "2g");
+    fs::set_permissions(world.scratch(), fs::Permissions::from_mode(0o711)).unwrap();
+    let drill = begin(world.command(&DRILL).arg("--json"));
+    // A cluster has 39 MB when it is made.
+    while !fs::read_dir(world.scratch()).unwrap().any(|it| it.unwrap().path().join("db/data/PG_VERSION").exists()) {
+        std::thread::yield_now();
+    }
+    mount.resize("56m");
+    let said = ended(drill);
+    assert_eq!(said.code, Some(21), "{}\n{}", said.stdout, said.stderr);
+    let document: Value = serde_json::from_str(&said.stdout).unwrap();
+    let drill = &document["drills"][0];
+    let all = format!("{drill}{}", said.stderr);
+    assert!(all.contains("No space left on device") && all.contains("public.large"), "{all}");
+    assert!(all.contains("make room"), "no next step: {all}");
+    // It says nothing of the backup.
+    assert_eq!(drill["refutes_backup"], false, "{drill}");
+    nothing_is_left(&world);
+    drop(mount);
+    world.expect(0, &DRILL);
 }
 
 /// What whoever controls one schema can have run when the backup is restored: a function behind an index, which is

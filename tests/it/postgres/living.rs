@@ -1,13 +1,16 @@
 //! A database that lives while it is read: writers, DDL, locks, timeouts, missing rights, wrong passwords, a server that
 //! dies. What is claimed here is what the README says is guaranteed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{BACKUP_ROLE, Server, restore, world};
@@ -17,7 +20,7 @@ use crate::support::{Said, World, said};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server with the README's role and a database `shop` that holds what this SQL makes.
-fn shop(settings: &[&str], sql: &str) -> Server {
+pub(super) fn shop(settings: &[&str], sql: &str) -> Server {
     let server = Server::with(settings);
     server.sql("postgres", BACKUP_ROLE);
     server.sql("postgres", "CREATE DATABASE shop");
@@ -26,7 +29,10 @@ fn shop(settings: &[&str], sql: &str) -> Server {
 }
 
 /// A table of about 25 MB, which takes a moment to read.
-const LARGE: &str = "CREATE TABLE large AS SELECT i AS id, md5(i::text) || repeat('x', 180) AS body FROM generate_series(1, 100000) AS i;";
+pub(super) const LARGE: &str = "CREATE TABLE large AS SELECT i AS id, md5(i::text) || repeat('x', 180) AS body FROM generate_series(1, 100000) AS i;";
+
+/// Somebody else has a lock on it.
+const READS_LARGE: &str = "count(*) > 0 FROM pg_locks WHERE relation = 'large'::regclass AND mode = 'AccessShareLock' AND granted AND pid <> pg_backend_pid()";
 
 /// A session that stays open.
 struct Session {
@@ -57,9 +63,23 @@ impl Drop for Session {
     }
 }
 
+/// A session that has a table for itself, until it is told to commit.
+#[track_caller]
+fn hold(server: &Server, table: &str) -> Session {
+    let mut holder = Session::open(server, "shop");
+    holder.say(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;"));
+    until(
+        server,
+        &format!(
+            "count(*) > 0 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = '{table}'::regclass AND granted"
+        ),
+    );
+    holder
+}
+
 /// Asks until the answer is `t`.
 #[track_caller]
-fn until(server: &Server, what: &str) {
+pub(super) fn until(server: &Server, what: &str) {
     let end = Instant::now() + PATIENCE;
     while server.sql("shop", &format!("SELECT {what}")).trim() != "t" {
         assert!(Instant::now() < end, "never came true: {what}");
@@ -70,7 +90,7 @@ fn until(server: &Server, what: &str) {
 /// Runs a command that must end by itself.
 #[track_caller]
 fn in_time(command: &mut Command) -> Said {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = begin(command);
     let end = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > end {
@@ -79,12 +99,27 @@ fn in_time(command: &mut Command) -> Said {
         }
         std::thread::yield_now();
     }
+    ended(child)
+}
+
+/// Starts a command whose words are wanted later.
+pub(super) fn begin(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits for the end of one.
+pub(super) fn ended(child: Child) -> Said {
     let out = child.wait_with_output().unwrap();
     Said {
         code: out.status.code(),
         stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
     }
+}
+
+/// Stops a process, or lets it go on.
+pub(super) fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 /// What a failed backup must have left: no manifest, and a run on record that says so.
@@ -189,7 +224,7 @@ fn tables_that_are_changed_meanwhile_are_whole_or_the_run_fails() {
                 let _ = said(server.psql("shop").args(["-c", &change]));
             }
         });
-        let outcomes = (0..6).map(|_| in_time(&mut world.command(&["backup"]))).collect();
+        let outcomes = (0..4).map(|_| in_time(&mut world.command(&["backup"]))).collect();
         stop.store(true, Ordering::Relaxed);
         outcomes
     });
@@ -210,16 +245,69 @@ fn tables_that_are_changed_meanwhile_are_whole_or_the_run_fails() {
     }
 }
 
+/// The same at the very moment: a table that somebody has for himself keeps the backup between its snapshot, in which
+/// the others are as they were, and the locks on them.
+#[test]
+fn a_table_that_is_no_more_what_the_snapshot_knows_makes_it_begin_anew() {
+    let tables = ["emptied", "retyped", "gone"];
+    let made: Vec<String> =
+        tables.iter().map(|table| format!("CREATE TABLE {table} AS SELECT generate_series(1, 1000) AS id")).collect();
+    let server = shop(&[], &format!("CREATE TABLE gate (id integer); {}", made.join(";")));
+    let world = world(&server.url_of("backup", "shop"), "", "");
+    for (round, change, rows) in [
+        ("truncated", "TRUNCATE emptied; INSERT INTO emptied SELECT generate_series(1, 7)", ["7", "1000", "1000"]),
+        ("altered", "ALTER TABLE retyped ALTER id TYPE bigint", ["7", "1000", "1000"]),
+        ("dropped", "DROP TABLE gone", ["7", "1000", "-"]),
+    ] {
+        let mut holder = hold(&server, "gate");
+        let backup = begin(&mut world.command(&["backup"]));
+        until(&server, "count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'gate'::regclass");
+        server.sql("shop", change);
+        holder.say("COMMIT;");
+        let said = ended(backup);
+        assert_eq!(said.code, Some(0), "{round}: {}\n{}", said.stdout, said.stderr);
+        restore(&world, &server.url(round), &[]);
+        for (table, rows) in tables.iter().zip(rows) {
+            let there = server.sql(round, &format!("SELECT to_regclass('{table}') IS NOT NULL"));
+            assert_eq!(there.trim() == "t", rows != "-", "{round}: {table}");
+            if rows != "-" {
+                assert_eq!(
+                    server.sql(round, &format!("SELECT count(*) FROM {table}")).trim(),
+                    rows,
+                    "{round}: {table}"
+                );
+            }
+        }
+    }
+}
+
+/// What keeps the server from cleaning up for too long is said, and then ended. Large objects are read last and by one
+/// session, so that a lock on them holds a whole backup up.
+#[test]
+fn a_snapshot_is_not_held_for_ever() {
+    let server = shop(&[], "CREATE TABLE t AS SELECT 1 AS id; SELECT lo_from_bytea(4711, 'large');");
+    let ended_by_it = world(&server.url("shop"), "max_snapshot = \"2s\"", "");
+    let warned_by_it = world(&server.url("shop"), "max_snapshot = \"10s\"", "");
+    let mut holder = hold(&server, "pg_largeobject");
+    let (short, long) = (begin(&mut ended_by_it.command(&["backup"])), begin(&mut warned_by_it.command(&["backup"])));
+    let said = ended(short);
+    failed(&ended_by_it, &said, 1, &["max_snapshot", "shop"]);
+    // Half of the ten, and a second or so in which nobody looks.
+    let old = "count(*) > 0 FROM pg_stat_activity WHERE application_name = 'lifeboat' AND now() - xact_start > '7s'";
+    until(&server, old);
+    holder.say("COMMIT;");
+    let said = ended(long);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    let shown = warned_by_it.json(0, &["show", "shop", "--identity", "identity.txt"]).to_string();
+    assert!(shown.contains("half of max_snapshot"), "{shown}");
+    nobody_is_left(&server);
+}
+
 #[test]
 fn a_table_that_somebody_keeps_locked_fails_it_and_nothing_hangs() {
     let server = shop(&[], "CREATE TABLE held (id integer); CREATE TABLE free (id integer);");
     let world = world(&server.url_of("backup", "shop"), "max_lock_wait = \"2s\"", "");
-    let mut holder = Session::open(&server, "shop");
-    holder.say("BEGIN; LOCK TABLE held IN ACCESS EXCLUSIVE MODE;");
-    until(
-        &server,
-        "count(*) > 0 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation = 'held'::regclass AND granted",
-    );
+    let mut holder = hold(&server, "held");
     let said = in_time(&mut world.command(&["backup"]));
     failed(&world, &said, 1, &["held"]);
     nobody_is_left(&server);
@@ -239,23 +327,12 @@ fn a_waiting_alter_is_let_through() {
     let world = world(&server.url_of("backup", "shop"), "max_lock_wait = \"1s\"\nconnections = 1", "");
     // A vault that takes nothing for a while holds the readers up, and with them the locks.
     let mut backup = world.command(&["backup"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    until(
-        &server,
-        "count(*) > 0 FROM pg_locks WHERE relation = 'large'::regclass AND mode = 'AccessShareLock' AND granted AND pid <> pg_backend_pid()",
-    );
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(backup.id().cast_signed()).unwrap(),
-        rustix::process::Signal::STOP,
-    )
-    .unwrap();
+    until(&server, READS_LARGE);
+    signal(&backup, Signal::STOP);
     let mut altering = Session::open(&server, "shop");
     altering.say("ALTER TABLE large ADD COLUMN more integer;");
     until(&server, "count(*) > 0 FROM pg_locks WHERE relation = 'large'::regclass AND NOT granted");
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(backup.id().cast_signed()).unwrap(),
-        rustix::process::Signal::CONT,
-    )
-    .unwrap();
+    signal(&backup, Signal::CONT);
     until(&server, "count(*) = 1 FROM pg_attribute WHERE attrelid = 'large'::regclass AND attname = 'more'");
     let status = backup.wait().unwrap();
     // Either it had read everything before the second was over, or it gave way; both are right, a hang is not.
@@ -272,9 +349,17 @@ fn a_role_without_rights_is_told_which_ones() {
     let said = in_time(&mut world.command(&["backup"]));
     failed(&world, &said, 1, &["secret"]);
     assert!(said.stderr.contains("pg_read_all_data"), "{}", said.stderr);
+    assert!(said.stderr.contains("GRANT SELECT ON \"public\".\"secret\" TO \"poor\""), "{}", said.stderr);
     let said = world.run(&["doctor"]);
     assert_ne!(said.code, Some(0));
     assert!(format!("{}{}", said.stdout, said.stderr).contains("pg_read_all_data"), "{}{}", said.stdout, said.stderr);
+    // Large objects are in no such grant.
+    server.sql("postgres", "GRANT pg_read_all_data TO poor");
+    server.sql("shop", "SELECT lo_from_bytea(4711, 'private')");
+    let said = in_time(&mut world.command(&["backup"]));
+    failed(&world, &said, 1, &["large object 4711", "GRANT SELECT ON LARGE OBJECT"]);
+    server.sql("shop", "GRANT SELECT ON LARGE OBJECT 4711 TO poor");
+    world.backup();
 }
 
 #[test]
@@ -295,6 +380,29 @@ fn rows_that_a_policy_hides_are_never_left_out_in_silence() {
     let target = Server::start();
     restore(&world, &target.url("shop"), &["--globals"]);
     assert_eq!(target.sql("shop", "SELECT count(*) FROM rows").trim(), "2");
+}
+
+/// SQL_ASCII means that the server looks at no byte. Rows may hold any; a name is said in UTF-8, or not at all.
+#[test]
+fn bytes_that_are_no_text_are_drilled_and_a_name_of_them_is_said() {
+    let server = Server::start();
+    server.sql("postgres", "CREATE DATABASE shop TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'");
+    let bytes = |sql: &[u8]| {
+        let mut psql = server.psql("shop");
+        let said = said(psql.arg("-c").arg(OsStr::from_bytes(sql)).env("PGCLIENTENCODING", "SQL_ASCII"));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+    };
+    bytes(b"CREATE TABLE t (a text PRIMARY KEY, b text DEFAULT 'd\xe9faut')");
+    bytes(b"INSERT INTO t VALUES ('caf\xe9 \xff\xfe', '\xc3'), ('plain', 'caf\xc3\xa9')");
+    bytes(b"CREATE VIEW seen AS SELECT a || '\xfc' AS a FROM t");
+    let world = world(&server.url("shop"), "", "");
+    world.backup();
+    let drill = world.json(0, &["drill", "--identity", "identity.txt"]);
+    assert_eq!(drill["drills"][0]["outcome"], "passed", "{drill}");
+    bytes(b"CREATE TABLE \"\xff\" (a text)");
+    let said = in_time(&mut world.command(&["backup"]));
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    assert!(said.stderr.contains("cannot list the tables") && said.stderr.contains("rename it"), "{}", said.stderr);
 }
 
 const PASSWORD: &str = "hunter2:with\\colon and space";
@@ -351,28 +459,65 @@ fn a_server_that_dies_in_mid_dump_fails_it() {
     let mut server = shop(&[], LARGE);
     // Slow enough to be caught: a view of the rows as they leave is not needed, a lock is seen.
     let world = world(&server.url_of("backup", "shop"), "connections = 1", "");
-    let backup = world.command(&["backup"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    until(
-        &server,
-        "count(*) > 0 FROM pg_locks WHERE relation = 'large'::regclass AND mode = 'AccessShareLock' AND granted AND pid <> pg_backend_pid()",
-    );
+    let backup = begin(&mut world.command(&["backup"]));
+    until(&server, READS_LARGE);
     server.kill();
-    let out = backup.wait_with_output().unwrap();
-    let said = Said {
-        code: out.status.code(),
-        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
-    };
+    let said = ended(backup);
     failed(&world, &said, 1, &["db"]);
     let status: Value = world.json(0, &["status"]);
     assert_ne!(status["jobs"][0]["state"], "ok", "{status}");
 
+    // One that comes back within a few seconds is asked again.
     server.restart();
-    world.backup();
+    let backup = begin(&mut world.command(&["backup"]));
+    until(&server, READS_LARGE);
+    server.kill();
+    server.restart();
+    let said = ended(backup);
+    assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("trying again"), "{}", said.stderr);
     let target = Server::start();
     restore(&world, &target.url("shop"), &["--globals"]);
     assert_eq!(target.sql("shop", "SELECT count(*), sum(id) FROM large").trim(), "100000|5000050000");
     world.expect(0, &["check", "--read-data", "--identity", "identity.txt"]);
+}
+
+/// A row of the backup keeps the server busy for a minute; the server does not live so long.
+#[test]
+fn a_server_that_dies_during_a_restore_fails_it() {
+    let source = shop(
+        &[],
+        "CREATE FUNCTION patient(id integer) RETURNS boolean LANGUAGE plpgsql AS $x$ BEGIN
+             IF id = 7 AND current_setting('tests.slow', true) = 'on' THEN PERFORM pg_sleep(60); END IF; RETURN true;
+         END $x$;
+         CREATE TABLE other AS SELECT generate_series(1, 10) AS id;
+         CREATE TABLE held_up (id integer CHECK (public.patient(id))); INSERT INTO held_up SELECT generate_series(1, 10);",
+    );
+    let world = world(&source.url("shop"), "", "");
+    world.backup();
+    let mut target = Server::start();
+    target.sql("postgres", "ALTER ROLE postgres SET tests.slow = 'on'");
+    let into = target.url("shop");
+    let args = ["restore", "shop", "--source", "db", "--into", &into, "--globals", "--identity", "identity.txt"];
+    let restoring = begin(&mut world.command(&args));
+    let sleeps = "count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    let end = Instant::now() + PATIENCE;
+    while target.sql("postgres", &format!("SELECT {sleeps}")).trim() != "t" {
+        assert!(Instant::now() < end, "it never came to the row");
+    }
+    target.kill();
+    let said = ended(restoring);
+    assert_eq!(said.code, Some(1), "{}\n{}", said.stdout, said.stderr);
+    for text in ["public.held_up", "/shop", "hint: ", "--overwrite"] {
+        assert!(said.stderr.contains(text), "{text} is not in {}", said.stderr);
+    }
+    // What it left is not taken for a database that was restored.
+    target.restart();
+    target.sql("postgres", "ALTER ROLE postgres RESET tests.slow");
+    let said = world.expect(2, &args);
+    assert!(said.stderr.contains("target-not-empty"), "{}", said.stderr);
+    restore(&world, &into, &["--globals", "--overwrite"]);
+    assert_eq!(target.sql("shop", "SELECT count(*), sum(id) FROM held_up").trim(), "10|55");
 }
 
 #[test]
@@ -395,9 +540,16 @@ fn the_servers_timeouts_do_not_end_it() {
     );
     let world = world(&server.url_of("backup", "shop"), "", "");
     world.backup();
-    let target = Server::start();
-    restore(&world, &target.url("shop"), &["--globals"]);
-    assert_eq!(target.sql("shop", "SELECT count(*) FROM large").trim(), "100000");
+    // The same for everybody, and into such a server.
+    for setting in ["statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout"] {
+        server.sql("postgres", &format!("ALTER ROLE backup RESET {setting}"));
+        server.sql("postgres", &format!("ALTER SYSTEM SET {setting} = '50ms'"));
+    }
+    server.sql("postgres", "ALTER SYSTEM SET default_transaction_read_only = on");
+    server.sql("postgres", "SELECT pg_reload_conf()");
+    world.backup();
+    restore(&world, &server.url("copy"), &[]);
+    assert_eq!(server.sql("copy", "SET statement_timeout = 0; SELECT count(*) FROM large").trim(), "100000");
 }
 
 /// Settings of role and database that change how values are written change nothing in the backup.

@@ -3,12 +3,15 @@
 //! A server is started by server.rs alone, which shares no code with the program: what starts the scratch server is under
 //! test here too. Without PostgreSQL's programs these tests fail and say what to install.
 
+mod choice;
 mod drill;
 mod fidelity;
 mod large;
 mod living;
 mod papers;
 mod server;
+mod standby;
+mod tls;
 
 pub(crate) use server::Server;
 

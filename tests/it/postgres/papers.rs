@@ -9,7 +9,8 @@ const SOCKET: &str = "/run/postgresql";
 #[test]
 fn a_database_is_restored_by_its_runbook() {
     let source = Server::start();
-    source.sql("postgres", "CREATE ROLE app; CREATE DATABASE shop OWNER app");
+    source.sql("postgres", "CREATE ROLE app");
+    source.sql("postgres", "CREATE DATABASE shop OWNER app");
     source.sql(
         "shop",
         "SET ROLE app; CREATE SCHEMA mine; CREATE TABLE mine.other (id integer);

@@ -2,7 +2,7 @@
 //! of the program under test.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -50,20 +50,37 @@ impl Server {
 
     /// One of a newer major version than the others.
     pub(crate) fn newer() -> Self {
+        Self::newer_with(&[])
+    }
+
+    /// The same with settings.
+    pub(crate) fn newer_with(settings: &[&str]) -> Self {
         let programs = PathBuf::from(NEWER).join(NEWER_PROGRAMS);
         let how = "`cargo xtask test` installs it";
         assert!(programs.join("postgres").is_file(), "there is no newer PostgreSQL in {NEWER}: {how}");
-        Self::of(programs, &[])
+        Self::of(programs, settings)
+    }
+
+    /// A server that replays what another one does, with all of that one's databases.
+    pub(crate) fn standby_of(primary: &Self, settings: &[&str]) -> Self {
+        let dir = folder();
+        let mut copy = unprivileged(&primary.programs.join("pg_basebackup"), dir.path());
+        copy.args(["--username=postgres", "--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--host"]);
+        let out = said(copy.arg(primary.socket()).arg("--pgdata").arg(dir.path().join("data")));
+        assert_eq!(out.code, Some(0), "pg_basebackup: {}", out.stderr);
+        Self::run(primary.programs.clone(), dir, settings)
     }
 
     fn of(programs: PathBuf, settings: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("lifeboat-pg-").tempdir().unwrap();
-        let (uid, gid) = owner();
-        chown(dir.path(), Some(uid), Some(gid)).unwrap();
+        let dir = folder();
         let mut initdb = unprivileged(&programs.join("initdb"), dir.path());
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
         let out = said(initdb.arg(dir.path().join("data")));
         assert_eq!(out.code, Some(0), "initdb: {}", out.stderr);
+        Self::run(programs, dir, settings)
+    }
+
+    fn run(programs: PathBuf, dir: TempDir, settings: &[&str]) -> Self {
         let settings: Vec<String> = SETTINGS.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
         let process = spawn(&programs, dir.path(), &settings);
         let mut server = Self { process, dir, programs, settings };
@@ -144,6 +161,16 @@ impl Server {
         self.sql("postgres", "select pg_reload_conf()");
     }
 
+    /// Writes a file that only the server can read.
+    pub(crate) fn keep(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let (uid, gid) = owner();
+        chown(&path, Some(uid), Some(gid)).unwrap();
+        path
+    }
+
     /// Kills it as a power cut would.
     pub(crate) fn kill(&mut self) {
         // SIGQUIT: the server's own children go with it, which a SIGKILL would leave for a moment.
@@ -171,6 +198,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A folder of the server's user.
+fn folder() -> TempDir {
+    let dir = tempfile::Builder::new().prefix("lifeboat-pg-").tempdir().unwrap();
+    let (uid, gid) = owner();
+    chown(dir.path(), Some(uid), Some(gid)).unwrap();
+    dir
 }
 
 fn spawn(programs: &Path, dir: &Path, settings: &[String]) -> Child {

@@ -3,6 +3,7 @@
 use crate::error::{Code, Diagnostic};
 use crate::process::ToolError;
 use crate::sources::postgres::connect::ServerTrouble;
+use crate::sources::postgres::trouble::is_about_certificates;
 
 /// What stands in the way, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -120,11 +121,18 @@ impl LoadError {
     /// What a server said, about what was being done.
     pub(super) fn server(server: &str, doing: impl Into<String>, trouble: ServerTrouble) -> Self {
         let hint = match trouble.state().as_deref() {
+            _ if is_about_certificates(&trouble, &said(&trouble)) => {
+                Some("check sslmode and sslrootcert in the url".to_owned())
+            }
             Some("28P01" | "28000") => Some("check the role and its password: --password-file FILE".to_owned()),
             Some("3D000") => Some("name a database that is there, or one that may be made".to_owned()),
             Some("42501") => Some("log in as a superuser, or as a role that owns what is restored".to_owned()),
             Some("53100") => Some("make room on the server's disk, then restore again with --overwrite".to_owned()),
             Some("55006" | "55P03") => Some("end the sessions that use it, then try again".to_owned()),
+            Some("57P01" | "57P02" | "57P03" | "53200") => {
+                Some("see in the server's log why; what was begun is restored anew with --overwrite".to_owned())
+            }
+            Some("53300") => Some("fewer --jobs, or raise max_connections on the server".to_owned()),
             None => Some(
                 "see that the server runs and can be reached; what was begun is restored anew with --overwrite"
                     .to_owned(),

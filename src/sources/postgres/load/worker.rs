@@ -9,6 +9,7 @@ use super::archive::trouble;
 use super::error::LoadError;
 use super::{Filling, connect, run};
 use crate::sources::postgres::connect::{Access, ServerTrouble};
+use crate::sources::postgres::facts::{BINARY_HEADER, BINARY_SIGNATURE};
 use crate::sources::postgres::layout::{Part, literal};
 
 /// A connection that takes rows, large objects and sequences. Each call is a transaction of its own: what a member
@@ -64,6 +65,7 @@ impl Worker<'_> {
         }
         let begun = self.runtime.block_on(self.connection.copy_in_raw(&statement));
         let mut copy = begun.map_err(|cause| failed(cause.into()))?;
+        let mut at_the_beginning = true;
         for part in parts {
             let part = match part {
                 Ok(part) => part,
@@ -73,7 +75,16 @@ impl Worker<'_> {
                     return Err(error);
                 }
             };
-            if let Err(cause) = self.runtime.block_on(copy.send(part)) {
+            // The server wrote one header for the whole table, and each member is a COPY of its own here.
+            let lacks_header = table.binary && at_the_beginning && !part.starts_with(BINARY_SIGNATURE);
+            at_the_beginning = false;
+            let sent = self.runtime.block_on(async {
+                if lacks_header {
+                    copy.send(&BINARY_HEADER[..]).await?;
+                }
+                copy.send(part).await.map(|_| ())
+            });
+            if let Err(cause) = sent {
                 // Why it closed the connection is among what it said last.
                 let last = self.runtime.block_on(copy.finish()).err();
                 return Err(
