@@ -48,6 +48,9 @@ pub(super) fn tool_error(
 
 /// The same of a program that ran: its last line is often the query, and not what went wrong with it.
 pub(super) fn tool_failed(address: &ServerAddress, tried: &str, error: &ToolError) -> SourceError {
+    if let ToolError::TimedOut { .. } = error {
+        return tool_said(address, tried, error.to_string(), Some("raise max_snapshot in the config".to_owned()));
+    }
     let said = match error {
         ToolError::Failed { program, stderr_tail, .. } => stderr_tail
             .lines()
@@ -59,21 +62,41 @@ pub(super) fn tool_failed(address: &ServerAddress, tried: &str, error: &ToolErro
 }
 
 fn tool_said(address: &ServerAddress, tried: &str, said: String, hint: Option<String>) -> SourceError {
-    let role = &address.role;
-    let hint = hint.or_else(|| {
-        if said.contains("lock timeout") {
-            Some("somebody holds or wants an exclusive lock; try later, or raise max_lock_wait".to_owned())
-        } else if said.contains("permission denied") {
-            Some(format!("let the role read everything: GRANT pg_read_all_data TO {}", super::layout::quoted(role)))
-        } else if said.contains("out of shared memory") {
-            Some("raise max_locks_per_transaction on the server: pg_dump locks every table at once".to_owned())
-        } else {
-            None
-        }
-    });
-    let transient =
-        ["lock timeout", "server closed the connection", "connection to server"].iter().any(|sign| said.contains(sign));
+    let role = super::layout::quoted(&address.role);
+    let signs = |signs: &[&str]| signs.iter().any(|sign| said.contains(sign));
+    let Advice { hint: advised, transient } = if is_about_locks(&said) {
+        later("somebody holds or wants an exclusive lock; try later, or raise max_lock_wait")
+    } else if signs(&["permission denied"]) {
+        lasting(format!("let the role read everything: GRANT pg_read_all_data TO {role}"))
+    } else if signs(&["out of shared memory"]) {
+        lasting("raise max_locks_per_transaction on the server: pg_dump locks every table at once")
+    } else if signs(&["authentication failed", "no password supplied", "pg_hba.conf"]) {
+        lasting(format!("check the role's password, and what pg_hba.conf says of it: psql '{address}'"))
+    } else if signs(&["certificate"]) {
+        lasting("check sslmode and sslrootcert in the url")
+    } else if signs(&["server closed the connection", "terminating connection", "connection to server"]) {
+        later(format!("see in the server's log why; is it running? pg_isready -d '{address}'"))
+    } else {
+        Advice { hint: None, transient: false }
+    };
+    let hint = hint.or(advised);
     SourceError::Server { server: address.to_string(), what: format!("{tried}: {said}"), hint, transient }
+}
+
+/// Whether the other side is not who the url says, as far as certificates tell.
+pub(super) fn is_about_certificates(trouble: &ServerTrouble, said: &str) -> bool {
+    match trouble {
+        ServerTrouble::Sql(sqlx::Error::Tls(_)) => true,
+        // While hands are shaken the encryption's trouble is one of reading and writing.
+        ServerTrouble::Sql(sqlx::Error::Io(_)) => said.contains("certificate"),
+        _ => false,
+    }
+}
+
+/// Whether what a server or pg_dump said is that somebody else has a lock. (pg_dump waits for its locks under a
+/// statement_timeout.)
+pub(super) fn is_about_locks(said: &str) -> bool {
+    ["lock timeout", "statement timeout", "could not obtain lock"].iter().any(|sign| said.contains(sign))
 }
 
 struct Advice {
@@ -91,13 +114,16 @@ fn later(hint: impl Into<String>) -> Advice {
 
 fn advice(address: &ServerAddress, trouble: &ServerTrouble, state: &str, said: &str) -> Advice {
     let role = super::layout::quoted(&address.role);
+    if is_about_certificates(trouble, said) {
+        return lasting("check sslmode and sslrootcert in the url");
+    }
     match state {
         "28P01" | "28000" => lasting(format!(
             "check the role's password in the config, and what pg_hba.conf says of it: psql '{address}'"
         )),
         "3D000" => lasting("name a database that exists: psql -l shows them".to_owned()),
-        "42501" if said.contains("row-level security") => lasting(format!("ALTER ROLE {role} BYPASSRLS")),
-        "42501" if said.contains("large object") => {
+        "42501" if trouble.source_file() == Some("rls.c") => lasting(format!("ALTER ROLE {role} BYPASSRLS")),
+        "42501" if matches!(trouble.source_file(), Some("inv_api.c" | "be-fsstubs.c")) => {
             lasting(format!("GRANT SELECT ON LARGE OBJECT … TO {role}, or let the backup log in as their owner"))
         }
         "42501" => lasting(format!("GRANT pg_read_all_data TO {role}, or GRANT SELECT ON … TO {role}")),
@@ -111,7 +137,8 @@ fn advice(address: &ServerAddress, trouble: &ServerTrouble, state: &str, said: &
         )),
         "53300" => later("lower `connections` in the config, or raise max_connections on the server"),
         "53200" => lasting("raise max_locks_per_transaction on the server"),
-        "40001" if said.contains("recovery") => later(
+        // A transaction that only reads is cancelled there for nothing else.
+        "40001" if trouble.source_file() == Some("postgres.c") => later(
             "the standby had to remove rows that were being read: set hot_standby_feedback = on there, or raise \
              max_standby_streaming_delay",
         ),
@@ -134,7 +161,9 @@ fn advice(address: &ServerAddress, trouble: &ServerTrouble, state: &str, said: &
             ServerTrouble::Sql(sqlx::Error::Io(_)) => {
                 later(format!("is it running, and reachable? pg_isready -d '{address}'"))
             }
-            ServerTrouble::Sql(sqlx::Error::Tls(_)) => lasting("check sslmode and sslrootcert in the url".to_owned()),
+            ServerTrouble::Sql(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => lasting(
+                "a name in the catalogs is no UTF-8 text, as SQL_ASCII allows: rename it, or leave its table out",
+            ),
             ServerTrouble::Sql(_) => Advice { hint: None, transient: false },
         },
     }
