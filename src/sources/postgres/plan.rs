@@ -68,9 +68,9 @@ pub(super) fn tasks(tables: &[Table], server_version_number: u32) -> Vec<Task> {
             tasks.push(Task::Range { table, first: 0, end: RangeEnd::Whole });
             continue;
         }
-        let mut first = 0;
+        let mut first = 0_u32;
         loop {
-            let next = first + RANGE_PAGES;
+            let next = first.saturating_add(RANGE_PAGES);
             if next >= pages {
                 tasks.push(Task::Range { table, first, end: RangeEnd::Open });
                 break;
