@@ -72,8 +72,10 @@ impl Filling {
             let ran = run(&mut connection, statement.clone()).await;
             ran.map_err(trouble(&target, "setting the database's properties"))?;
         }
-        // What went before did not wait for the disk; this does, and with it everything before.
-        let end = "SET synchronous_commit = on; CREATE TEMPORARY TABLE lifeboat_restored ()";
+        // What went before did not wait for the disk; this does, and with it everything before. It makes nothing: by now
+        // there may be event triggers.
+        let end =
+            "SET synchronous_commit = on; SELECT pg_catalog.pg_logical_emit_message(true, 'lifeboat', 'restored')";
         run(&mut connection, end.to_owned()).await.map_err(trouble(&target, "waiting for the server's disk"))?;
         Ok(Loaded { remarks: self.remarks })
     }
