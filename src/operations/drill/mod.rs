@@ -415,8 +415,7 @@ impl DrillRun<'_> {
             }
         }
         for database in &*databases {
-            let remarks =
-                database.must_have_extensions(host).map_err(|e| e.context(format!("source {}", database.name())))?;
+            let remarks = database.must_fit(host).map_err(|e| e.context(format!("source {}", database.name())))?;
             self.remarks.extend(remarks.into_iter().map(|remark| format!("{}: {remark}", database.name())));
         }
         let Some(manifest) = manifest else { return Ok(()) };
