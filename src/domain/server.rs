@@ -216,9 +216,9 @@ impl fmt::Display for ServerAddress {
         match &self.host {
             ServerHost::Name(name) if stands_in_url(name) => {
                 if name.contains(':') {
-                    write!(f, "[{name}]")?
+                    write!(f, "[{name}]")?;
                 } else {
-                    f.write_str(name)?
+                    f.write_str(name)?;
                 }
                 if self.port != DEFAULT_PORT {
                     write!(f, ":{}", self.port)?;

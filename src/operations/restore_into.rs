@@ -501,7 +501,7 @@ fn take_head(
     }
     let head = large(&tar)?;
     let part = part_of(&head.member.path.0)?;
-    for bytes in (Data { reader, id_key, left: head.data_bytes, segments: data.to_vec().into_iter() }) {
+    for bytes in (Data { reader, id_key, left: head.data_bytes, segments: Vec::from(data).into_iter() }) {
         let bytes = bytes?;
         progress.advance(bytes.len() as u64);
         loader.take(part, &bytes)?;

@@ -363,6 +363,7 @@ fn jobs(host: &Host) -> u32 {
 
 fn memory_bytes() -> u64 {
     let system = rustix::system::sysinfo();
+    #[expect(clippy::useless_conversion, reason = "it has 32 bits on a machine of 32")]
     let total = u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit));
     (total / 4).clamp(*MEMORY_BYTES.start(), *MEMORY_BYTES.end())
 }

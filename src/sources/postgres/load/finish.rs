@@ -10,6 +10,7 @@ use super::archive::{Entry, Run, trouble};
 use super::error::LoadError;
 use super::{Filling, Loaded, Outside, connect, run};
 use crate::sources::postgres::connect::{Access, ServerTrouble};
+use crate::sources::postgres::layout::ListedTable;
 
 /// Materialized views that show something of a foreign table, directly or through other views.
 const FOREIGN_VIEWS: &str = "WITH RECURSIVE reached AS (\
@@ -64,7 +65,7 @@ impl Filling {
         let found: Result<Vec<String>, _> = if self.options.whole() {
             sqlx::query_scalar(TO_ANALYZE).fetch_all(&mut connection).await
         } else {
-            Ok(self.wanted.iter().filter_map(|oid| self.tables.get(oid)).map(|table| table.qualified()).collect())
+            Ok(self.wanted.iter().filter_map(|oid| self.tables.get(oid)).map(ListedTable::qualified).collect())
         };
         let names = found.map_err(|cause| trouble(&target, "listing the tables")(cause.into()))?;
         analyze(&target, names, self.options.jobs).await?;

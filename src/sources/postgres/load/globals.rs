@@ -59,11 +59,8 @@ mod tests {
             COMMENT ON ROLE app IS 'x';\nGRANT SET ON PARAMETER work_mem TO app;\n";
         let all = statements(script).unwrap();
         let existing = BTreeSet::from(["Old One".to_owned()]);
-        let run: Vec<String> = all
-            .iter()
-            .filter(|statement| is_for_missing(statement, &existing))
-            .map(|statement| statement.text())
-            .collect();
+        let run: Vec<String> =
+            all.iter().filter(|statement| is_for_missing(statement, &existing)).map(Statement::text).collect();
         assert_eq!(
             run,
             [
