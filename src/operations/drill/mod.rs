@@ -8,6 +8,7 @@
 
 mod choose;
 mod compare;
+mod locale;
 mod server;
 mod stopwatch;
 
@@ -415,7 +416,8 @@ impl DrillRun<'_> {
             }
         }
         for database in &*databases {
-            let remarks = database.must_fit(host).map_err(|e| e.context(format!("source {}", database.name())))?;
+            let remarks =
+                database.must_have_extensions(host).map_err(|e| e.context(format!("source {}", database.name())))?;
             self.remarks.extend(remarks.into_iter().map(|remark| format!("{}: {remark}", database.name())));
         }
         let Some(manifest) = manifest else { return Ok(()) };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{ScratchServer, ServerSettings};
 use crate::domain::check::Check;
-use crate::domain::contents::{Facts, LocaleProvider, PostgresFacts};
+use crate::domain::contents::{Facts, PostgresFacts};
 use crate::domain::ids::SourceName;
 use crate::domain::manifest::{Manifest, SourceEntry};
 use crate::domain::record::DrillServer;
@@ -21,7 +21,7 @@ use crate::scratch::folder::Scratch;
 use crate::scratch::postgres::{Durability, Server, ServerOptions};
 use crate::sources::postgres::binaries::{MAJORS, Tools, ToolsError, Wanted};
 use crate::sources::postgres::connect::Access;
-use crate::sources::postgres::examine::{available_extensions, locales};
+use crate::sources::postgres::examine::available_extensions;
 use crate::sources::postgres::load::{Existing, Globals, LoadOptions, Needs, Outside, Owners};
 use crate::sources::postgres::verify::verify;
 use crate::vault::reader::Reader;
@@ -29,6 +29,7 @@ use crate::vault::reader::Reader;
 use super::super::host::Host;
 use super::super::restore::plan;
 use super::super::restore_into::load;
+use super::locale;
 use super::stopwatch::Stopwatch;
 
 /// Room that a server takes beside its database: the cluster itself, and the log that it writes ahead.
@@ -144,41 +145,13 @@ impl Database {
         })
     }
 
-    /// Names what this machine lacks of what the database is made with, before anything is loaded: its locale, its
-    /// extensions. Gives what to know of those that are there.
+    /// Names the locale or the extensions that this machine lacks, before anything is loaded. Gives what to know of the
+    /// others.
     ///
     /// # Errors
-    /// When something is missing, or the new server does not answer.
-    pub(super) fn must_fit(&self, host: &Host) -> Result<Vec<String>> {
-        self.must_have_locale(host)?;
-        self.must_have_extensions(host)
-    }
-
-    fn must_have_locale(&self, host: &Host) -> Result<()> {
-        let lacks = |what: String, hint: String| {
-            Err(Error::new(Code::ScratchFailed, format!("the scratch server lacks {what}")).with_hint(hint))
-        };
-        let PostgresFacts { collate, ctype, locale_provider, .. } = &*self.facts;
-        let there = host.runtime.block_on(locales(&self.access(MAINTENANCE_DATABASE)))?;
-        // The server was made with the source's, or with others where these are not to be had.
-        for (wanted, found) in [(collate, &there.collate), (ctype, &there.ctype)] {
-            if wanted != found {
-                let what = format!("the locale {wanted} of the source: this host does not have it");
-                return lacks(what, how_to_get_locale(wanted));
-            }
-        }
-        if *locale_provider == LocaleProvider::Icu && !there.has_icu {
-            let major = self.facts.server_version_number / 10_000;
-            let hint = "name the folder of one as `tools` below [job.<name>.drill.server]; Debian's have it".to_owned();
-            return lacks(
-                format!("ICU, by whose rules the source sorts: this PostgreSQL {major} is built without"),
-                hint,
-            );
-        }
-        Ok(())
-    }
-
-    fn must_have_extensions(&self, host: &Host) -> Result<Vec<String>> {
+    /// When one is missing, or the new server does not answer.
+    pub(super) fn must_have_extensions(&self, host: &Host) -> Result<Vec<String>> {
+        locale::must_be_there(host, &self.access(MAINTENANCE_DATABASE), &self.facts)?;
         let available = host.runtime.block_on(available_extensions(&self.access(MAINTENANCE_DATABASE)))?;
         let versions = |name: &str| available.iter().find(|(known, _)| known == name).map(|(_, versions)| versions);
         let missing: Vec<String> = self
@@ -295,21 +268,6 @@ impl Database {
     }
 }
 
-/// What to type for a locale of the C library: `de_DE.UTF-8@euro`.
-fn how_to_get_locale(locale: &str) -> String {
-    let all = "apt-get install locales-all";
-    // It is the source's word, and somebody will type it.
-    let plain = locale.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '@'));
-    let (name, modifier) = locale.split_at(locale.find('@').unwrap_or(locale.len()));
-    match name.split_once('.') {
-        Some((language, charmap)) if plain && language.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-            let charmap = if charmap.eq_ignore_ascii_case("utf8") { "UTF-8" } else { charmap };
-            format!("localedef -i {language}{modifier} -f {charmap} {locale}; or all that there are: {all}")
-        }
-        _ => all.to_owned(),
-    }
-}
-
 /// What a load says when data and keys are there; it goes on with the phase that it is in.
 const QUERYABLE: &str = "queryable";
 
@@ -370,21 +328,4 @@ fn memory_bytes() -> u64 {
 
 fn interrupted() -> Error {
     Error::new(Code::Interrupted, "interrupted while the scratch server was being made")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_to_type_for_a_locale_can_be_typed() {
-        let all = "apt-get install locales-all";
-        let this = |line: &str| format!("{line}; or all that there are: {all}");
-        assert_eq!(how_to_get_locale("en_US.utf8"), this("localedef -i en_US -f UTF-8 en_US.utf8"));
-        let with_modifier = this("localedef -i de_DE@euro -f ISO-8859-15 de_DE.ISO-8859-15@euro");
-        assert_eq!(how_to_get_locale("de_DE.ISO-8859-15@euro"), with_modifier);
-        for odd in ["xx", "$(reboot).UTF-8", "-x.y", ""] {
-            assert_eq!(how_to_get_locale(odd), all);
-        }
-    }
 }

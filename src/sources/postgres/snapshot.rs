@@ -23,7 +23,6 @@ use super::layout::{Part, TABLES_VERSION, TableList};
 use super::leader::{self, Led};
 use super::pieces::{self, Budget, Filled, Portion};
 use super::session::Session;
-use super::trouble::passing;
 use super::values::LargeObjects;
 use super::watch::{self, Alarm, Limits};
 use super::{PostgresOptions, plan, script};
@@ -45,7 +44,7 @@ pub(super) fn open(
     let begun = async { tokio::time::timeout(options.max_snapshot, begin(options, private, runtime, clock)).await };
     runtime.block_on(begun).unwrap_or_else(|_| {
         let limit = options.max_snapshot.as_secs();
-        Err(passing(
+        Err(super::trouble::passing(
             &options.access.address,
             format!("dumping the schema and locking the tables took {limit} s, as long as max_snapshot allows"),
             "look at the server's load (select * from pg_stat_activity), or raise max_snapshot",
