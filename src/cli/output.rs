@@ -1,5 +1,6 @@
 //! The only place that prints. stdout is data, stderr is talk.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -8,12 +9,22 @@ use crate::error::Error;
 
 /// A line of talk.
 pub(super) fn say(text: &str) {
+    say_styled(&harmless(text));
+}
+
+/// A line of talk that may speak to the terminal: it holds nothing of a stranger's.
+pub(super) fn say_styled(text: &str) {
     // Nobody is left to be told that stderr is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// A line (or several) of data.
 pub(super) fn print(text: &str) {
+    print_styled(&harmless(text));
+}
+
+/// Lines of data that may speak to the terminal: they hold nothing of a stranger's.
+pub(super) fn print_styled(text: &str) {
     // A reader that has gone away (`| head`) is no failure of ours.
     let _ = writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'));
 }
@@ -24,6 +35,15 @@ pub(super) fn print_json(document: &impl Serialize) {
         Ok(text) => print(&text),
         Err(cause) => say(&format!("error: the document cannot be written as JSON: {cause}")),
     }
+}
+
+/// Names of tables and what a server says of them are a stranger's: they may not speak to the terminal.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let speaks = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(speaks) {
+        return Cow::Borrowed(text);
+    }
+    text.chars().map(|c| if speaks(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// An error with its code and its hint.
@@ -70,6 +90,12 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_speaks_to_the_terminal() {
+        assert_eq!(harmless("a\tb\nc \u{e9}"), "a\tb\nc \u{e9}");
+        assert_eq!(harmless("table \u{1b}[2J\u{9b}x\r"), "table \\u{1b}[2J\\u{9b}x\\r");
+    }
 
     #[test]
     fn columns_line_up() {

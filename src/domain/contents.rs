@@ -200,6 +200,22 @@ pub struct SqliteFacts {
     pub tables: Vec<TableFacts>,
 }
 
+/// Whose rules the text of a PostgreSQL database sorts and compares by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LocaleProvider {
+    /// The C library's, by the names in `collate` and `ctype`.
+    #[default]
+    Libc,
+    /// ICU's.
+    Icu,
+    /// The server's own.
+    Builtin,
+    /// One that a later version has.
+    #[serde(other)]
+    Other,
+}
+
 /// What must be true of one restored table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableFacts {
@@ -227,6 +243,9 @@ pub struct PostgresFacts {
     pub collate: String,
     /// `lc_ctype`.
     pub ctype: String,
+    /// Whose rules text sorts and compares by.
+    #[serde(default)]
+    pub locale_provider: LocaleProvider,
     /// What `pg_database_size` said.
     pub size_bytes: u64,
     /// Installed extensions with their versions, sorted by name.

@@ -26,7 +26,7 @@ pub struct ServerAddress {
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerHost {
-    /// A host name or an address.
+    /// A host name or an address; one of IPv6 without its brackets.
     Name(String),
     /// A folder with a socket in it.
     Socket(PathBuf),
@@ -145,7 +145,7 @@ impl ServerAddress {
         let host = match host {
             host if host.is_empty() => return Err(ServerAddressError::Host),
             host if host.starts_with('/') => ServerHost::Socket(host.into()),
-            host => ServerHost::Name(host),
+            host => ServerHost::Name(without_brackets(host)),
         };
         Ok(Self { host, port: url.port().unwrap_or(DEFAULT_PORT), role, database, tls, root_certificate })
     }
@@ -155,6 +155,19 @@ impl ServerAddress {
     pub fn with_database(&self, database: &str) -> Self {
         Self { database: database.to_owned(), ..self.clone() }
     }
+}
+
+/// An address of IPv6 has brackets in a URL, and nowhere else: no resolver and none of libpq's programs takes them.
+fn without_brackets(host: String) -> String {
+    match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+        Some(inner) => inner.to_owned(),
+        None => host,
+    }
+}
+
+/// Whether a host can stand behind the user: an address with a zone (`fe80::1%eth0`) is a parameter.
+fn stands_in_url(host: &str) -> bool {
+    !host.contains(['%', '/', '?', '#', '@', ' '])
 }
 
 /// Where a host would stand, if there is none behind the user: at the end of `postgres://role@`.
@@ -199,18 +212,28 @@ impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (role, database) = (encoded(&self.role), encoded(&self.database));
         let mut parameters = Vec::new();
+        write!(f, "postgres://{role}@")?;
         match &self.host {
-            ServerHost::Name(name) => write!(f, "postgres://{role}@{name}")?,
-            ServerHost::Socket(folder) => {
-                write!(f, "postgres://{role}@")?;
-                parameters.push(format!("host={}", encoded_path(folder)));
+            ServerHost::Name(name) if stands_in_url(name) => {
+                if name.contains(':') {
+                    write!(f, "[{name}]")?;
+                } else {
+                    f.write_str(name)?;
+                }
+                if self.port != DEFAULT_PORT {
+                    write!(f, ":{}", self.port)?;
+                }
             }
-        }
-        match &self.host {
-            ServerHost::Name(_) if self.port != DEFAULT_PORT => write!(f, ":{}", self.port)?,
-            // A URL without a host has no port: `localhost` stands in.
-            ServerHost::Socket(_) if self.port != DEFAULT_PORT => write!(f, "localhost:{}", self.port)?,
-            _ => {}
+            elsewhere => {
+                parameters.push(match elsewhere {
+                    ServerHost::Name(name) => format!("host={}", encoded(name)),
+                    ServerHost::Socket(folder) => format!("host={}", encoded_path(folder)),
+                });
+                // A URL without a host has no port: `localhost` stands in.
+                if self.port != DEFAULT_PORT {
+                    write!(f, "localhost:{}", self.port)?;
+                }
+            }
         }
         write!(f, "/{database}")?;
         if self.tls != TlsMode::default() {
@@ -247,6 +270,20 @@ mod tests {
         let address = ServerAddress::parse("postgresql://backup@%2Frun%2Fpostgresql/shop").unwrap();
         assert_eq!(address.host, ServerHost::Socket("/run/postgresql".into()));
         assert_eq!(address.port, 5432);
+    }
+
+    #[test]
+    fn brackets_are_the_url_s_and_not_the_address_s() {
+        let read = |text: &str| ServerAddress::parse(text).unwrap();
+        let address = read("postgres://backup@[2001:db8::7]:5433/shop");
+        assert_eq!((&address.host, address.port), (&ServerHost::Name("2001:db8::7".into()), 5433));
+        assert_eq!(address.to_string(), "postgres://backup@[2001:db8::7]:5433/shop");
+        for text in ["postgres://backup@/shop?host=::1", "postgres://backup@/shop?host=[::1]"] {
+            assert_eq!(read(text).to_string(), "postgres://backup@[::1]/shop");
+        }
+        let with_zone = read("postgres://backup@localhost:5433/shop?host=fe80::1%25eth0");
+        assert_eq!(with_zone.host, ServerHost::Name("fe80::1%eth0".into()));
+        assert_eq!(read(&with_zone.to_string()), with_zone);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A database server that the config names, with what opens it: the secret is read when it is used, and not before.
 
-use crate::config::PostgresSettings;
+use crate::config::{PostgresSettings, Secret};
 use crate::error::Result;
 use crate::sources::postgres::connect::Access;
 
@@ -9,6 +9,6 @@ use crate::sources::postgres::connect::Access;
 /// # Errors
 /// When the password cannot be had.
 pub(super) fn access(settings: &PostgresSettings) -> Result<Access> {
-    let password = settings.password.as_ref().map(|secret| secret.read()).transpose()?;
+    let password = settings.password.as_ref().map(Secret::read).transpose()?;
     Ok(Access { address: settings.address.clone(), password })
 }

@@ -122,6 +122,7 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<F
         Err(error) => findings.push(Finding::of(&about, &error)),
     }
     findings.extend(postgres::sources(host, job));
+    findings.extend(postgres::neighbours(host, job));
     let survey = match vault.look(host, Some(&job.name)) {
         Ok(Look { survey, untold }) => {
             let hint = || Some(format!("lifeboat check {}", job.name));

@@ -18,7 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::sources::postgres::binaries::{Tools, Wanted};
 use crate::sources::postgres::connect::Access;
-use crate::sources::postgres::layout::Part;
+use crate::sources::postgres::layout::{Part, matches};
 use crate::sources::postgres::load::{
     Existing, Filling, Globals, LoadOptions, Loader, Needs, Outside, Owners, Worker, server_major,
 };
@@ -32,8 +32,9 @@ use super::restore::plan;
 
 /// Pieces that may wait to be fetched, and as many opened ones to be loaded, for each loading thread.
 const WAITING_PER_JOB: usize = 2;
-/// The database of a server that is there whatever was lost.
-const MAINTENANCE: &str = "postgres";
+/// The databases of a server that are there whatever was lost: the second where the first is what is restored, because
+/// nobody can drop the database that he is in.
+const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
 
 /// What to restore, and into what.
 #[derive(Debug)]
@@ -99,7 +100,8 @@ pub fn restore_into(
     let source = postgres_source(manifest, request.source)?;
     let facts = facts(reader, manifest, source)?;
     let target = Access { address: request.address.clone(), password: request.password.clone() };
-    let access = target.with_database(MAINTENANCE);
+    let [usual, other] = MAINTENANCE;
+    let access = target.with_database(if request.address.database == usual { other } else { usual });
     let needs = Needs::from(&facts);
     let tools = tools(host, &access, needs.server_version_number / 10_000, request.tools.as_deref())?;
     let private = tempfile::Builder::new().prefix("lifeboat-restore-").tempdir().map_err(|cause| {
@@ -127,6 +129,7 @@ pub fn restore_into(
         }
     };
     let loaded = load(host, reader, source, plan(reader, manifest, source)?, options, &mut phase, progress)?;
+    must_be_all(&facts, request, loaded.rows)?;
     let mut remarks = loaded.remarks;
     if request.globals == Globals::Make && !facts.role_passwords {
         remarks.push("the source's server hid its roles' passwords: roles that were made have none".to_owned());
@@ -214,6 +217,21 @@ fn facts(reader: &Reader, manifest: &Manifest, source: &SourceEntry) -> Result<P
     }
 }
 
+/// As many rows as were counted when the backup was made; their checksums are for a drill to compare.
+fn must_be_all(facts: &PostgresFacts, request: &IntoRequest<'_>, loaded_rows: u64) -> Result<()> {
+    let is_wanted = |schema: &str, name: &str| {
+        request.tables.is_empty() || request.tables.iter().any(|pattern| matches(pattern, schema, name))
+    };
+    let wanted = facts.tables.iter().filter(|table| is_wanted(&table.schema, &table.name));
+    let counted: u64 = wanted.map(|table| table.rows).sum();
+    if counted == loaded_rows {
+        return Ok(());
+    }
+    let what =
+        format!("source {}: {loaded_rows} rows were loaded, and the backup was made of {counted}", request.source);
+    Err(Error::new(Code::DataUnsafe, what).with_hint("restore another backup: `lifeboat list` shows them"))
+}
+
 /// The tools of the server's own version; of a newer one, where these are missing.
 fn tools(host: &Host, access: &Access, source_major: u32, folder: Option<&std::path::Path>) -> Result<Tools> {
     let server = server_major(access, &host.runtime)?;
@@ -277,7 +295,7 @@ fn fill(
         }
         take_head(reader, &id_key, &piece, &mut loader, progress)?;
     };
-    let filling = loader.prepare()?;
+    let filling = loader.prepare(host.interrupt.raised())?;
     let run = Run {
         reader,
         id_key,
@@ -483,7 +501,7 @@ fn take_head(
     }
     let head = large(&tar)?;
     let part = part_of(&head.member.path.0)?;
-    for bytes in (Data { reader, id_key, left: head.data_bytes, segments: data.to_vec().into_iter() }) {
+    for bytes in (Data { reader, id_key, left: head.data_bytes, segments: Vec::from(data).into_iter() }) {
         let bytes = bytes?;
         progress.advance(bytes.len() as u64);
         loader.take(part, &bytes)?;

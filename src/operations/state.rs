@@ -441,7 +441,7 @@ mod tests {
         fs::write(work.path().join("password"), "hunter2").unwrap();
         // What a process that is killed leaves behind.
         let path = work.path().to_owned();
-        std::mem::forget(work);
+        let _left = std::mem::ManuallyDrop::new(work);
         let again = make();
         assert_eq!(again.path(), path);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);

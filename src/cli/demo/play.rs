@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::host::Host;
 
-use super::super::output::{print, say};
+use super::super::output::{print_styled, say_styled};
 
 /// How long one command may take. The shop's take seconds; somebody's own data may be large.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
@@ -77,8 +77,8 @@ impl<'a> Stage<'a> {
     pub(super) fn tell(&self, text: &str) {
         for line in text.split('\n') {
             match self.voice {
-                Voice::Story => print(line),
-                Voice::Aside => say(line),
+                Voice::Story => print_styled(line),
+                Voice::Aside => say_styled(line),
             }
         }
     }

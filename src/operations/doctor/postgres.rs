@@ -1,12 +1,15 @@
 //! What `doctor` looks at on a PostgreSQL server: may the role read everything, are the tools there, is anything between.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{JobSettings, PostgresSettings, SourceKind};
 use crate::domain::quantity::human_bytes;
+use crate::domain::server::{ServerAddress, ServerHost, TlsMode};
 use crate::error::Result;
 use crate::sources::postgres::binaries::{MAJORS, Tools, Wanted};
-use crate::sources::postgres::connect::ServerTrouble;
+use crate::sources::postgres::connect::{Access, ServerTrouble};
 use crate::sources::postgres::examine::{Examined, examine, is_poolers_refusal};
 use crate::sources::postgres::layout::{matches, quoted};
 
@@ -18,6 +21,11 @@ use super::Finding;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// The role that reads every table, since this major version.
 const READ_ALL_SINCE: u32 = 14;
+/// Where servers put their sockets if nobody says otherwise, and how these are called, a port behind it.
+const SOCKET_FOLDERS: [&str; 2] = ["/run/postgresql", "/tmp"];
+const SOCKET_PREFIX: &str = ".s.PGSQL.";
+/// The role and the database that most servers have from the beginning.
+const FIRST_ROLE: &str = "postgres";
 const BACKUP_PROGRAMS: [&str; 2] = ["pg_dump", "pg_dumpall"];
 
 /// Looks at every PostgreSQL source of a job.
@@ -49,6 +57,65 @@ pub(super) fn sources(host: &Host, job: &JobSettings) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Foreign code of a drill has no network, but sockets are files: a server of this host that lets every local user in lets
+/// it in too. Only root can tell: whoever asks is let in by `peer` under his own name, and root has none there.
+pub(super) fn neighbours(host: &Host, job: &JobSettings) -> Vec<Finding> {
+    let drills = job.drill.as_ref().is_some_and(|drill| !drill.trust_source);
+    if !drills || !rustix::process::geteuid().is_root() {
+        return Vec::new();
+    }
+    let mut folders: BTreeSet<PathBuf> = SOCKET_FOLDERS.iter().map(PathBuf::from).collect();
+    folders.extend(job.sources.iter().filter_map(|source| match &source.kind {
+        SourceKind::Postgres(postgres) => match &postgres.address.host {
+            ServerHost::Socket(folder) => Some(folder.clone()),
+            ServerHost::Name(_) => None,
+        },
+        _ => None,
+    }));
+    let open = host.runtime.block_on(open_to_all(&folders));
+    open.into_iter()
+        .map(|address| {
+            Finding::warning(
+                format!("job {}: drill", job.name),
+                format!(
+                    "{address} lets root in without a password, and so perhaps every user of this host; hostile code in a \
+                     drill is one, and could read and change what is there"
+                ),
+                "in pg_hba.conf of that server: let no line that begins with `local` end with `trust`; then SELECT \
+                 pg_reload_conf()",
+            )
+        })
+        .collect()
+}
+
+/// The servers with a socket in one of these folders that let us in as their first role, with no password.
+async fn open_to_all(folders: &BTreeSet<PathBuf>) -> Vec<ServerAddress> {
+    // The same folder may have several names.
+    let folders: BTreeSet<PathBuf> = folders.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+    let mut open = Vec::new();
+    for folder in folders {
+        // A folder that cannot be listed has no socket that could be found by others.
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok) {
+            let name = entry.file_name();
+            let port =
+                name.to_str().and_then(|name| name.strip_prefix(SOCKET_PREFIX)).and_then(|port| port.parse().ok());
+            let Some(port) = port else { continue };
+            let address = ServerAddress {
+                host: ServerHost::Socket(folder.clone()),
+                port,
+                role: FIRST_ROLE.to_owned(),
+                database: FIRST_ROLE.to_owned(),
+                tls: TlsMode::Disable,
+                root_certificate: None,
+            };
+            if (Access { address: address.clone(), password: None }).connect().await.is_ok() {
+                open.push(address);
+            }
+        }
+    }
+    open
 }
 
 fn ask(host: &Host, settings: &PostgresSettings) -> Result<Examined, Finding> {
@@ -240,6 +307,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::sources::postgres::examine::{Names, Standby};
+    use crate::sources::postgres::test_server::TestServer;
 
     fn settings(lines: &str) -> PostgresSettings {
         let text = format!(
@@ -310,6 +378,22 @@ mod tests {
         let standby = Standby { max_delay: "30s".into(), feedback: false };
         let (grade, _, hint) = worst(&Examined { standby: Some(standby), ..good() });
         assert!(grade == Grade::Warning && hint.contains("hot_standby_feedback = on"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_trusts_everybody_is_found_by_its_socket() {
+        let server = TestServer::start_now();
+        let address = server.access("postgres", "postgres").address;
+        let folders = BTreeSet::from([server.folder().to_owned(), server.folder().join("data")]);
+        let found = open_to_all(&folders).await;
+        assert_eq!(found.len(), 1);
+        assert_eq!((&found[0].host, found[0].port), (&address.host, address.port));
+        std::fs::write(server.folder().join("data/pg_hba.conf"), "local all all peer\n").unwrap();
+        server.sql("postgres", "SELECT pg_reload_conf()");
+        // The server reads it when it comes to it.
+        while !open_to_all(&folders).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod choose;
 mod compare;
+mod locale;
 mod server;
 mod stopwatch;
 

@@ -29,6 +29,7 @@ use crate::vault::reader::Reader;
 use super::super::host::Host;
 use super::super::restore::plan;
 use super::super::restore_into::load;
+use super::locale;
 use super::stopwatch::Stopwatch;
 
 /// Room that a server takes beside its database: the cluster itself, and the log that it writes ahead.
@@ -144,11 +145,13 @@ impl Database {
         })
     }
 
-    /// Names the extensions that this machine lacks, before anything is loaded. Gives what to know of the others.
+    /// Names the locale or the extensions that this machine lacks, before anything is loaded. Gives what to know of the
+    /// others.
     ///
     /// # Errors
     /// When one is missing, or the new server does not answer.
     pub(super) fn must_have_extensions(&self, host: &Host) -> Result<Vec<String>> {
+        locale::must_be_there(host, &self.access(MAINTENANCE_DATABASE), &self.facts)?;
         let available = host.runtime.block_on(available_extensions(&self.access(MAINTENANCE_DATABASE)))?;
         let versions = |name: &str| available.iter().find(|(known, _)| known == name).map(|(_, versions)| versions);
         let missing: Vec<String> = self
@@ -214,10 +217,11 @@ impl Database {
     /// Holds what was loaded against the facts.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// When the server does not answer, or a signal asked us to end.
     pub(super) fn compare(&self, host: &Host) -> Result<Vec<Check>> {
         let access = self.access(&self.facts.database);
-        let checks = verify(&access, &self.facts, jobs(host), &host.runtime)?;
+        let compared = verify(&access, &self.facts, jobs(host), host.interrupt.raised(), &host.runtime)?;
+        let Some(checks) = compared else { return host.check_interrupted().map(|()| Vec::new()) };
         Ok(checks.into_iter().map(|check| Check { name: format!("{}: {}", self.name, check.name), ..check }).collect())
     }
 
@@ -317,6 +321,7 @@ fn jobs(host: &Host) -> u32 {
 
 fn memory_bytes() -> u64 {
     let system = rustix::system::sysinfo();
+    #[expect(clippy::useless_conversion, reason = "it has 32 bits on a machine of 32")]
     let total = u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit));
     (total / 4).clamp(*MEMORY_BYTES.start(), *MEMORY_BYTES.end())
 }

@@ -13,9 +13,8 @@ use crate::scratch::confine::tests::{confinement, processes_of, wait_until_gone,
 use crate::scratch::confine::{Network, Trust};
 use crate::scratch::folder::{Scratch, remove_leftovers};
 use crate::sources::postgres::binaries::Wanted;
+use crate::sources::postgres::test_server::major;
 
-/// The version that is installed.
-const MAJOR: u32 = 15;
 const MEMORY_BYTES: u64 = 128 * 1024 * 1024;
 /// Set, this test binary is a program that starts a server in the folder that it names, and lingers.
 const ENTRY_VARIABLE: &str = "LIFEBOAT_TEST_SCRATCH_POSTGRES";
@@ -73,7 +72,7 @@ impl Stage {
 }
 
 async fn tools() -> Tools {
-    Tools::find(Wanted::Exactly(MAJOR), None, &["initdb", "postgres"]).await.unwrap()
+    Tools::find(Wanted::Exactly(major()), None, &["initdb", "postgres"]).await.unwrap()
 }
 
 async fn connect(server: &Server) -> PgConnection {

@@ -195,7 +195,7 @@ impl Tools {
 }
 
 /// `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`: 15 and 18. `19devel`: 19 and 0.
-fn version(said: &str) -> Option<(u32, u32)> {
+pub(crate) fn version(said: &str) -> Option<(u32, u32)> {
     let number = said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((parts.next()?.ok()?, parts.next().and_then(Result::ok).unwrap_or(0)))
@@ -204,6 +204,7 @@ fn version(said: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::postgres::test_server::major;
 
     #[test]
     fn versions_are_read() {
@@ -216,17 +217,21 @@ mod tests {
     #[tokio::test]
     async fn debian_s_tools_are_found() {
         let programs = ["initdb", "postgres"];
-        let found = Tools::find(Wanted::Exactly(15), None, &programs).await.unwrap();
-        assert_eq!(found.folder, Path::new("/usr/lib/postgresql/15/bin"));
-        assert_eq!(found.major, 15);
+        let major = major();
+        let found = Tools::find(Wanted::Exactly(major), None, &programs).await.unwrap();
+        assert_eq!(found.folder, Path::new("/usr/lib/postgresql").join(major.to_string()).join("bin"));
+        assert_eq!(found.major, major);
         found.must_be_fenced().unwrap();
-        assert_eq!(Tools::find(Wanted::AtLeast(12), Some(&found.folder), &["pg_dump"]).await.unwrap().major, 15);
+        assert_eq!(Tools::find(Wanted::AtLeast(12), Some(&found.folder), &["pg_dump"]).await.unwrap().major, major);
 
-        let error = Tools::find(Wanted::Exactly(14), Some(&found.folder), &programs).await.unwrap_err();
-        assert!(matches!(error, ToolsError::Version { found: 15, wanted: 14, .. }), "{error:?}");
-        let error = Tools::find(Wanted::Exactly(15), None, &["initdb", "lifeboat-none"]).await.unwrap_err();
-        assert!(error.to_string().contains("/usr/lib/postgresql/15/bin"), "{error}");
-        assert!(error.hint().unwrap().starts_with("apt-get install postgresql-client-15"), "{error:?}");
+        let error = Tools::find(Wanted::Exactly(major - 1), Some(&found.folder), &programs).await.unwrap_err();
+        assert!(
+            matches!(error, ToolsError::Version { found, wanted, .. } if (found, wanted) == (major, major - 1)),
+            "{error:?}"
+        );
+        let error = Tools::find(Wanted::Exactly(major), None, &["initdb", "lifeboat-none"]).await.unwrap_err();
+        assert!(error.to_string().contains(&found.folder.display().to_string()), "{error}");
+        assert!(error.hint().unwrap().starts_with(&format!("apt-get install postgresql-client-{major}")), "{error:?}");
     }
 
     #[tokio::test]

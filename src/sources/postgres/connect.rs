@@ -50,6 +50,18 @@ impl ServerTrouble {
             _ => None,
         }
     }
+
+    /// The file of the server's source that the refusal is from: it tells causes apart that share a SQLSTATE, in
+    /// whatever language the message is.
+    #[must_use]
+    pub fn source_file(&self) -> Option<&str> {
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => {
+                error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().and_then(|error| error.file())
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A server, with what opens it.

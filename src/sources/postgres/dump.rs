@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::contents::{Note, NoteClass, RawText};
 use crate::domain::server::ServerAddress;
-use crate::process::{Tool, ToolError};
+use crate::process::Tool;
 use crate::sources::SourceError;
 
 use super::PostgresOptions;
 use super::binaries::{Tools, Wanted};
 use super::layout::{GLOBALS, SCHEMA};
+use super::session::Session;
 use super::trouble::{tool_error, tool_failed};
 
 /// What is kept of pg_dump's complaints: a statement that failed stands behind the reason, with all tables in it.
@@ -83,18 +84,18 @@ async fn dump_globals(
             .arg(concat("--file=", file))
             .deadline(options.max_snapshot))
     };
-    let first = match with(&[])?.run_to_success().await {
-        Ok(output) => {
-            note_warnings(GLOBALS, &output.stderr_tail, notes);
-            return Ok(true);
-        }
-        Err(error) => error,
-    };
-    if !matches!(&first, ToolError::Failed { stderr_tail, .. } if stderr_tail.contains("permission denied")) {
-        return Err(tool_failed(address, "cannot dump the roles", &first));
+    // Asked, because what pg_dumpall says when it is refused may be in any language.
+    let tried = "cannot dump the roles";
+    let mut session = Session::open(&options.access).await?;
+    let sees_passwords: bool = session.value("SELECT has_table_privilege('pg_authid', 'SELECT')", tried).await?;
+    session.close().await;
+    if sees_passwords {
+        let output = with(&[])?.run_to_success().await.map_err(|error| tool_failed(address, tried, &error))?;
+        note_warnings(GLOBALS, &output.stderr_tail, notes);
+        return Ok(true);
     }
     let output = with(&["--no-role-passwords"])?.run_to_success().await;
-    let output = output.map_err(|error| tool_failed(address, "cannot dump the roles", &error))?;
+    let output = output.map_err(|error| tool_failed(address, tried, &error))?;
     note_warnings(GLOBALS, &output.stderr_tail, notes);
     notes.push(Note {
         class: NoteClass::Skipped,

@@ -4,6 +4,7 @@
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use super::connect::{Access, ServerTrouble};
+use super::trouble::server_error;
 use crate::sources::SourceError;
 
 /// Names told one by one; the rest is counted.
@@ -92,8 +93,11 @@ pub async fn examine(access: &Access, wanted: &dyn Fn(&str, &str) -> bool) -> Re
         size_bytes: u64::try_from(row.try_get::<i64, _>("size_bytes")?).unwrap_or(0),
     };
     for row in sqlx::query(RELATIONS).fetch_all(&mut connection).await? {
-        let (schema, name): (String, String) = (row.try_get("schema")?, row.try_get("name")?);
-        if !wanted(&schema, &name) {
+        // A sequence goes with the table that owns it; patterns mean tables, so that any other sequence is wanted.
+        let judged: (Option<String>, Option<String>) = (row.try_get("schema")?, row.try_get("name")?);
+        if let (Some(schema), Some(name)) = judged
+            && !wanted(&schema, &name)
+        {
             continue;
         }
         let shown: String = row.try_get("shown")?;
@@ -141,7 +145,8 @@ const SELF: &str = "
 
 /// What pg_dump and we must read: it locks ordinary and partitioned tables, and for that it needs SELECT.
 const RELATIONS: &str = "
-    SELECT n.nspname::text AS schema, c.relname::text AS name,
+    SELECT CASE WHEN c.relkind = 'S' THEN owner.schema ELSE n.nspname::text END AS schema,
+           CASE WHEN c.relkind = 'S' THEN owner.name ELSE c.relname::text END AS name,
            pg_catalog.quote_ident(n.nspname) AS shown_schema,
            pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS shown,
            c.relkind = 'S' AS sequence,
@@ -150,9 +155,15 @@ const RELATIONS: &str = "
                              ELSE pg_catalog.has_table_privilege(c.oid, 'SELECT') END, true) AS readable,
            c.relrowsecurity AND pg_catalog.row_security_active(c.oid) AS filtered
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN LATERAL (SELECT tn.nspname::text AS schema, t.relname::text AS name
+                           FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class t ON t.oid = d.refobjid
+                           JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+                          WHERE c.relkind = 'S' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                            AND d.objid = c.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                            AND d.deptype IN ('a', 'i') LIMIT 1) AS owner ON true
      WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
        AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-     ORDER BY 1, 2";
+     ORDER BY n.nspname, c.relname";
 
 async fn one(connection: &mut PgConnection, sql: &'static str) -> Result<sqlx::postgres::PgRow, ServerTrouble> {
     Ok(sqlx::query(sql).fetch_one(connection).await?)
@@ -197,81 +208,44 @@ pub async fn available_extensions(access: &Access) -> Result<Vec<(String, Vec<St
             .map(|row| Ok((row.try_get("name")?, row.try_get("versions")?)))
             .collect::<Result<_, ServerTrouble>>()
     };
-    ask.await.map_err(|trouble: ServerTrouble| SourceError::Database {
-        path: access.address.to_string(),
-        what: trouble.to_string(),
-        hint: None,
+    ask.await.map_err(|trouble: ServerTrouble| {
+        server_error(&access.address, "cannot ask which extensions there are", trouble)
     })
+}
+
+/// The locales that a server's databases get if nothing else is said, and what else there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locales {
+    /// LC_COLLATE.
+    pub collate: String,
+    /// LC_CTYPE.
+    pub ctype: String,
+    /// Whether the server was built with ICU.
+    pub has_icu: bool,
+}
+
+/// Asks a server for its template's locales.
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn locales(access: &Access) -> Result<Locales, SourceError> {
+    let ask = async {
+        let mut connection = access.connect().await?;
+        let sql = "SELECT datcollate::text, datctype::text, \
+                   EXISTS (SELECT FROM pg_catalog.pg_collation WHERE collprovider = 'i') \
+                   FROM pg_catalog.pg_database WHERE datname = 'template0'";
+        let (collate, ctype, has_icu) = sqlx::query_as(sql).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, ServerTrouble>(Locales { collate, ctype, has_icu })
+    };
+    ask.await.map_err(|trouble| server_error(&access.address, "cannot ask for its locales", trouble))
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::os::unix::process::CommandExt as _;
-    use std::path::Path;
-    use std::process::{Child, Command, Stdio};
-    use std::time::{Duration, Instant};
-
     use super::*;
-    use crate::domain::server::ServerAddress;
-
-    const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
-    /// `nobody`: a server refuses to run as root.
-    const UID: u32 = 65_534;
-
-    /// A server of the machine's own PostgreSQL, on a socket in a folder of its own.
-    pub(crate) struct TestServer {
-        folder: tempfile::TempDir,
-        process: Child,
-    }
-
-    impl TestServer {
-        pub(crate) async fn start() -> Self {
-            assert!(rustix::process::geteuid().is_root(), "this test gives a process another uid: run it as root");
-            let folder = tempfile::tempdir().unwrap();
-            std::os::unix::fs::chown(folder.path(), Some(UID), Some(UID)).unwrap();
-            let program = |name: &str| {
-                let mut command = Command::new(Path::new(PROGRAMS).join(name));
-                command.uid(UID).gid(UID).current_dir(folder.path()).env_clear().env("LC_ALL", "C");
-                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).arg("-D").arg("data");
-                command
-            };
-            let made = program("initdb").args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync"]).status();
-            assert!(made.unwrap().success());
-            let socket = folder.path().to_str().unwrap();
-            let options = ["-k", socket, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=16MB"];
-            let process = program("postgres").args(options).spawn().unwrap();
-            let server = Self { folder, process };
-            let until = Instant::now() + Duration::from_secs(60);
-            while let Err(trouble) = server.access("postgres", "postgres").connect().await {
-                assert!(Instant::now() < until, "{trouble}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            server
-        }
-
-        pub(crate) fn address(&self, role: &str, database: &str) -> ServerAddress {
-            let socket = self.folder.path().to_str().unwrap();
-            ServerAddress::parse(&format!("postgres://{role}@/{database}?host={socket}&sslmode=disable")).unwrap()
-        }
-
-        pub(crate) fn access(&self, role: &str, database: &str) -> Access {
-            Access { address: self.address(role, database), password: None }
-        }
-
-        pub(crate) async fn run(&self, sql: &'static str) {
-            let mut connection = self.access("postgres", "postgres").connect().await.unwrap();
-            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
-            connection.close().await.unwrap();
-        }
-    }
-
-    impl Drop for TestServer {
-        fn drop(&mut self) {
-            let process = rustix::process::Pid::from_child(&self.process);
-            let _ = rustix::process::kill_process(process, rustix::process::Signal::INT);
-            let _ = self.process.wait();
-        }
-    }
+    pub(crate) use crate::sources::postgres::test_server::TestServer;
+    use crate::sources::postgres::test_server::major;
 
     fn everything(_: &str, _: &str) -> bool {
         true
@@ -279,21 +253,20 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn what_a_role_may_not_read_is_found() {
-        let server = TestServer::start().await;
-        server
-            .run(
-                "CREATE ROLE backup LOGIN; CREATE SCHEMA \"My Shop\";
+        let server = TestServer::start_now();
+        server.sql(
+            "postgres",
+            "CREATE ROLE backup LOGIN; CREATE SCHEMA \"My Shop\";
                  CREATE TABLE public.users (id bigserial); CREATE TABLE \"My Shop\".\"Order\" (id int);
                  CREATE TABLE public.parted (id int) PARTITION BY RANGE (id);
                  CREATE TABLE public.secret (id int); ALTER TABLE public.secret ENABLE ROW LEVEL SECURITY;
                  CREATE VIEW public.seen AS SELECT 1;
                  SELECT lo_from_bytea(0, 'mine'); SELECT lo_from_bytea(4711, 'all');
                  GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC;",
-            )
-            .await;
+        );
         let access = server.access("backup", "postgres");
         let found = examine(&access, &everything).await.unwrap();
-        assert_eq!(found.version_number / 10_000, 15);
+        assert_eq!(found.version_number / 10_000, major());
         assert_eq!((found.tables, found.unreadable.count), (4, 5));
         assert_eq!(found.unreadable.first[0], "\"My Shop\".\"Order\"");
         assert_eq!(found.unreadable_schemas, ["\"My Shop\"", "public"]);
@@ -303,12 +276,12 @@ pub(crate) mod tests {
         let found = examine(&access, &|schema, _| schema == "My Shop").await.unwrap();
         assert_eq!((found.tables, found.unreadable.count), (1, 1));
 
-        server.run("GRANT pg_read_all_data TO backup").await;
+        server.sql("postgres", "GRANT pg_read_all_data TO backup");
         let found = examine(&access, &everything).await.unwrap();
         assert_eq!((found.unreadable.count, found.unreadable_large_objects), (0, 1));
         assert_eq!(found.filtered.to_string(), "public.secret");
 
-        server.run("ALTER ROLE backup BYPASSRLS; GRANT SELECT ON pg_authid TO backup").await;
+        server.sql("postgres", "ALTER ROLE backup BYPASSRLS; GRANT SELECT ON pg_authid TO backup");
         let found = examine(&access, &everything).await.unwrap();
         assert!(found.filtered.count == 0 && found.role_passwords);
 
@@ -318,7 +291,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn extensions_that_could_be_installed_have_versions() {
-        let server = TestServer::start().await;
+        let server = TestServer::start_now();
         let available = available_extensions(&server.access("postgres", "postgres")).await.unwrap();
         let (_, versions) = available.iter().find(|(name, _)| name == "plpgsql").unwrap();
         assert_eq!(versions, &["1.0"]);

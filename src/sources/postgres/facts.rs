@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::Row as _;
 
-use crate::domain::contents::{PostgresFacts, PostgresTableFacts};
+use crate::domain::contents::{LocaleProvider, PostgresFacts, PostgresTableFacts};
 use crate::sources::SourceError;
 
 use super::layout::ListedTable;
@@ -34,12 +34,14 @@ impl RowSum {
         self.rows += 1;
     }
 
-    /// Adds rows in text format: each ends with a newline, and none holds one.
-    pub fn add_text(&mut self, rows: &[u8]) {
-        let Some(rows) = rows.strip_suffix(b"\n") else { return };
+    /// Adds rows in text format: each ends with a newline, and none holds one. False where the last does not end.
+    #[must_use]
+    pub fn add_text(&mut self, rows: &[u8]) -> bool {
+        let Some(rows) = rows.strip_suffix(b"\n") else { return false };
         for row in rows.split(|byte| *byte == b'\n') {
             self.add(row);
         }
+        true
     }
 
     /// Adds whole rows in binary format, with or without what stands before the first and after the last. False where
@@ -129,6 +131,7 @@ pub(super) fn of_tables<'a>(
 const DATABASE: &str = "SELECT current_setting('server_version') AS version, \
      current_setting('server_version_num')::int4 AS number, datname::text AS name, \
      pg_encoding_to_char(encoding)::text AS encoding, datcollate::text AS collate, datctype::text AS ctype, \
+     to_jsonb(pg_database) ->> 'datlocprovider' AS provider, \
      CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END AS bytes \
      FROM pg_database WHERE datname = current_database()";
 
@@ -184,6 +187,13 @@ pub(super) async fn of_database(leader: &mut Session, relations: &[u32]) -> Resu
             encoding: row.try_get("encoding")?,
             collate: row.try_get::<Option<String>, _>("collate")?.unwrap_or_default(),
             ctype: row.try_get::<Option<String>, _>("ctype")?.unwrap_or_default(),
+            // Before 15 there is no choice.
+            locale_provider: match row.try_get::<Option<String>, _>("provider")?.as_deref() {
+                None | Some("c") => LocaleProvider::Libc,
+                Some("i") => LocaleProvider::Icu,
+                Some("b") => LocaleProvider::Builtin,
+                Some(_) => LocaleProvider::Other,
+            },
             size_bytes: u64::try_from(row.try_get::<i64, _>("bytes")?).unwrap_or(0),
             extensions: extensions
                 .iter()

@@ -258,10 +258,7 @@ mod tests {
             binary: false,
         };
         let name = "\"we\"\"ird\".\"a.b\nc\"";
-        assert_eq!(
-            table.copy_in("UTF8"),
-            format!("COPY {name} (\"x\", \"Y z\") FROM STDIN WITH (ENCODING 'UTF8')")
-        );
+        assert_eq!(table.copy_in("UTF8"), format!("COPY {name} (\"x\", \"Y z\") FROM STDIN WITH (ENCODING 'UTF8')"));
         assert_eq!(
             table.copy_out(Some((0, Some(128))), Some("x > 1"), "LATIN1"),
             format!(

@@ -279,11 +279,18 @@ fn is_gone(trouble: &ServerTrouble) -> bool {
     trouble.state().is_some_and(|state| GONE.contains(&state.as_str()))
 }
 
-/// A table's file as the snapshot knows it, beside the file that it has now: TRUNCATE and most of ALTER TABLE give it a
-/// new one, in which the snapshot sees nothing at all.
+/// A table as the snapshot knows it, beside what the server knows of it now. Its file: TRUNCATE and most of ALTER TABLE
+/// give it a new one, in which the snapshot sees nothing at all. Its name: what has it now may be another table, just as
+/// empty for us. Its columns' names: what has one now may be a column that came later, with nothing in it. (The functions
+/// look at what is there, and not at what the snapshot sees.)
 const REWRITTEN: &str = "SELECT n.nspname::text || '.' || c.relname::text FROM pg_class c \
      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (SELECT unnest($1)::oid) \
-     AND pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode";
+     AND (pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode \
+     OR (SELECT own.identity FROM pg_identify_object('pg_class'::regclass, c.oid, 0) AS own) \
+        IS DISTINCT FROM format('%I.%I', n.nspname, c.relname) \
+     OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+        AND (SELECT own.identity FROM pg_identify_object('pg_class'::regclass, c.oid, a.attnum) AS own) \
+            IS DISTINCT FROM format('%I.%I.%I', n.nspname, c.relname, a.attname)))";
 
 /// Those of some locked tables that are not any more what the snapshot knows.
 pub(super) async fn rewritten(session: &mut Session, oids: &[u32]) -> Result<Vec<String>, SourceError> {

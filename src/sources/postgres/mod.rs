@@ -114,4 +114,6 @@ impl Source for PostgresSource {
 }
 
 #[cfg(test)]
+pub(crate) mod test_server;
+#[cfg(test)]
 mod tests;

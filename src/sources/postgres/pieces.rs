@@ -134,11 +134,12 @@ fn write_header(filled: &Filled, out: &mut dyn Sink) -> Result<Member, SourceErr
 fn count(filled: &Filled) -> Result<(), SourceError> {
     let Some(Counted { tally, binary, table }) = &filled.counted else { return Ok(()) };
     let mut sum = RowSum::default();
-    if !*binary {
-        sum.add_text(&filled.bytes);
-    } else if !sum.add_binary(&filled.bytes) {
-        let what = "the server sent binary rows that cannot be read".to_owned();
-        return Err(SourceError::Server { server: table.to_string(), what, hint: None, transient: false });
+    let whole = if *binary { sum.add_binary(&filled.bytes) } else { sum.add_text(&filled.bytes) };
+    if !whole {
+        // A proxy may have cut what the server sends row by row.
+        let what = "what came from the server are no whole rows".to_owned();
+        let hint = Some("name the server's own host and port, not a proxy's".to_owned());
+        return Err(SourceError::Server { server: table.to_string(), what, hint, transient: false });
     }
     tally.merge(&sum);
     Ok(())

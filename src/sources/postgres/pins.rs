@@ -8,7 +8,7 @@ use super::layout::literal;
 
 /// Settings and their values: what changes how rows are written, and what would end a long transaction. Those that a
 /// server does not have are passed over.
-const PINS: [(&str, &str); 23] = [
+const PINS: [(&str, &str); 24] = [
     ("datestyle", "ISO"),
     ("intervalstyle", "postgres"),
     ("timezone", "UTC"),
@@ -32,6 +32,8 @@ const PINS: [(&str, &str); 23] = [
     ("idle_session_timeout", "0"),
     ("transaction_timeout", "0"),
     ("client_min_messages", "error"),
+    // Where we may.
+    ("lc_messages", "C"),
 ];
 
 /// What a session is for.

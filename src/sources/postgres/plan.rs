@@ -68,9 +68,9 @@ pub(super) fn tasks(tables: &[Table], server_version_number: u32) -> Vec<Task> {
             tasks.push(Task::Range { table, first: 0, end: RangeEnd::Whole });
             continue;
         }
-        let mut first = 0;
+        let mut first = 0_u32;
         loop {
-            let next = first + RANGE_PAGES;
+            let next = first.saturating_add(RANGE_PAGES);
             if next >= pages {
                 tasks.push(Task::Range { table, first, end: RangeEnd::Open });
                 break;
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_new_small_table_changes_one_group() {
         let before: Vec<Table> = (1..=200).map(|oid| table(oid, 1)).collect();
-        let after: Vec<Table> = before.iter().cloned().filter(|table| table.listed.oid != 77).collect();
+        let after: Vec<Table> = before.iter().filter(|table| table.listed.oid != 77).cloned().collect();
         let oids = |tables: &[Table]| -> Vec<Vec<u32>> {
             tasks(tables, 150_000)
                 .into_iter()

@@ -41,7 +41,16 @@ pub(super) fn open(
         .prefix("postgres-")
         .tempdir_in(&options.scratch)
         .map_err(|cause| SourceError::io("write to", options.scratch.display().to_string(), cause))?;
-    runtime.block_on(begin(options, private, runtime, clock))
+    // Nobody watches over the snapshot yet, and a connection that hangs says nothing.
+    let begun = async { tokio::time::timeout(options.max_snapshot, begin(options, private, runtime, clock)).await };
+    runtime.block_on(begun).unwrap_or_else(|_| {
+        let limit = options.max_snapshot.as_secs();
+        Err(super::trouble::passing(
+            &options.access.address,
+            format!("dumping the schema and locking the tables took {limit} s, as long as max_snapshot allows"),
+            "look at the server's load (select * from pg_stat_activity), or raise max_snapshot",
+        ))
+    })
 }
 
 async fn begin(

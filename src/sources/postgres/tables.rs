@@ -289,6 +289,12 @@ fn must_be_readable(copied: &[&Relation], options: &PostgresOptions) -> Result<(
     Ok(())
 }
 
+/// An extension says which rows of its table are the user's as pg_dump puts it behind the table's name: `WHERE …`.
+pub(super) fn bare_condition(text: &str) -> String {
+    let text = text.trim();
+    text.get(..5).filter(|word| word.eq_ignore_ascii_case("where")).map_or(text, |_| &text[5..]).to_owned()
+}
+
 fn some_of<T: AsRef<str>>(names: &[T]) -> String {
     let named: Vec<String> = names
         .iter()
@@ -333,11 +339,7 @@ async fn with_columns(leader: &mut Session, relations: &[&Relation]) -> Result<V
             listed,
             bytes: u64::try_from(relation.bytes).unwrap_or(0),
             storage: if relation.method == "heap" { Storage::Heap } else { Storage::Other },
-            condition: relation.condition.clone().map(|text| {
-                // As pg_dump puts it behind the table's name.
-                let text = text.trim();
-                text.get(..5).filter(|word| word.eq_ignore_ascii_case("where")).map_or(text, |_| &text[5..]).to_owned()
-            }),
+            condition: relation.condition.as_deref().map(bare_condition),
             locked: false,
         });
     }

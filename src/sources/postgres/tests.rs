@@ -3,91 +3,22 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::test_server::{TestServer as Server, programs, wait_until};
 use super::*;
 use crate::clock::SystemClock;
-use crate::domain::contents::{Facts, Note, PostgresFacts, PostgresTableFacts};
-use crate::domain::server::ServerAddress;
+use crate::domain::contents::{Facts, LocaleProvider, Note, PostgresFacts, PostgresTableFacts};
 use crate::error::Diagnostic as _;
 use crate::sources::{Body, Cut, Sink};
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
-/// Whom the servers run as: the server refuses root, and initdb one who is not in the list of users. `nobody` always is.
-const UID: u32 = 65_534;
-/// How long something that must happen may take.
-const LIMIT: Duration = Duration::from_secs(60);
-
-struct Server {
-    folder: tempfile::TempDir,
-    child: Child,
-}
-
 impl Server {
-    fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("lifeboat-pg-").tempdir_in("/tmp").unwrap();
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::os::unix::fs::chown(folder.path(), Some(UID), Some(UID)).unwrap();
-        let data = folder.path().join("data");
-        let mut initdb = Command::new(format!("{BIN}/initdb"));
-        initdb.args(["-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D"]).arg(&data);
-        let made = initdb.uid(UID).gid(UID).current_dir("/").stdout(Stdio::null()).status().unwrap();
-        assert!(made.success());
-        let mut postgres = Command::new(format!("{BIN}/postgres"));
-        postgres.arg("-D").arg(&data).arg("-k").arg(folder.path());
-        postgres.args([
-            "-c",
-            "listen_addresses=",
-            "-c",
-            "fsync=off",
-            "-c",
-            "autovacuum=off",
-            "-c",
-            "shared_buffers=32MB",
-        ]);
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = postgres.uid(UID).gid(UID).current_dir("/").stderr(log).stdout(Stdio::null()).spawn().unwrap();
-        let server = Self { folder, child };
-        wait_until("the server is up", || server.try_sql("postgres", "SELECT 1").is_ok());
-        server
-    }
-
-    fn url(&self, role: &str, database: &str) -> String {
-        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-        format!("postgres://{role}@{}/{}", encode(&self.folder.path().display().to_string()), encode(database))
-    }
-
-    fn psql(&self, database: &str) -> Command {
-        let mut psql = Command::new(format!("{BIN}/psql"));
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url("postgres", database)]);
-        psql.env("PGCLIENTENCODING", "UTF8");
-        psql
-    }
-
-    fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
-        let mut psql = self.psql(database);
-        psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = psql.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-
-    fn sql(&self, database: &str, sql: &str) -> String {
-        self.try_sql(database, sql).unwrap()
-    }
-
     /// Everything, as pg_dump writes it, without what is random.
     fn dump(&self, database: &str) -> Vec<String> {
-        let mut pg_dump = Command::new(format!("{BIN}/pg_dump"));
+        let mut pg_dump = Command::new(programs().join("pg_dump"));
         let output = pg_dump.args(["--create", "-d", &self.url("postgres", database)]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -98,17 +29,14 @@ impl Server {
     }
 
     fn options(&self, role: &str, database: &str) -> PostgresOptions {
-        let scratch = self.folder.path().join("scratch");
+        let scratch = self.folder().join("scratch");
         std::fs::create_dir_all(&scratch).unwrap();
         PostgresOptions {
-            access: connect::Access {
-                address: ServerAddress::parse(&self.url(role, database)).unwrap(),
-                password: None,
-            },
+            access: self.access(role, database),
             include_tables: Vec::new(),
             exclude_tables: Vec::new(),
             exclude_data: Vec::new(),
-            tools: Some(BIN.into()),
+            tools: Some(programs()),
             connections: 2,
             max_lock_wait: Duration::from_secs(30),
             max_snapshot: Duration::from_secs(600),
@@ -119,22 +47,6 @@ impl Server {
     /// Sessions of ours.
     fn sessions(&self) -> String {
         self.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lifeboat'")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
-        let _ = self.child.wait();
-    }
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < LIMIT, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -285,7 +197,7 @@ CREATE FOREIGN TABLE away (a int) SERVER far;
 
 #[test]
 fn odd_objects_come_back_by_the_script_alone() {
-    let server = Server::start();
+    let server = Server::start_now();
     server.sql("postgres", &format!("CREATE DATABASE {} TEMPLATE template0", layout::quoted(ODD_DATABASE)));
     server.sql(ODD_DATABASE, ODD);
     let copy = back_up(server.options("postgres", ODD_DATABASE));
@@ -298,12 +210,12 @@ fn odd_objects_come_back_by_the_script_alone() {
     assert!(copy.notes.iter().any(|note| note.path.display() == "public.away"));
     assert_eq!(copy.members.last().unwrap(), "restore.sh");
 
-    let other = Server::start();
+    let other = Server::start_now();
     let folder = tempfile::tempdir().unwrap();
     let target = copy.unpack(folder.path());
     let mut script = Command::new("sh");
     script.arg(target.join("restore.sh")).args(["--globals", &other.url("postgres", "postgres")]);
-    let output = script.env("PATH", format!("{BIN}:/usr/bin:/bin")).output().unwrap();
+    let output = script.env("PATH", format!("{}:/usr/bin:/bin", programs().display())).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(other.dump(ODD_DATABASE), server.dump(ODD_DATABASE));
     assert_eq!(other.sql(ODD_DATABASE, "SELECT m FROM above"), "21");
@@ -314,14 +226,14 @@ fn odd_objects_come_back_by_the_script_alone() {
 
     let mut second = Command::new("sh");
     second.arg(target.join("restore.sh")).arg(other.url("postgres", "postgres"));
-    let refused = second.env("PATH", format!("{BIN}:/usr/bin:/bin")).output().unwrap();
+    let refused = second.env("PATH", format!("{}:/usr/bin:/bin", programs().display())).output().unwrap();
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("drop or rename it"));
 }
 
 #[test]
 fn writers_and_migrations_cannot_tear_it() {
-    let server = Server::start();
+    let server = Server::start_now();
     server.sql("postgres", "CREATE TABLE accounts (id int PRIMARY KEY, cents int, pad text)");
     server.sql("postgres", "INSERT INTO accounts SELECT n, 100, repeat('x', 200) FROM generate_series(0, 19999) n");
     let transfer =
@@ -397,8 +309,86 @@ fn writers_and_migrations_cannot_tear_it() {
 }
 
 #[test]
+fn a_table_that_took_another_s_name_is_not_taken_for_it() {
+    let server = Server::start_now();
+    server.sql("postgres", "CREATE TABLE ledger AS SELECT n, 'old' || n AS note FROM generate_series(1, 1000) n");
+    server.sql("postgres", "CREATE TABLE columns AS SELECT n, n AS a FROM generate_series(1, 1000) n");
+    let mut psql = server.psql("postgres");
+    let mut migration = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stdin = migration.stdin.take().unwrap();
+    // Neither gives a table a new file, and what has the old name then is empty under an older snapshot.
+    let swap = b"BEGIN; ALTER TABLE ledger RENAME TO ledger_2025; CREATE TABLE ledger (n int, note text); \
+        INSERT INTO ledger VALUES (1, 'new'); ALTER TABLE columns RENAME a TO b; ALTER TABLE columns ADD a int;\n";
+    stdin.write_all(swap).unwrap();
+    let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
+         AND relation = 'columns'::regclass";
+    wait_until("the migration holds its locks", || server.sql("postgres", locked) == "1");
+    let options = server.options("postgres", "postgres");
+    let backup = std::thread::spawn(move || back_up(options));
+    wait_until("pg_dump waits", || server.sql("postgres", "SELECT count(*) FROM pg_locks WHERE NOT granted") != "0");
+    stdin.write_all(b"COMMIT;\n\\q\n").unwrap();
+    drop(stdin);
+    migration.wait().unwrap();
+    let copy = backup.join().unwrap();
+    assert_eq!((copy.table("ledger").rows, copy.table("ledger_2025").rows), (1, 1000));
+    assert_eq!(copy.table("columns").columns, ["n", "b", "a"]);
+    assert!(copy.rows("columns").starts_with(b"1\t1\t\\N\n"));
+}
+
+#[test]
+fn a_database_is_as_its_own_facts_say() {
+    let server = Server::start_now();
+    server.sql("postgres", &format!("CREATE DATABASE {} TEMPLATE template0", layout::quoted(ODD_DATABASE)));
+    server.sql(ODD_DATABASE, ODD);
+    // A foreign key of a partition, and an extension with a table of which some rows are the user's.
+    server.sql(
+        ODD_DATABASE,
+        "CREATE TABLE parted (shape bigint REFERENCES shapes (id)) PARTITION BY RANGE (shape); \
+         CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (1) TO (9); INSERT INTO parted VALUES (3), (4); \
+         CREATE TABLE settings (id int PRIMARY KEY, own bool CHECK (own IS NOT NULL)); \
+         INSERT INTO settings VALUES (1, false), (2, true), (3, true); \
+         ALTER EXTENSION pg_trgm ADD TABLE settings; \
+         UPDATE pg_extension SET extconfig = ARRAY['settings'::regclass::oid], extcondition = ARRAY['WHERE own'] \
+         WHERE extname = 'pg_trgm'",
+    );
+    let options = server.options("postgres", ODD_DATABASE);
+    let access = options.access.clone();
+    let copy = back_up(options);
+    assert_eq!(copy.table("settings").rows, 2);
+    assert_eq!(copy.facts.locale_provider, LocaleProvider::Libc);
+    let runtime = runtime();
+    let compared = |stop: &mut (dyn Future<Output = ()> + Unpin)| {
+        verify::verify(&access, &copy.facts, 2, stop, runtime.handle()).unwrap()
+    };
+    let failed: Vec<_> =
+        compared(&mut std::future::pending()).unwrap().into_iter().filter(|check| !check.passed).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    server.sql(ODD_DATABASE, "UPDATE settings SET own = true WHERE id = 1");
+    let checks = compared(&mut std::future::pending()).unwrap();
+    let failed: Vec<_> = checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect();
+    assert_eq!(failed, ["table public.settings"]);
+
+    // A table that somebody keeps for himself makes it wait, and a signal ends the wait.
+    let mut psql = server.psql(ODD_DATABASE);
+    let mut holder = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    holder.stdin.as_mut().unwrap().write_all(b"BEGIN; LOCK TABLE shapes;\n").unwrap();
+    let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
+         AND relation = 'shapes'::regclass";
+    wait_until("it is locked", || server.sql(ODD_DATABASE, locked) == "1");
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    let mut stop = Box::pin(async {
+        while server.sql(ODD_DATABASE, waits) == "0" {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(compared(&mut stop).is_none());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+#[test]
 fn what_may_not_be_read_is_named() {
-    let server = Server::start();
+    let server = Server::start_now();
     server.sql("postgres", "CREATE ROLE backup LOGIN; CREATE TABLE open (a int); CREATE TABLE shut (a int); GRANT SELECT ON open TO backup");
     let (error, hint) = refusal(server.options("backup", "postgres"));
     assert!(error.contains("may not read public.shut") && !error.contains("open"), "{error}");
@@ -422,7 +412,7 @@ fn what_may_not_be_read_is_named() {
 
 #[test]
 fn bytes_pass_through_and_what_did_not_change_stays_the_same() {
-    let server = Server::start();
+    let server = Server::start_now();
     server.sql("postgres", "CREATE DATABASE raw TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'");
     server.sql("raw", "CREATE TABLE t (a text); INSERT INTO t VALUES (E'\\xff\\xfe caf\\xe9')");
     let copy = back_up(server.options("postgres", "raw"));

@@ -141,8 +141,8 @@ fn advice(address: &ServerAddress, trouble: &ServerTrouble, state: &str, said: &
             "check the role's password in the config, and what pg_hba.conf says of it: psql '{address}'"
         )),
         "3D000" => lasting("name a database that exists: psql -l shows them".to_owned()),
-        "42501" if said.contains("row-level security") => lasting(format!("ALTER ROLE {role} BYPASSRLS")),
-        "42501" if said.contains("large object") => {
+        "42501" if trouble.source_file() == Some("rls.c") => lasting(format!("ALTER ROLE {role} BYPASSRLS")),
+        "42501" if matches!(trouble.source_file(), Some("inv_api.c" | "be-fsstubs.c")) => {
             lasting(format!("GRANT SELECT ON LARGE OBJECT … TO {role}, or let the backup log in as their owner"))
         }
         "42501" => lasting(format!("GRANT pg_read_all_data TO {role}, or GRANT SELECT ON … TO {role}")),
@@ -156,7 +156,8 @@ fn advice(address: &ServerAddress, trouble: &ServerTrouble, state: &str, said: &
         )),
         "53300" => later("lower `connections` in the config, or raise max_connections on the server"),
         "53200" => lasting("raise max_locks_per_transaction on the server"),
-        "40001" if said.contains("recovery") => later(STANDBY_ADVICE),
+        // A transaction that only reads is cancelled there for nothing else.
+        "40001" if trouble.source_file() == Some("postgres.c") => later(STANDBY_ADVICE),
         "40001" | "40P01" => later("try again"),
         "08P01" => lasting("if a pooler such as pgbouncer stands between, name the server's own port"),
         "57P01" | "57P02" | "57P03" => later("the server stopped or ended the session; see its log"),

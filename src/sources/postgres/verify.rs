@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::TryStreamExt as _;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tokio::runtime::Handle;
 
 use super::connect::{Access, ServerTrouble};
@@ -13,6 +13,7 @@ use super::facts::{BINARY_HEADER, RowSum};
 use super::layout::{ListedTable, literal};
 use super::load::said;
 use super::pins::{Purpose, pin};
+use super::tables::bare_condition;
 use crate::domain::check::Check;
 use crate::domain::contents::{PostgresFacts, PostgresTableFacts};
 use crate::sources::SourceError;
@@ -27,14 +28,37 @@ const NOT_NULL_SINCE: u32 = 180_000;
 const NAMED: usize = 5;
 /// What stands in the place of a row after the last one.
 const BINARY_END: [u8; 2] = [0xff, 0xff];
-/// A schema that is not the system's.
-const OWN_SCHEMA: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+/// Every table, partitioned table and materialized view that is not the system's: what it is, how many pages it has,
+/// and of an extension's table which rows are the user's.
+const RELATIONS: &str = "SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, \
+     c.relkind::text AS kind, (coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int)::int8 AS pages, \
+     e.oid IS NOT NULL AS of_extension, e.extcondition[array_position(e.extconfig, c.oid)] AS condition \
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+     LEFT JOIN pg_depend x ON x.classid = 'pg_class'::regclass AND x.objid = c.oid AND x.objsubid = 0 \
+        AND x.deptype = 'e' AND x.refclassid = 'pg_extension'::regclass \
+     LEFT JOIN pg_extension e ON e.oid = x.refobjid \
+     WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
 /// What one reader is to read: which table of the facts, and which pages of it.
 type Stretch = (usize, Option<(u32, Option<u32>)>);
 
+/// A relation as it was restored.
+struct Restored {
+    oid: i64,
+    /// Whether it holds rows of its own: a plain table.
+    is_table: bool,
+    pages: u32,
+    of_extension: bool,
+    /// Which of its rows were backed up, where not all are the user's.
+    condition: Option<String>,
+}
+
+/// All of them, by schema and name.
+type Relations = BTreeMap<(String, String), Restored>;
+
 /// Compares the database with `facts` by `connections` connections at a time: one [`Check`] for every table, and one
-/// each for tables that have rows and should not be there, indexes, constraints, extensions and large objects.
+/// each for tables that have rows and should not be there, indexes, constraints, extensions and large objects. `None`
+/// where `stop` ended it early.
 ///
 /// # Errors
 /// When the server cannot be asked. A table that is missing or cannot be read is a check that did not pass.
@@ -42,15 +66,22 @@ pub fn verify(
     access: &Access,
     facts: &PostgresFacts,
     connections: u32,
+    stop: impl Future<Output = ()>,
     runtime: &Handle,
-) -> Result<Vec<Check>, SourceError> {
+) -> Result<Option<Vec<Check>>, SourceError> {
     let failed = |trouble: &ServerTrouble| SourceError::Server {
         server: access.address.to_string(),
         what: format!("comparing the database: {}", said(trouble)),
         hint: Some("see that the server runs and lets this role read every table".to_owned()),
         transient: trouble.state().is_none(),
     };
-    runtime.block_on(compare(access, facts, connections)).map_err(|trouble| failed(&trouble))
+    runtime.block_on(async {
+        tokio::select! {
+            compared = compare(access, facts, connections) => compared.map(Some).map_err(|trouble| failed(&trouble)),
+            // The readers and their connections go with what is dropped here.
+            () = stop => Ok(None),
+        }
+    })
 }
 
 async fn compare(access: &Access, facts: &PostgresFacts, connections: u32) -> Result<Vec<Check>, ServerTrouble> {
@@ -58,12 +89,14 @@ async fn compare(access: &Access, facts: &PostgresFacts, connections: u32) -> Re
     let version: i32 = sqlx::query_scalar("SELECT pg_catalog.current_setting('server_version_num')::int")
         .fetch_one(&mut connection)
         .await?;
-    let sizes = sizes(&mut connection).await?;
-    let mut checks = tables(access, facts, &sizes, version, connections).await?;
-    checks.push(surplus_tables(&mut connection, facts, &sizes).await?);
-    checks.push(sets("indexes", &facts.indexes, &indexes(&mut connection).await?));
+    let relations = relations(&mut connection).await?;
+    let mut checks = tables(access, facts, &relations, version, connections).await?;
+    checks.push(surplus_tables(&mut connection, facts, &relations).await?);
+    // What belongs to an extension is the extension's to make, as it was at the source.
+    let own: Vec<i64> = relations.values().filter(|it| !it.of_extension).map(|it| it.oid).collect();
+    checks.push(sets("indexes", &facts.indexes, &indexes(&mut connection, &own).await?));
     let with_not_null = facts.server_version_number >= NOT_NULL_SINCE;
-    checks.push(sets("constraints", &facts.constraints, &constraints(&mut connection, with_not_null).await?));
+    checks.push(sets("constraints", &facts.constraints, &constraints(&mut connection, &own, with_not_null).await?));
     let extensions: Vec<String> =
         sqlx::query_scalar("SELECT extname::text FROM pg_catalog.pg_extension").fetch_all(&mut connection).await?;
     let names: Vec<String> = facts.extensions.iter().map(|(name, _)| name.clone()).collect();
@@ -78,31 +111,36 @@ async fn connect(access: &Access) -> Result<PgConnection, ServerTrouble> {
     Ok(connection)
 }
 
-/// Pages of every table that may hold rows of its own, and is not an extension's.
-async fn sizes(connection: &mut PgConnection) -> Result<BTreeMap<(String, String), u32>, ServerTrouble> {
-    let sql = format!(
-        "SELECT n.nspname::text, c.relname::text, \
-         (pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int)::bigint \
-         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND {OWN_SCHEMA}"
-    );
-    let rows: Vec<(String, String, i64)> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(connection).await?;
-    Ok(rows
-        .into_iter()
-        .map(|(schema, name, pages)| ((schema, name), u32::try_from(pages).unwrap_or(u32::MAX)))
-        .collect())
+async fn relations(connection: &mut PgConnection) -> Result<Relations, ServerTrouble> {
+    let mut found = Relations::new();
+    for row in sqlx::query(RELATIONS).fetch_all(connection).await? {
+        let restored = Restored {
+            oid: row.try_get("oid")?,
+            is_table: row.try_get::<String, _>("kind")? == "r",
+            pages: u32::try_from(row.try_get::<i64, _>("pages")?).unwrap_or(u32::MAX),
+            of_extension: row.try_get("of_extension")?,
+            condition: row
+                .try_get::<Option<String>, _>("condition")?
+                .filter(|text| !text.is_empty())
+                .map(|text| bare_condition(&text)),
+        };
+        found.insert((row.try_get("schema")?, row.try_get("name")?), restored);
+    }
+    Ok(found)
 }
 
 async fn tables(
     access: &Access,
     facts: &PostgresFacts,
-    sizes: &BTreeMap<(String, String), u32>,
+    relations: &Relations,
     version: i32,
     connections: u32,
 ) -> Result<Vec<Check>, ServerTrouble> {
-    let pages = |table: &PostgresTableFacts| sizes.get(&(table.schema.clone(), table.name.clone())).copied();
+    let restored = |table: &PostgresTableFacts| {
+        relations.get(&(table.schema.clone(), table.name.clone())).filter(|restored| restored.is_table)
+    };
     let mut order: Vec<(usize, u32)> =
-        facts.tables.iter().enumerate().filter_map(|(at, table)| Some((at, pages(table)?))).collect();
+        facts.tables.iter().enumerate().filter_map(|(at, table)| Some((at, restored(table)?.pages))).collect();
     order.sort_by_key(|(at, pages)| (std::cmp::Reverse(*pages), *at));
     let stretches = order.into_iter().flat_map(|(at, pages)| {
         let in_ranges = version >= RANGES_SINCE && pages > RANGE_PAGES;
@@ -114,13 +152,15 @@ async fn tables(
         })
     });
     let queue: Arc<Mutex<VecDeque<Stretch>>> = Arc::new(Mutex::new(stretches.collect()));
-    let listed: Arc<Vec<ListedTable>> = Arc::new(facts.tables.iter().map(listed).collect());
+    let wanted =
+        |table| Wanted { table: listed(table), condition: restored(table).and_then(|it| it.condition.clone()) };
+    let wanted: Arc<Vec<Wanted>> = Arc::new(facts.tables.iter().map(wanted).collect());
     let encoding: Arc<str> = facts.encoding.as_str().into();
     let mut readers = tokio::task::JoinSet::new();
     for _ in 0..connections.max(1) {
         let (access, queue) = (access.clone(), Arc::clone(&queue));
-        let (listed, encoding) = (Arc::clone(&listed), Arc::clone(&encoding));
-        readers.spawn(async move { read_all(&access, &queue, &listed, &encoding).await });
+        let (wanted, encoding) = (Arc::clone(&wanted), Arc::clone(&encoding));
+        readers.spawn(async move { read_all(&access, &queue, &wanted, &encoding).await });
     }
     let mut found: BTreeMap<usize, Result<RowSum, String>> = BTreeMap::new();
     while let Some(ended) = readers.join_next().await {
@@ -147,6 +187,12 @@ async fn tables(
     Ok(checks.collect())
 }
 
+/// A table that is to be read, and which of its rows.
+struct Wanted {
+    table: ListedTable,
+    condition: Option<String>,
+}
+
 fn listed(table: &PostgresTableFacts) -> ListedTable {
     ListedTable {
         oid: 0,
@@ -162,7 +208,7 @@ fn listed(table: &PostgresTableFacts) -> ListedTable {
 async fn read_all(
     access: &Access,
     queue: &Mutex<VecDeque<Stretch>>,
-    listed: &[ListedTable],
+    wanted: &[Wanted],
     encoding: &str,
 ) -> Result<Vec<(usize, Result<RowSum, String>)>, ServerTrouble> {
     let mut connection = None;
@@ -174,7 +220,7 @@ async fn read_all(
             Some(open) => open,
             none => none.insert(connect(access).await?),
         };
-        match read(open, &listed[at], pages, encoding).await {
+        match read(open, &wanted[at], pages, encoding).await {
             Ok(sum) => sums.push((at, Ok(sum))),
             Err(trouble) if trouble.state().is_some() => {
                 sums.push((at, Err(format!("cannot be read: {}", said(&trouble)))));
@@ -188,11 +234,11 @@ async fn read_all(
 
 async fn read(
     connection: &mut PgConnection,
-    table: &ListedTable,
+    Wanted { table, condition }: &Wanted,
     pages: Option<(u32, Option<u32>)>,
     encoding: &str,
 ) -> Result<RowSum, ServerTrouble> {
-    let statement = table.copy_out(pages, None, encoding);
+    let statement = table.copy_out(pages, condition.as_deref(), encoding);
     if table.binary {
         let set = format!("SET client_encoding = {}", literal(encoding));
         sqlx::raw_sql(AssertSqlSafe(set)).execute(&mut *connection).await?;
@@ -249,22 +295,19 @@ impl Rows {
 async fn surplus_tables(
     connection: &mut PgConnection,
     facts: &PostgresFacts,
-    sizes: &BTreeMap<(String, String), u32>,
+    relations: &Relations,
 ) -> Result<Check, ServerTrouble> {
     let known: BTreeSet<(&str, &str)> = facts.tables.iter().map(|table| (&*table.schema, &*table.name)).collect();
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' \
-               AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = pg_catalog.to_regclass($1))";
     let mut full = Vec::new();
-    for ((schema, name), pages) in sizes {
-        if *pages == 0 || known.contains(&(schema.as_str(), name.as_str())) {
+    for ((schema, name), restored) in relations {
+        let is_expected = restored.of_extension || known.contains(&(schema.as_str(), name.as_str()));
+        if is_expected || !restored.is_table || restored.pages == 0 {
             continue;
         }
         let table =
             ListedTable { oid: 0, schema: schema.clone(), name: name.clone(), columns: Vec::new(), binary: false };
-        let qualified = table.qualified();
-        let of_extension: bool = sqlx::query_scalar(sql).bind(&qualified).fetch_one(&mut *connection).await?;
-        let rows = format!("SELECT EXISTS (SELECT FROM ONLY {qualified})");
-        if !of_extension && sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut *connection).await? {
+        let rows = format!("SELECT EXISTS (SELECT FROM ONLY {})", table.qualified());
+        if sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(&mut *connection).await? {
             full.push(table.shown());
         }
     }
@@ -272,24 +315,28 @@ async fn surplus_tables(
     Ok(Check::equal("tables with rows that are not in the backup", "none", actual))
 }
 
-async fn indexes(connection: &mut PgConnection) -> Result<Vec<String>, ServerTrouble> {
-    let sql = format!(
-        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_index i \
-         JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE i.indisvalid AND {OWN_SCHEMA}"
-    );
-    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(connection).await?)
+async fn indexes(connection: &mut PgConnection, of: &[i64]) -> Result<Vec<String>, ServerTrouble> {
+    let sql = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_index i \
+               JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               WHERE i.indisvalid AND i.indrelid = ANY (SELECT pg_catalog.unnest($1)::oid)";
+    Ok(sqlx::query_scalar(sql).bind(of).fetch_all(connection).await?)
 }
 
-async fn constraints(connection: &mut PgConnection, with_not_null: bool) -> Result<Vec<String>, ServerTrouble> {
+/// Without those that the server itself makes for partitions, under names of its own.
+async fn constraints(
+    connection: &mut PgConnection,
+    of: &[i64],
+    with_not_null: bool,
+) -> Result<Vec<String>, ServerTrouble> {
     let kinds = if with_not_null { "" } else { " AND o.contype <> 'n'" };
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I.%I', n.nspname, c.relname, o.conname) || \
          CASE WHEN o.convalidated THEN '' ELSE ' (not valid)' END FROM pg_catalog.pg_constraint o \
          JOIN pg_catalog.pg_class c ON c.oid = o.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE {OWN_SCHEMA}{kinds}"
+         WHERE o.conrelid = ANY (SELECT pg_catalog.unnest($1)::oid) \
+         AND NOT (o.contype = 'f' AND o.conparentid <> 0){kinds}"
     );
-    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(connection).await?)
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(of).fetch_all(connection).await?)
 }
 
 /// Their number and sizes. A hole in one has a size and no data, so what counts is where the last page ends.

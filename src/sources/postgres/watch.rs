@@ -18,6 +18,8 @@ use super::trouble::{passing, wrong};
 
 /// How often to look.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long a look may take: a connection that hangs says nothing, and the clock goes on.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
 /// How often in a row looking may fail before that is what the run fails of.
 const MAX_FAILURES: u32 = 3;
 /// Of a waiting statement, how much is shown.
@@ -130,7 +132,15 @@ pub(super) async fn watch(access: Access, limits: Limits, clock: Arc<dyn Clock>,
                 ),
             });
         }
-        match look(&access, &mut session, &alarm).await {
+        let looked = match tokio::time::timeout(LOOK_LIMIT, look(&access, &mut session, &alarm)).await {
+            Ok(looked) => looked,
+            Err(_) => Err(passing(
+                &access.address,
+                format!("it did not answer within {} s", LOOK_LIMIT.as_secs()),
+                "see that the server runs and can be reached, then run the backup again",
+            )),
+        };
+        match looked {
             Ok(found) => {
                 failures = 0;
                 let now = clock.monotonic();

@@ -25,6 +25,16 @@ pub(super) struct Archive {
     pub(super) owners: Owners,
     pub(super) outside: Outside,
     pub(super) tablespaces: Tablespaces,
+    pub(super) language: Language,
+}
+
+/// In which language the server says what is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Language {
+    /// pg_restore shows no SQLSTATE, so that [`hint`] has nothing but the words.
+    English,
+    /// Its own: we may not choose.
+    Unchosen,
 }
 
 /// Whether objects lie where they lay.
@@ -111,7 +121,9 @@ impl Archive {
         }
         tool = tool.arg("--dbname").arg(connection_text(&access.address.database)).arg(&self.file);
         // What was begun is not complete before the very end, which waits for the disk.
-        tool = tool.env("PGOPTIONS", "-c synchronous_commit=off -c default_transaction_read_only=off");
+        let language = if self.language == Language::English { " -c lc_messages=C" } else { "" };
+        let settings = format!("-c synchronous_commit=off -c default_transaction_read_only=off{language}");
+        tool = tool.env("PGOPTIONS", settings);
         let tool = access.tell(tool, &self.private).map_err(|cause| self.private_error("write", "password", cause))?;
         let output = tool.run().await?;
         if output.status.success() {

@@ -142,6 +142,27 @@ impl LoadError {
         Self::Server { server: server.to_owned(), doing: doing.into(), what: said(&trouble), hint }
     }
 
+    /// Why `CREATE DATABASE` was refused: often it is a locale that the server's machine lacks.
+    pub(super) fn database_not_made(server: &str, doing: String, trouble: ServerTrouble) -> Self {
+        let yourself = "make the database with a locale that is there (CREATE DATABASE … TEMPLATE template0 ENCODING … \
+                        LOCALE …), and restore into that";
+        // By the file of the server's source: the SQLSTATEs are those of any wrong option.
+        let about_locale = match (trouble.source_file(), trouble.state().as_deref()) {
+            (Some("dbcommands.c"), Some("0A000")) => {
+                Some(format!("take a server that is built with ICU; or {yourself}"))
+            }
+            (Some("dbcommands.c"), Some("42809" | "22023")) => Some(format!(
+                "on the server's machine: apt-get install locales-all, then restart the server; or {yourself}"
+            )),
+            (Some(file), _) if file.starts_with("pg_locale") => Some(yourself.to_owned()),
+            _ => None,
+        };
+        match (Self::server(server, doing, trouble), about_locale) {
+            (Self::Server { server, doing, what, .. }, hint @ Some(_)) => Self::Server { server, doing, what, hint },
+            (other, _) => other,
+        }
+    }
+
     /// A member that is wrong.
     pub(super) fn unsafe_member(member: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Unsafe { member: member.into(), what: what.into() }

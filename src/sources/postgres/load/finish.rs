@@ -10,6 +10,7 @@ use super::archive::{Entry, Run, trouble};
 use super::error::LoadError;
 use super::{Filling, Loaded, Outside, connect, run};
 use crate::sources::postgres::connect::{Access, ServerTrouble};
+use crate::sources::postgres::layout::ListedTable;
 
 /// Materialized views that show something of a foreign table, directly or through other views.
 const FOREIGN_VIEWS: &str = "WITH RECURSIVE reached AS (\
@@ -64,7 +65,7 @@ impl Filling {
         let found: Result<Vec<String>, _> = if self.options.whole() {
             sqlx::query_scalar(TO_ANALYZE).fetch_all(&mut connection).await
         } else {
-            Ok(self.wanted.iter().filter_map(|oid| self.tables.get(oid)).map(|table| table.qualified()).collect())
+            Ok(self.wanted.iter().filter_map(|oid| self.tables.get(oid)).map(ListedTable::qualified).collect())
         };
         let names = found.map_err(|cause| trouble(&target, "listing the tables")(cause.into()))?;
         analyze(&target, names, self.options.jobs).await?;
@@ -72,8 +73,10 @@ impl Filling {
             let ran = run(&mut connection, statement.clone()).await;
             ran.map_err(trouble(&target, "setting the database's properties"))?;
         }
-        // What went before did not wait for the disk; this does, and with it everything before.
-        let end = "SET synchronous_commit = on; CREATE TEMPORARY TABLE lifeboat_restored ()";
+        // What went before did not wait for the disk; this does, and with it everything before. It makes nothing: by now
+        // there may be event triggers.
+        let end =
+            "SET synchronous_commit = on; SELECT pg_catalog.pg_logical_emit_message(true, 'lifeboat', 'restored')";
         run(&mut connection, end.to_owned()).await.map_err(trouble(&target, "waiting for the server's disk"))?;
         Ok(Loaded { remarks: self.remarks })
     }

@@ -24,6 +24,11 @@ pub(super) fn is_for_missing(statement: &Statement<'_>, existing: &BTreeSet<Stri
         && missing(name_at(statement, 3))
 }
 
+/// Whether it says who granted a membership, as it does from 16 on.
+pub(super) fn names_grantor(statement: &Statement<'_>) -> bool {
+    statement.begins(&["GRANT"]) && statement.says("GRANTED")
+}
+
 /// Settings of the session that the other statements are to be read under.
 pub(super) fn is_setting(statement: &Statement<'_>) -> bool {
     statement.begins(&["SET"])
@@ -54,11 +59,8 @@ mod tests {
             COMMENT ON ROLE app IS 'x';\nGRANT SET ON PARAMETER work_mem TO app;\n";
         let all = statements(script).unwrap();
         let existing = BTreeSet::from(["Old One".to_owned()]);
-        let run: Vec<String> = all
-            .iter()
-            .filter(|statement| is_for_missing(statement, &existing))
-            .map(|statement| statement.text())
-            .collect();
+        let run: Vec<String> =
+            all.iter().filter(|statement| is_for_missing(statement, &existing)).map(Statement::text).collect();
         assert_eq!(
             run,
             [
@@ -69,6 +71,8 @@ mod tests {
                 "COMMENT ON ROLE app IS 'x'",
             ]
         );
+        let granted = all.iter().find(|statement| names_grantor(statement)).unwrap();
+        assert_eq!(granted.without_option("GRANTED"), "GRANT \"Old One\" TO app WITH ADMIN OPTION");
         assert_eq!(tablespaces(&all), BTreeSet::from(["fast".to_owned()]));
         assert_eq!(roles(&all), BTreeSet::from(["app".to_owned(), "Old One".to_owned()]));
         assert!(is_setting(&all[0]) && !is_setting(&all[1]));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::archive::{Archive, Entry, Run, Tablespaces, trouble};
+use super::archive::{Archive, Entry, Language, Run, Tablespaces, trouble};
 use super::database::{self, Properties};
 use super::error::LoadError;
 use super::statements::{Statement, statements};
@@ -14,12 +14,18 @@ use crate::sources::postgres::layout::{GLOBALS, ListedTable, SCHEMA, TABLES, TAB
 
 impl Loader {
     /// Makes roles (where told), the database, and everything in it that rows need. From here on something is changed.
+    /// Ends early where `stop` does.
     ///
     /// # Errors
     /// [`LoadError`]. What was made stays; a further restore needs [`Existing::Replace`].
-    pub fn prepare(self) -> Result<Filling, LoadError> {
+    pub fn prepare(self, stop: impl Future<Output = ()>) -> Result<Filling, LoadError> {
         let runtime = self.runtime.clone();
-        runtime.block_on(self.prepare_async())
+        runtime.block_on(async {
+            tokio::select! {
+                prepared = self.prepare_async() => prepared,
+                () = stop => Err(LoadError::Stopped),
+            }
+        })
     }
 
     async fn prepare_async(mut self) -> Result<Filling, LoadError> {
@@ -41,6 +47,7 @@ impl Loader {
             owners: self.options.owners,
             outside: self.options.outside,
             tablespaces: self.tablespaces(&globals).await?,
+            language: self.language().await?,
         };
         if self.options.globals == Globals::Make {
             self.make_roles(&globals).await?;
@@ -84,6 +91,14 @@ impl Loader {
         Ok(Tablespaces::Drop)
     }
 
+    /// Only a superuser decides in which language the server speaks to him.
+    async fn language(&mut self) -> Result<Language, LoadError> {
+        let sql = "SELECT pg_catalog.current_setting('is_superuser') = 'on'";
+        let asked: Result<bool, _> = sqlx::query_scalar(sql).fetch_one(&mut self.maintenance).await;
+        let failed = trouble(&self.options.access, "looking at the server");
+        Ok(if asked.map_err(|cause| failed(cause.into()))? { Language::English } else { Language::Unchosen })
+    }
+
     async fn make_roles(&mut self, globals: &[Statement<'_>]) -> Result<(), LoadError> {
         let server = self.options.access.address.to_string();
         // A session of its own: the file sets some things in it.
@@ -93,7 +108,7 @@ impl Loader {
         for statement in settings.into_iter().chain(missing) {
             // Only the beginning is told: a password may stand further behind.
             let words: Vec<String> = statement.words().into_iter().take(3).collect();
-            let ran = run(&mut connection, statement.text()).await;
+            let ran = run_or_grant(&mut connection, statement).await;
             ran.map_err(trouble(&self.options.access, format!("making roles, {}", words.join(" "))))?;
         }
         let made = globals::roles(globals).difference(&self.roles).count();
@@ -138,12 +153,22 @@ impl Loader {
             }
             self.remarks.push(format!("database {} was there: its locale is its own", options.database));
         } else {
-            run(&mut self.maintenance, properties.create).await.map_err(trouble(access, doing.clone()))?;
+            let made = run(&mut self.maintenance, properties.create).await;
+            made.map_err(|cause| LoadError::database_not_made(&access.address.to_string(), doing.clone(), cause))?;
         }
         for statement in properties.at_once {
             run(&mut self.maintenance, statement).await.map_err(trouble(access, doing.clone()))?;
         }
         Ok(properties.at_the_end)
+    }
+}
+
+/// Runs a statement; where it says who granted a membership and that is refused, without saying so. At the source it may
+/// have been the server's first role, who may grant everything: here that is another.
+async fn run_or_grant(connection: &mut PgConnection, statement: &Statement<'_>) -> Result<(), ServerTrouble> {
+    match run(connection, statement.text()).await {
+        Err(_) if globals::names_grantor(statement) => run(connection, statement.without_option("GRANTED")).await,
+        ran => ran,
     }
 }
 

@@ -135,7 +135,7 @@ impl<'a> Statement<'a> {
     /// Its words, names and texts in order: keywords in capitals, names as they are without their quotes.
     pub(super) fn words(&self) -> Vec<String> {
         let tokens = self.tokens.iter().filter(|token| token.kind != Kind::Space);
-        tokens.map(|token| token.word()).collect()
+        tokens.map(Token::word).collect()
     }
 
     /// Whether it begins with these keywords.

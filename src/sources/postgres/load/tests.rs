@@ -1,70 +1,40 @@
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
+//! Real servers: a database there and back by the server's own tools, single tables, what is refused, what goes wrong.
+
+use std::process::Command;
 
 use super::*;
-use crate::domain::contents::PostgresTableFacts;
-use crate::domain::server::ServerAddress;
+use crate::domain::check::Check;
+use crate::domain::contents::{LocaleProvider, PostgresTableFacts};
 use crate::error::{Code, Diagnostic as _};
 use crate::sources::postgres::binaries::Wanted;
 use crate::sources::postgres::layout::{TABLES_VERSION, TableList};
+use crate::sources::postgres::test_server::{TestServer, programs};
 use crate::sources::postgres::verify::verify;
 
-/// `nobody`'s number: a server refuses to run as root.
-const SERVER_UID: u32 = 65_534;
-
-/// A server on a socket in a folder of its own, stopped at the end.
+/// A server, with what a loader needs besides.
 struct Server {
-    folder: tempfile::TempDir,
+    server: TestServer,
     runtime: tokio::runtime::Runtime,
     tools: Tools,
 }
 
 impl Server {
-    /// `None` where this machine has no server's programs.
-    fn start() -> Option<Self> {
+    fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let programs = ["pg_restore", "pg_dump", "psql", "initdb", "pg_ctl"];
-        let tools = runtime.block_on(Tools::find(Wanted::AtLeast(12), None, &programs)).ok()?;
-        let folder = tempfile::Builder::new().prefix("lifeboat-loader-").tempdir_in("/tmp").unwrap();
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let data = folder.path().join("data");
-        std::fs::create_dir(&data).unwrap();
-        let server = Self { folder, runtime, tools };
-        if rustix::process::geteuid().is_root() {
-            for path in [server.folder.path(), &data] {
-                std::os::unix::fs::chown(path, Some(SERVER_UID), Some(SERVER_UID)).unwrap();
-            }
-        }
-        server.run(
-            "initdb",
-            &["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-D"],
-            &data,
-        );
-        let socket = format!("-k {} -c listen_addresses='' -c fsync=off", server.folder.path().display());
-        server.run("pg_ctl", &["-w", "-o", &socket, "-l", "/dev/null", "start", "-D"], &data);
-        Some(server)
-    }
-
-    fn run(&self, program: &str, args: &[&str], data: &Path) {
-        let mut command = Command::new(self.tools.folder.join(program));
-        command.args(args).arg(data).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/").stdout(Stdio::null());
-        command.stderr(Stdio::null());
-        if rustix::process::geteuid().is_root() {
-            command.uid(SERVER_UID).gid(SERVER_UID);
-        }
-        assert!(command.status().unwrap().success(), "{program}");
+        let tools = ["pg_restore", "pg_dump", "psql"];
+        let folder = programs();
+        let tools = Tools::find(Wanted::AtLeast(12), Some(&folder), &tools);
+        let tools = runtime.block_on(tools).unwrap();
+        Self { server: TestServer::start_now(), runtime, tools }
     }
 
     fn access(&self, database: &str) -> Access {
-        let url = format!("postgres://postgres@localhost/{database}?host={}", self.folder.path().display());
-        Access { address: ServerAddress::parse(&url).unwrap(), password: None }
+        self.server.access("postgres", database)
     }
 
     fn tool(&self, program: &str, database: &str, args: &[&str]) -> Vec<u8> {
         let output = Command::new(self.tools.folder.join(program))
-            .args(["-h", self.folder.path().to_str().unwrap(), "-U", "postgres", "-d", database])
+            .args(["-h", self.server.folder().to_str().unwrap(), "-U", "postgres", "-d", database])
             .args(args)
             .output()
             .unwrap();
@@ -99,12 +69,6 @@ impl Server {
 
     fn begin(&self, options: LoadOptions) -> Result<Loader, LoadError> {
         Loader::begin(options, self.runtime.handle())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.run("pg_ctl", &["-w", "-m", "immediate", "stop", "-D"], &self.folder.path().join("data"));
     }
 }
 
@@ -200,6 +164,7 @@ fn shop(server: &Server) -> Members {
         encoding: "UTF8".into(),
         collate: "C.UTF-8".into(),
         ctype: "C.UTF-8".into(),
+        locale_provider: LocaleProvider::Libc,
         size_bytes: 0,
         extensions: vec![("plpgsql".into(), "1.0".into())],
         roles: vec!["Shop Owner".into(), "clerk".into()],
@@ -234,7 +199,7 @@ fn shop(server: &Server) -> Members {
             .split('|').map(str::to_owned).collect(),
     };
     let globals = Command::new(server.tools.folder.join("pg_dumpall"))
-        .args(["-h", server.folder.path().to_str().unwrap(), "-U", "postgres", "--globals-only"])
+        .args(["-h", server.server.folder().to_str().unwrap(), "-U", "postgres", "--globals-only"])
         .output()
         .unwrap()
         .stdout;
@@ -260,7 +225,7 @@ impl Members {
         let (first, second) = self.schema.split_at(self.schema.len() / 2);
         loader.take(Part::Schema, first)?;
         loader.take(Part::Schema, second)?;
-        loader.prepare()
+        loader.prepare(std::future::pending())
     }
 
     fn fill(&self, filling: Filling) -> Result<(u64, Loaded, Vec<&'static str>), LoadError> {
@@ -305,8 +270,13 @@ fn dump(server: &Server, database: &str) -> Vec<String> {
     text.lines().filter(|line| !line.contains("restrict ")).map(str::to_owned).collect()
 }
 
+fn compare(server: &Server, database: &str, facts: &PostgresFacts) -> Vec<Check> {
+    let never = std::future::pending();
+    verify(&server.access(database), facts, 2, never, server.runtime.handle()).unwrap().unwrap()
+}
+
 fn all_pass(server: &Server, database: &str, facts: &PostgresFacts) -> bool {
-    let checks = verify(&server.access(database), facts, 2, server.runtime.handle()).unwrap();
+    let checks = compare(server, database, facts);
     let failed: Vec<_> = checks.iter().filter(|check| !check.passed).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     checks.len() == facts.tables.len() + 5
@@ -314,7 +284,7 @@ fn all_pass(server: &Server, database: &str, facts: &PostgresFacts) -> bool {
 
 #[test]
 fn a_database_comes_back_beside_the_living_one_and_anew() {
-    let Some(server) = Server::start() else { return };
+    let server = Server::start();
     let members = shop(&server);
     assert!(all_pass(&server, "shop", &members.facts));
 
@@ -353,7 +323,7 @@ fn a_database_comes_back_beside_the_living_one_and_anew() {
     server.psql("shop", "ALTER TABLE public.nothing RENAME TO something");
     server.psql("shop", "DROP INDEX public.users_mood");
     server.psql("shop", "SELECT lo_unlink(4711)");
-    let checks = verify(&server.access("shop"), &members.facts, 2, server.runtime.handle()).unwrap();
+    let checks = compare(&server, "shop", &members.facts);
     let failed: Vec<&str> = checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect();
     assert_eq!(
         failed,
@@ -370,7 +340,7 @@ fn a_database_comes_back_beside_the_living_one_and_anew() {
 
 #[test]
 fn what_could_not_end_well_is_refused_before_anything_is_made() {
-    let Some(server) = Server::start() else { return };
+    let server = Server::start();
     let members = shop(&server);
     server.psql("postgres", "DROP DATABASE shop");
     server.psql("postgres", "DROP ROLE clerk");
@@ -409,7 +379,7 @@ fn what_could_not_end_well_is_refused_before_anything_is_made() {
 
 #[test]
 fn single_tables_come_back_into_a_living_database() {
-    let Some(server) = Server::start() else { return };
+    let server = Server::start();
     let members = shop(&server);
     let load = |database: &str, pattern: &str, existing: Existing| {
         let private = server.private();
@@ -434,7 +404,7 @@ fn single_tables_come_back_into_a_living_database() {
 
 #[test]
 fn a_row_that_does_not_fit_is_an_error_that_names_table_and_line() {
-    let Some(server) = Server::start() else { return };
+    let server = Server::start();
     let mut members = shop(&server);
     let private = server.private();
     let filling = members.head(server.begin(server.options("broken", &private)).unwrap()).unwrap();
@@ -460,4 +430,24 @@ fn a_row_that_does_not_fit_is_an_error_that_names_table_and_line() {
     let error = members.fill(filling).unwrap_err().to_string();
     assert!(error.contains("making keys: "), "{error}");
     assert!(error.contains("could not create unique index \"parted_1_pkey\""), "{error}");
+}
+
+#[test]
+fn a_locale_that_is_not_there_comes_with_what_to_type() {
+    let server = Server::start();
+    let refused = |options: &str| {
+        let access = server.access("postgres");
+        server.runtime.block_on(async {
+            let mut connection = connect(&access).await.unwrap();
+            let sql = format!("CREATE DATABASE shop TEMPLATE template0 {options}");
+            let trouble = run(&mut connection, sql).await.unwrap_err();
+            LoadError::database_not_made("server", "making database shop".to_owned(), trouble)
+                .hint()
+                .unwrap_or_default()
+        })
+    };
+    for options in ["LOCALE 'xx_YY.UTF-8'", "ENCODING 'LATIN1' LOCALE 'C.UTF-8'", "LC_CTYPE 'xx_YY'"] {
+        assert!(refused(options).contains("apt-get install locales-all"), "{options}: {}", refused(options));
+    }
+    assert!(!refused("TABLESPACE nowhere").contains("locale"));
 }

@@ -259,7 +259,15 @@ impl Bench {
     /// A tool's surroundings; `$TREE` is the folder of a server's socket.
     fn scripts<'a>(&'a self, column: usize, server: &'a Server, job: &'a str) -> Scripts<'a> {
         let home = self.place.join(format!("homes/{column}"));
-        Scripts { lifeboat: &self.lifeboat, path: &self.path, home, tree: server.socket(), job, keep: 1 }
+        Scripts {
+            lifeboat: &self.lifeboat,
+            path: &self.path,
+            place: &self.place,
+            home,
+            tree: server.socket(),
+            job,
+            keep: 1,
+        }
     }
 }
 

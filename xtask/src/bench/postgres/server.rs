@@ -103,7 +103,7 @@ pub(super) fn install() -> Result<(), String> {
     if programs().is_ok() {
         return Ok(());
     }
-    crate::test::install(&[("pg_ctlcluster", "postgresql")])?;
+    crate::test::install_postgres()?;
     programs().map(drop)
 }
 
