@@ -6,11 +6,14 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::archive::{Archive, Entry, Run, Tablespaces, trouble};
 use super::database::{self, Properties};
-use super::error::LoadError;
+use super::error::{LoadError, said};
 use super::statements::{Statement, statements};
 use super::{Existing, Filling, Globals, LoadOptions, Loader, Owners, connect, globals, run};
 use crate::sources::postgres::connect::ServerTrouble;
 use crate::sources::postgres::layout::{GLOBALS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, quoted};
+
+/// SQLSTATEs of a right on a parameter that the server does not have, or that our role cannot give.
+const NO_SUCH_PARAMETER: [&str; 3] = ["42602", "42704", "42501"];
 
 impl Loader {
     /// Makes roles (where told), the database, and everything in it that rows need. From here on something is changed.
@@ -94,6 +97,12 @@ impl Loader {
             // Only the beginning is told: a password may stand further behind.
             let words: Vec<String> = statement.words().into_iter().take(3).collect();
             let ran = run(&mut connection, statement.text()).await;
+            if let (Err(refused), true) = (&ran, globals::is_of_parameter(statement)) {
+                if refused.state().is_some_and(|state| NO_SUCH_PARAMETER.contains(&state.as_str())) {
+                    self.remarks.push(format!("passed over: {} ({})", statement.text(), said(refused)));
+                    continue;
+                }
+            }
             ran.map_err(trouble(&self.options.access, format!("making roles, {}", words.join(" "))))?;
         }
         let made = globals::roles(globals).difference(&self.roles).count();
@@ -123,6 +132,12 @@ impl Loader {
         let properties =
             Properties::read(&sql, &list.database, &options.database, options.owners, archive.tablespaces)?;
         if there && options.existing == Existing::Replace {
+            let target = options.target();
+            let removed = database::drop_subscriptions(connect(&target).await?).await;
+            for name in removed.map_err(trouble(&target, "dropping its subscriptions"))? {
+                let publisher = "if its publisher kept a replication slot for it, drop that there";
+                self.remarks.push(format!("subscription {name} went with the old database: {publisher}"));
+            }
             let drop = format!("DROP DATABASE {}", quoted(&options.database));
             let dropped = run(&mut self.maintenance, drop).await;
             dropped.map_err(trouble(access, format!("dropping database {}", options.database)))?;
