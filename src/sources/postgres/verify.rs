@@ -9,9 +9,9 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::runtime::Handle;
 
 use super::connect::{Access, ServerTrouble};
+use super::facts::RowSum;
 use super::layout::{ListedTable, literal};
 use super::load::said;
-use super::facts::RowSum;
 use super::pins::{Purpose, pin};
 use crate::domain::check::Check;
 use crate::domain::contents::{PostgresFacts, PostgresTableFacts};
