@@ -63,7 +63,7 @@ pub(super) struct Catalog {
     pub(super) excluded: Vec<String>,
     /// What cannot be restored without what is left out, with words for it.
     pub(super) unrestorable: BTreeMap<Object, String>,
-    /// Every table, partitioned table and materialized view that is in the backup and belongs to no extension.
+    /// Every table, partitioned table, foreign table and materialized view that is in the backup and belongs to no extension.
     pub(super) relations: Vec<u32>,
     pub(super) notes: Vec<Note>,
 }
@@ -198,7 +198,7 @@ pub(super) async fn catalog(
             catalog.notes.push(note(relation, "left out, because it shows what is left out"));
             continue;
         }
-        if relation.extension.is_none() && matches!(relation.kind.as_str(), "r" | "p" | "m") {
+        if relation.extension.is_none() && matches!(relation.kind.as_str(), "r" | "p" | "m" | "f") {
             catalog.relations.push(relation.oid);
         }
         if relation.extension.is_some() && !relation.config {

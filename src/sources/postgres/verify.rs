@@ -32,6 +32,14 @@ const BINARY_END: [u8; 2] = [0xff, 0xff];
 /// A schema that is not the system's.
 const OWN_SCHEMA: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
+/// Whether a relation belongs to an extension, whose indexes and constraints are its own business.
+fn of_extension(oid: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' \
+         AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = {oid})"
+    )
+}
+
 /// What one reader is to read: which table of the facts, and which pages of it.
 type Stretch = (usize, Option<(u32, Option<u32>)>);
 
@@ -278,18 +286,21 @@ async fn indexes(connection: &mut PgConnection) -> Result<Vec<String>, ServerTro
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_index i \
          JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE i.indisvalid AND {OWN_SCHEMA}"
+         WHERE i.indisvalid AND {OWN_SCHEMA} AND NOT {}",
+        of_extension("i.indrelid")
     );
     Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(connection).await?)
 }
 
+/// As at the source, without the foreign keys that the server itself makes for partitions, under names of its own.
 async fn constraints(connection: &mut PgConnection, with_not_null: bool) -> Result<Vec<String>, ServerTrouble> {
     let kinds = if with_not_null { "" } else { " AND o.contype <> 'n'" };
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I.%I', n.nspname, c.relname, o.conname) || \
          CASE WHEN o.convalidated THEN '' ELSE ' (not valid)' END FROM pg_catalog.pg_constraint o \
          JOIN pg_catalog.pg_class c ON c.oid = o.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE {OWN_SCHEMA}{kinds}"
+         WHERE {OWN_SCHEMA}{kinds} AND NOT (o.contype = 'f' AND o.conparentid <> 0) AND NOT {}",
+        of_extension("c.oid")
     );
     Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(connection).await?)
 }

@@ -304,6 +304,9 @@ CREATE TABLE odd.by_expression (a integer, t text) PARTITION BY RANGE (lower(t),
 CREATE TABLE odd.by_expression_1 PARTITION OF odd.by_expression FOR VALUES FROM ('a', MINVALUE) TO ('n', MAXVALUE);
 INSERT INTO odd.by_expression VALUES (1, 'Alpha');
 COMMENT ON TABLE odd.events IS 'partitioned';
+CREATE TABLE odd.noted (id bigint, day date, kind text, tree integer REFERENCES odd.tree, FOREIGN KEY (id, day, kind) REFERENCES odd.events) PARTITION BY LIST (kind);
+CREATE TABLE odd.noted_rest PARTITION OF odd.noted DEFAULT;
+INSERT INTO odd.noted SELECT id, day, kind, 7 FROM odd.events WHERE id < 20;
 
 -- Every built-in type, at its edges. -----------------------------------------------------------------------------
 
@@ -483,6 +486,7 @@ CREATE FOREIGN DATA WRAPPER nothing OPTIONS (debug 'true');
 CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '/nowhere', dbname 'elsewhere');
 CREATE USER MAPPING FOR writer SERVER elsewhere OPTIONS (user 'else', password 'not a secret either');
 CREATE FOREIGN TABLE odd.far_away (id integer OPTIONS (column_name 'nr') NOT NULL, body text) SERVER elsewhere OPTIONS (table_name 'far');
+ALTER FOREIGN TABLE odd.far_away ADD CONSTRAINT near_enough CHECK (id > 0);
 CREATE VIEW odd.view_far_away AS SELECT id FROM odd.far_away;
 GRANT USAGE ON FOREIGN SERVER elsewhere TO writer;
 COMMENT ON FOREIGN DATA WRAPPER nothing IS 'does nothing';
