@@ -304,9 +304,9 @@ CREATE TABLE odd.by_expression (a integer, t text) PARTITION BY RANGE (lower(t),
 CREATE TABLE odd.by_expression_1 PARTITION OF odd.by_expression FOR VALUES FROM ('a', MINVALUE) TO ('n', MAXVALUE);
 INSERT INTO odd.by_expression VALUES (1, 'Alpha');
 COMMENT ON TABLE odd.events IS 'partitioned';
-CREATE TABLE odd.noted (id bigint, day date, kind text, tree integer REFERENCES odd.tree, FOREIGN KEY (id, day, kind) REFERENCES odd.events) PARTITION BY LIST (kind);
+CREATE TABLE odd.noted (id bigint, day date, kind text, egg integer REFERENCES odd.egg, FOREIGN KEY (id, day, kind) REFERENCES odd.events) PARTITION BY LIST (kind);
 CREATE TABLE odd.noted_rest PARTITION OF odd.noted DEFAULT;
-INSERT INTO odd.noted SELECT id, day, kind, 7 FROM odd.events WHERE id < 20;
+INSERT INTO odd.noted SELECT id, day, kind, 1 FROM odd.events WHERE id < 20;
 
 -- Every built-in type, at its edges. -----------------------------------------------------------------------------
 
