@@ -290,7 +290,7 @@ fn fill(
     let first = loop {
         let Some(piece) = plan.next_piece()? else { break None };
         host.check_interrupted()?;
-        if !parts(&piece).iter().any(|part| matches!(part, Part::Globals | Part::Schema | Part::Tables)) {
+        if !parts(&piece).into_iter().any(Part::is_head) {
             break Some(piece);
         }
         take_head(reader, &id_key, &piece, &mut loader, progress)?;

@@ -10,8 +10,10 @@ use crate::sources::SourceError;
 
 use super::PostgresOptions;
 use super::binaries::{Tools, Wanted};
+use super::dependents::unrestorable;
 use super::layout::{GLOBALS, SCHEMA};
 use super::session::Session;
+use super::tables::Catalog;
 use super::trouble::{tool_error, tool_failed};
 
 /// What is kept of pg_dump's complaints: a statement that failed stands behind the reason, with all tables in it.
@@ -22,6 +24,8 @@ const COMPLAINT_BYTES: usize = 1024 * 1024;
 pub(super) struct Dumped {
     pub(super) globals: PathBuf,
     pub(super) schema: PathBuf,
+    /// Numbers of its entries that are not to be restored.
+    pub(super) unrestorable: Vec<u32>,
     /// Whether the roles' passwords are in the globals.
     pub(super) role_passwords: bool,
     /// What the tools warned of.
@@ -40,7 +44,7 @@ pub(super) async fn dump(
     tools: &Tools,
     private: &Path,
     snapshot: &str,
-    excluded: &[String],
+    catalog: &Catalog,
 ) -> Result<Dumped, SourceError> {
     let mut notes = Vec::new();
     let globals = private.join(GLOBALS);
@@ -57,14 +61,42 @@ pub(super) async fn dump(
         ])
         .arg(format!("--snapshot={snapshot}"))
         .arg(format!("--lock-wait-timeout={}", options.lock_wait_milliseconds()))
-        .args(excluded.iter().map(|name| format!("--exclude-table={name}")))
+        .args(catalog.excluded.iter().map(|name| format!("--exclude-table={name}")))
         .arg(concat("--file=", &schema))
         .stderr_tail_bytes(COMPLAINT_BYTES)
         .deadline(options.max_snapshot);
     let output = pg_dump.run_to_success().await;
     let output = output.map_err(|error| tool_failed(&options.access.address, "cannot dump the schema", &error))?;
     note_warnings(SCHEMA, &output.stderr_tail, &mut notes);
-    Ok(Dumped { globals, schema, role_passwords, notes })
+    let unrestorable = without_dependents(options, tools, private, &schema, catalog, &mut notes).await?;
+    Ok(Dumped { globals, schema, unrestorable, role_passwords, notes })
+}
+
+/// Finds the entries of the schema that need what is left out, and notes what they make.
+async fn without_dependents(
+    options: &PostgresOptions,
+    tools: &Tools,
+    private: &Path,
+    schema: &Path,
+    catalog: &Catalog,
+    notes: &mut Vec<Note>,
+) -> Result<Vec<u32>, SourceError> {
+    if catalog.unrestorable.is_empty() {
+        return Ok(Vec::new());
+    }
+    let file = private.join("entries");
+    let pg_restore = tools.tool("pg_restore").args(["--list", "--verbose"]).arg(concat("--file=", &file)).arg(schema);
+    let output = pg_restore.deadline(options.max_snapshot).run_to_success().await;
+    output.map_err(|error| tool_failed(&options.access.address, "cannot list what is in the schema", &error))?;
+    let list = std::fs::read(&file).map_err(|cause| SourceError::io("read", file.display().to_string(), cause))?;
+    let found = unrestorable(&String::from_utf8_lossy(&list), &catalog.unrestorable);
+    let shown = found.iter().filter_map(|found| catalog.unrestorable.get(&found.object?));
+    notes.extend(shown.map(|shown| Note {
+        class: NoteClass::Skipped,
+        path: RawText::from(shown.as_str()),
+        detail: "not restored, because it needs what is left out".to_owned(),
+    }));
+    Ok(found.iter().map(|found| found.entry).collect())
 }
 
 /// Whether the passwords came along: a managed server shows them to nobody.

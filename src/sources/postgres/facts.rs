@@ -8,8 +8,10 @@ use sqlx::Row as _;
 use crate::domain::contents::{LocaleProvider, PostgresFacts, PostgresTableFacts};
 use crate::sources::SourceError;
 
+use super::dependents::Object;
 use super::layout::ListedTable;
 use super::session::Session;
+use super::tables::Catalog;
 
 /// What a binary COPY begins with. No row does: it would have 20,551 columns.
 pub(super) const BINARY_SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
@@ -144,32 +146,48 @@ const ROLES: &str = "SELECT DISTINCT role.rolname::text FROM pg_roles AS role WH
         FROM pg_database WHERE datname = current_database()))) \
      UNION SELECT datdba FROM pg_database WHERE datname = current_database() \
      UNION SELECT relowner FROM pg_class WHERE oid >= 16384 UNION SELECT nspowner FROM pg_namespace WHERE oid >= 16384 \
-     UNION SELECT proowner FROM pg_proc WHERE oid >= 16384 UNION SELECT typowner FROM pg_type WHERE oid >= 16384)";
+     UNION SELECT proowner FROM pg_proc WHERE oid >= 16384 UNION SELECT typowner FROM pg_type WHERE oid >= 16384 \
+     UNION SELECT lomowner FROM pg_largeobject_metadata)";
 
-const INDEXES: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_index i \
+const INDEXES: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), 'pg_class'::regclass::int8, \
+     c.oid::int8 FROM pg_index i \
      JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE i.indisvalid AND i.indrelid = ANY (SELECT unnest($1)::oid)";
 
 /// Those that the server itself makes for partitions, under names of its own, are left out.
 const CONSTRAINTS: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) || '.' || quote_ident(k.conname) \
-     || CASE WHEN k.convalidated THEN '' ELSE ' (not valid)' END FROM pg_constraint k \
+     || CASE WHEN k.convalidated THEN '' ELSE ' (not valid)' END, 'pg_constraint'::regclass::int8, k.oid::int8 \
+     FROM pg_constraint k \
      JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE k.conrelid = ANY (SELECT unnest($1)::oid) AND NOT (k.contype = 'f' AND k.conparentid <> 0)";
 
 /// What the catalogs say; the tables' sums and what pg_dumpall could get at are still to be filled in.
-pub(super) async fn of_database(leader: &mut Session, relations: &[u32]) -> Result<PostgresFacts, SourceError> {
+pub(super) async fn of_database(leader: &mut Session, catalog: &Catalog) -> Result<PostgresFacts, SourceError> {
     let tried = "cannot read the catalogs";
     let database = leader.rows(DATABASE, tried).await?;
     let extensions = leader.rows(EXTENSIONS, tried).await?;
     let roles = leader.rows(ROLES, tried).await?;
-    let indexes = leader.rows_of(INDEXES, relations, tried).await?;
-    let constraints = leader.rows_of(CONSTRAINTS, relations, tried).await?;
+    let indexes = leader.rows_of(INDEXES, &catalog.relations, tried).await?;
+    let constraints = leader.rows_of(CONSTRAINTS, &catalog.relations, tried).await?;
     let names = |rows: &[sqlx::postgres::PgRow]| -> Result<Vec<String>, sqlx::Error> {
         let names: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
         names.map(|mut names| {
             names.sort();
             names
         })
+    };
+    // Of things that belong to tables: what is not restored must not be looked for.
+    let restored = |rows: &[sqlx::postgres::PgRow]| -> Result<Vec<String>, sqlx::Error> {
+        let mut names = Vec::with_capacity(rows.len());
+        for row in rows {
+            // The server's oids have 32 bits.
+            let object = Object { class: row.try_get::<i64, _>(1)? as u32, oid: row.try_get::<i64, _>(2)? as u32 };
+            if !catalog.unrestorable.contains_key(&object) {
+                names.push(row.try_get(0)?);
+            }
+        }
+        names.sort();
+        Ok(names)
     };
     let read = || -> Result<PostgresFacts, sqlx::Error> {
         let row = database.first().ok_or(sqlx::Error::RowNotFound)?;
@@ -203,8 +221,8 @@ pub(super) async fn of_database(leader: &mut Session, relations: &[u32]) -> Resu
             role_passwords: false,
             tables: Vec::new(),
             large_objects: (0, 0),
-            indexes: names(&indexes)?,
-            constraints: names(&constraints)?,
+            indexes: restored(&indexes)?,
+            constraints: restored(&constraints)?,
         })
     };
     read().map_err(|error| leader.wrong(tried, error))

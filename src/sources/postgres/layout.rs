@@ -12,6 +12,10 @@ pub const GLOBALS: &str = "globals.sql";
 pub const SCHEMA: &str = "schema.dump";
 /// The [`TableList`].
 pub const TABLES: &str = "tables.json";
+/// Makes and describes the large objects, where `schema.dump` does not.
+pub const LARGE_OBJECTS: &str = "large-objects.sql";
+/// Gives the large objects their owners and rights, where `schema.dump` does not.
+pub const LARGE_OBJECT_OWNERS: &str = "large-objects-owners.sql";
 /// A `setval` for each sequence, one a line.
 pub const SEQUENCES: &str = "sequences.sql";
 /// Loads everything with psql and pg_restore alone.
@@ -31,6 +35,10 @@ pub enum Part {
     Schema,
     /// [`TABLES`].
     Tables,
+    /// [`LARGE_OBJECTS`].
+    LargeObjectList,
+    /// [`LARGE_OBJECT_OWNERS`].
+    LargeObjectOwners,
     /// The statement that takes a table's rows.
     CopyStatement {
         /// The table at the source.
@@ -64,6 +72,8 @@ impl Part {
             Self::Globals => GLOBALS.to_owned(),
             Self::Schema => SCHEMA.to_owned(),
             Self::Tables => TABLES.to_owned(),
+            Self::LargeObjectList => LARGE_OBJECTS.to_owned(),
+            Self::LargeObjectOwners => LARGE_OBJECT_OWNERS.to_owned(),
             Self::CopyStatement { oid } => format!("{DATA_FOLDER}/{oid:010}/copy.sql"),
             Self::Rows { oid, first_page, part } => {
                 format!("{DATA_FOLDER}/{oid:010}/{first_page:010}-{part:06}.copy")
@@ -82,6 +92,8 @@ impl Part {
             [GLOBALS] => Self::Globals,
             [SCHEMA] => Self::Schema,
             [TABLES] => Self::Tables,
+            [LARGE_OBJECTS] => Self::LargeObjectList,
+            [LARGE_OBJECT_OWNERS] => Self::LargeObjectOwners,
             [SEQUENCES] => Self::Sequences,
             [RESTORE_SCRIPT] => Self::RestoreScript,
             [LARGE_OBJECTS_FOLDER, file] => Self::LargeObjects { number: file.strip_suffix(".sql")?.parse().ok()? },
@@ -93,6 +105,12 @@ impl Part {
             _ => return None,
         };
         (part.path() == path).then_some(part)
+    }
+
+    /// Whether it must be at hand before the first rows are.
+    #[must_use]
+    pub fn is_head(self) -> bool {
+        matches!(self, Self::Globals | Self::Schema | Self::Tables | Self::LargeObjectList | Self::LargeObjectOwners)
     }
 
     /// A member of this many bytes. It carries no time and no owner: what did not change gives the same bytes.
@@ -128,6 +146,9 @@ pub struct TableList {
     pub database: String,
     /// Its encoding, which is that of the rows.
     pub encoding: String,
+    /// Numbers of the entries of `schema.dump` that need what was left out, and cannot be restored without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrestorable: Vec<u32>,
     /// Sorted by oid.
     pub tables: Vec<ListedTable>,
 }
@@ -234,6 +255,8 @@ mod tests {
             Part::Globals,
             Part::Schema,
             Part::Tables,
+            Part::LargeObjectList,
+            Part::LargeObjectOwners,
             Part::CopyStatement { oid: 16412 },
             Part::Rows { oid: u32::MAX, first_page: 128, part: 3 },
             Part::LargeObjects { number: 0 },

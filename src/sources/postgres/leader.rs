@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
 use crate::clock::Clock;
-use crate::domain::contents::{Note, NoteClass, PostgresFacts, RawText};
+use crate::domain::contents::PostgresFacts;
 use crate::sources::{Dated, SourceError};
 
 use super::PostgresOptions;
@@ -20,6 +20,7 @@ use super::binaries::Tools;
 use super::connect::ServerTrouble;
 use super::dump::{self, Dumped};
 use super::facts;
+use super::large_objects::{self, Described};
 use super::layout::ListedTable;
 use super::session::Session;
 use super::tables::{self, Catalog, Standing, Table};
@@ -32,8 +33,6 @@ const MAX_ATTEMPTS: u32 = 3;
 const LOCK_BATCH: usize = 100;
 /// How long to wait before a lock that somebody held is asked for again.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
-/// From this version on pg_dump takes large objects for data, with all that belongs to them.
-const LARGE_OBJECTS_ARE_DATA_SINCE: u32 = 17;
 /// SQLSTATE `lock_not_available`.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// SQLSTATEs of a table or schema that is not there.
@@ -50,6 +49,8 @@ pub(super) struct Led {
     pub(super) held_since: Duration,
     pub(super) catalog: Catalog,
     pub(super) dumped: Dumped,
+    /// What pg_dump does not say of large objects, where it does not.
+    pub(super) described: Option<Described>,
     pub(super) facts: PostgresFacts,
     /// sequences.sql.
     pub(super) sequences: Vec<u8>,
@@ -114,12 +115,12 @@ async fn attempt(
     let held_since = clock.monotonic();
     let snapshot: String = leader.value("SELECT pg_export_snapshot()", tried).await?;
     let mut catalog = tables::catalog(&mut leader, options, standing).await?;
-    let mut facts = facts::of_database(&mut leader, &catalog.relations).await?;
+    let mut facts = facts::of_database(&mut leader, &catalog).await?;
     let tools = match tools {
         Some(tools) => &*tools,
         None => tools.insert(dump::tools(options, facts.server_version_number / 10_000).await?),
     };
-    let dumped = match dump::dump(options, tools, private, &snapshot, &catalog.excluded).await {
+    let dumped = match dump::dump(options, tools, private, &snapshot, &catalog).await {
         // The snapshot lists it, and its lock cannot be had any more.
         Err(SourceError::Server { what, .. }) if what.contains("relation \"") && what.contains("does not exist") => {
             return Err(Setback::Changed(format!("a table was dropped ({what})")));
@@ -127,21 +128,16 @@ async fn attempt(
         dumped => dumped?,
     };
     facts.role_passwords = dumped.role_passwords;
-    if tools.major >= LARGE_OBJECTS_ARE_DATA_SINCE
-        && leader.value::<bool>("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)", tried).await?
-    {
-        catalog.notes.push(Note {
-            class: NoteClass::Skipped,
-            path: RawText::from("large-objects"),
-            detail: format!("pg_dump {} leaves out the large objects' owners, privileges and comments", tools.major),
-        });
-    }
+    let described = match tools.major >= large_objects::DATA_SINCE {
+        true => large_objects::describe(&mut leader, private).await?,
+        false => None,
+    };
     lock_tables(&mut leader, options, clock, &mut catalog.tables).await?;
     let sequences = match values::sequences(&mut leader, &catalog.sequences).await {
         Err(trouble) if is_gone(&trouble) => return Err(Setback::Changed("a sequence was dropped".to_owned())),
         read => read.map_err(|trouble| leader.wrong("cannot read the sequences", trouble))?,
     };
-    Ok(Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, facts, sequences })
+    Ok(Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, described, facts, sequences })
 }
 
 /// Up to when a standby has what its primary has. Its last transaction is that of its primary which may have had none for

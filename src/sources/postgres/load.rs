@@ -4,7 +4,7 @@
 //! | step | by |
 //! |---|---|
 //! | [`Loader::begin`] | looks at the server and refuses what could not end well, before anything is changed |
-//! | [`Loader::take`] | globals.sql, schema.dump, tables.json, in any order |
+//! | [`Loader::take`] | globals.sql, schema.dump, tables.json, what makes large objects; in any order |
 //! | [`Loader::prepare`] | makes the database, and everything in it that must be there before rows |
 //! | [`Worker`] | rows, large objects, sequences: many of them, each with its connection |
 //! | [`Filling::finish`] | keys, indexes, constraints, triggers, materialized views, statistics |
@@ -42,7 +42,7 @@ pub(super) use error::said;
 pub use error::LoadError;
 pub use worker::Worker;
 
-/// globals.sql and tables.json are not larger.
+/// globals.sql, tables.json and the statements for large objects are not larger.
 const MAX_TEXT_BYTES: usize = 512 * 1024 * 1024;
 /// The first major version whose pg_restore sets what older servers do not know (`transaction_timeout`).
 const TIMEOUT_SINCE: u32 = 17;
@@ -156,6 +156,8 @@ pub struct Loader {
     roles: BTreeSet<String>,
     globals: Vec<u8>,
     tables: Vec<u8>,
+    large_objects: Vec<u8>,
+    large_object_owners: Vec<u8>,
     schema: Option<File>,
     remarks: Vec<String>,
 }
@@ -236,6 +238,8 @@ impl Loader {
                 roles,
                 globals: Vec::new(),
                 tables: Vec::new(),
+                large_objects: Vec::new(),
+                large_object_owners: Vec::new(),
                 schema: None,
                 remarks: Vec::new(),
                 options,
@@ -251,6 +255,8 @@ impl Loader {
         let text = match part {
             Part::Globals => &mut self.globals,
             Part::Tables => &mut self.tables,
+            Part::LargeObjectList => &mut self.large_objects,
+            Part::LargeObjectOwners => &mut self.large_object_owners,
             Part::Schema => {
                 let path = self.options.private.join(SCHEMA);
                 let broken = |cause| LoadError::Private { verb: "write", path: path.display().to_string(), cause };

@@ -10,7 +10,9 @@
 //! | plan.rs | which pages of which table are one task |
 //! | copy.rs | the readers: COPY, packed into members |
 //! | pieces.rs | members in memory, on their way into the tar |
-//! | values.rs | sequences and large objects |
+//! | dependents.rs | what cannot stand without the tables that are left out |
+//! | large_objects.rs | large objects' owners, rights and comments, where pg_dump takes them for data |
+//! | values.rs | sequences' values and large objects' bytes |
 //! | facts.rs | rows and checksum a table; what else must be true of the database |
 //! | watch.rs | who waits for us, and how long the snapshot is held |
 //! | trouble.rs | what a server says, in sentences and with a next command |
@@ -38,9 +40,11 @@ use crate::clock::Clock;
 pub mod binaries;
 pub mod connect;
 mod copy;
+mod dependents;
 mod dump;
 pub mod examine;
 pub mod facts;
+mod large_objects;
 pub mod layout;
 mod leader;
 pub mod load;

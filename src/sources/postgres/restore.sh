@@ -64,6 +64,9 @@ export PGOPTIONS="-c datestyle=ISO -c intervalstyle=postgres -c lc_monetary=C -c
 -c standard_conforming_strings=on -c search_path=pg_catalog -c statement_timeout=0 -c lock_timeout=0 \
 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off -c row_security=off ${PGOPTIONS:-}"
 
+# Entries of schema.dump that need a table which the backup left out.
+unrestorable='@UNRESTORABLE@'
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -77,10 +80,26 @@ if [ "$globals" = yes ]; then
     psql -X -q -d "$server" -f globals.sql
 fi
 
+if [ -n "$unrestorable" ]; then
+    pg_restore --list --create --file="$work/all" schema.dump || die "schema.dump cannot be read"
+    grep -v -E "^($unrestorable);" "$work/all" >"$work/entries"
+fi
+schema() {
+    if [ -n "$unrestorable" ]; then
+        set -- "$@" --use-list="$work/entries"
+    fi
+    # shellcheck disable=SC2086
+    pg_restore --exit-on-error $owner "$@" schema.dump
+}
+
 say "database, types, tables, functions"
-# shellcheck disable=SC2086
-pg_restore --exit-on-error --create $owner --section=pre-data -d "$server" schema.dump ||
+schema --create --section=pre-data -d "$server" ||
     die "the schema could not be created: if the database exists, drop or rename it; if a role is missing, add --globals or --no-owner"
+
+if [ -f large-objects.sql ]; then
+    sql -f large-objects.sql || die "the large objects could not be made"
+    [ -n "$owner" ] || sql -f large-objects-owners.sql || die "the large objects could not be given to their owners"
+fi
 
 for folder in data/*/; do
     [ -f "${folder}copy.sql" ] || continue
@@ -105,8 +124,7 @@ say "sequences"
 sql -f sequences.sql || die "sequences.sql could not be loaded"
 
 say "indexes, constraints, triggers, materialized views"
-# shellcheck disable=SC2086
-pg_restore --exit-on-error $owner --section=post-data --jobs="$jobs" -d "$target" schema.dump ||
+schema --section=post-data --jobs="$jobs" -d "$target" ||
     die "what stands after the data could not be created"
 
 say "statistics for the planner"

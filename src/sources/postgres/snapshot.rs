@@ -2,7 +2,7 @@
 //! restore.sh. The snapshot is given back as soon as everything is read, not when it is stored.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::sources::{Dated, Finished, Piece, Snapshot, SourceError};
 use super::copy::{Readers, Reading};
 use super::dump::Dumped;
 use super::facts::{self, Tally};
+use super::large_objects::Described;
 use super::layout::{Part, TABLES_VERSION, TableList};
 use super::leader::{self, Led};
 use super::pieces::{self, Budget, Filled, Portion};
@@ -59,16 +60,17 @@ async fn begin(
     runtime: &Handle,
     clock: &Arc<dyn Clock>,
 ) -> Result<PostgresSnapshot, SourceError> {
-    let Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, facts, sequences } =
+    let Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, described, facts, sequences } =
         leader::lead(options, private.path(), clock).await?;
-    let Dumped { notes: warnings, globals, schema, .. } = dumped;
-    let mut notes = catalog.notes;
-    notes.extend(warnings);
+    let Dumped { mut notes, globals, schema, unrestorable, .. } = dumped;
+    let script = script::restore_script(&facts.database, &unrestorable);
+    notes.extend(catalog.notes);
     let list = TableList {
         version: TABLES_VERSION,
         server_version_number: facts.server_version_number,
         database: facts.database.clone(),
         encoding: facts.encoding.clone(),
+        unrestorable,
         tables: catalog.tables.iter().map(|table| table.listed.clone()).collect(),
     };
     for table in catalog.tables.iter().filter(|table| table.listed.binary) {
@@ -78,7 +80,11 @@ async fn begin(
             detail: "copied in binary, because a row is too long for text".to_owned(),
         });
     }
-    let head = head(&globals, &schema, &list)?;
+    let mut files = vec![(Part::Globals, globals), (Part::Schema, schema)];
+    if let Some(Described { objects, owners }) = described {
+        files.extend([(Part::LargeObjectList, objects), (Part::LargeObjectOwners, owners)]);
+    }
+    let head = head(files, &list)?;
 
     let alarm = Arc::new(Alarm::new(options.access.address.to_string()));
     alarm.watch_session(leader.pid);
@@ -115,6 +121,7 @@ async fn begin(
         readers: Some(readers),
         large_objects: LargeObjects::new(),
         sequences,
+        script,
         leader,
         alarm,
         watching,
@@ -126,34 +133,32 @@ async fn begin(
     })
 }
 
-fn head(globals: &Path, schema: &Path, list: &TableList) -> Result<VecDeque<HeadPiece>, SourceError> {
+fn head(files: Vec<(Part, PathBuf)>, list: &TableList) -> Result<VecDeque<HeadPiece>, SourceError> {
     // A list of names has no way not to be JSON.
     let list = serde_json::to_vec_pretty(list).expect("a list of tables is always representable as JSON");
-    let files = [(Part::Globals, globals), (Part::Schema, schema)];
     let refused = |path: &Path, cause| SourceError::io("read", path.display().to_string(), cause);
     let mut total = list.len() as u64;
-    for (_, path) in files {
+    for (_, path) in &files {
         total += std::fs::metadata(path).map_err(|cause| refused(path, cause))?.len();
     }
     let list = Filled { part: Part::Tables, bytes: Bytes::from(list), counted: None };
     if total <= MAX_HEAD_BYTES {
         let mut members = Vec::new();
         for (part, path) in files {
-            let bytes = Bytes::from(std::fs::read(path).map_err(|cause| refused(path, cause))?);
+            let bytes = Bytes::from(std::fs::read(&path).map_err(|cause| refused(&path, cause))?);
             members.push(Filled { part, bytes, counted: None });
         }
         members.push(list);
         return Ok([HeadPiece::Portion(Portion::Several(members))].into());
     }
-    let mut pieces: VecDeque<HeadPiece> =
-        files.into_iter().map(|(part, path)| HeadPiece::File(part, path.to_owned())).collect();
+    let mut pieces: VecDeque<HeadPiece> = files.into_iter().map(|(part, path)| HeadPiece::File(part, path)).collect();
     pieces.push_back(HeadPiece::Portion(Portion::Large(list)));
     Ok(pieces)
 }
 
 enum HeadPiece {
     Portion(Portion),
-    File(Part, std::path::PathBuf),
+    File(Part, PathBuf),
 }
 
 /// What comes next.
@@ -177,6 +182,8 @@ pub(super) struct PostgresSnapshot {
     readers: Option<Readers>,
     large_objects: LargeObjects,
     sequences: Vec<u8>,
+    /// restore.sh.
+    script: String,
     /// Gone when everything is read, or when the alarm was raised.
     leader: Arc<Mutex<Option<Session>>>,
     alarm: Arc<Alarm>,
@@ -276,7 +283,7 @@ impl PostgresSnapshot {
                 }
                 Stage::Script => {
                     self.stage = Stage::End;
-                    let bytes = Bytes::from(script::restore_script(&self.facts.database));
+                    let bytes = Bytes::from(std::mem::take(&mut self.script));
                     Some(Portion::Several(vec![Filled { part: Part::RestoreScript, bytes, counted: None }]))
                 }
                 Stage::End => {

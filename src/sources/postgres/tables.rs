@@ -10,6 +10,7 @@ use crate::domain::contents::{Note, NoteClass, RawText};
 use crate::sources::SourceError;
 
 use super::PostgresOptions;
+use super::dependents::{self, Object};
 use super::layout::{ListedTable, matches, quoted};
 use super::session::Session;
 use super::trouble::wrong;
@@ -60,7 +61,9 @@ pub(super) struct Catalog {
     pub(super) sequences: Vec<Sequence>,
     /// Relations that pg_dump must leave out, as `"schema"."name"`.
     pub(super) excluded: Vec<String>,
-    /// Every table, partitioned table and materialized view that is in the backup and belongs to no extension.
+    /// What cannot be restored without what is left out, with words for it.
+    pub(super) unrestorable: BTreeMap<Object, String>,
+    /// Every table, partitioned table, foreign table and materialized view that is in the backup and belongs to no extension.
     pub(super) relations: Vec<u32>,
     pub(super) notes: Vec<Note>,
 }
@@ -172,21 +175,30 @@ pub(super) async fn catalog(
     let relations: Result<Vec<Relation>, _> = rows.iter().map(Relation::of).collect();
     let relations = relations.map_err(|error| leader.wrong(tried, error))?;
     let left_out = left_out(&relations, options);
+    let dependents = dependents::of_left_out(leader, &left_out).await?;
+    must_be_makeable(&relations, &dependents.tables, options)?;
 
-    let mut catalog = Catalog::default();
+    let mut catalog = Catalog { unrestorable: dependents.objects, ..Catalog::default() };
     let mut copied = Vec::new();
+    // Noted last: what nobody asked for is told first.
+    let mut as_told = Vec::new();
+    let (mut with_rows, mut without_rows) = (BTreeSet::new(), BTreeSet::new());
     for relation in &relations {
-        let is_sequence = relation.kind == "S";
-        let is_left_out = left_out.contains(&relation.oid)
-            || relation.owner.is_some_and(|owner| is_sequence && left_out.contains(&oid(owner)));
-        if is_left_out {
-            if !is_sequence {
-                catalog.excluded.push(relation.qualified());
-                catalog.note(relation, "left out, as the config says");
+        let hold_rows = relation.ancestors.iter().map(|&above| oid(above)).chain([relation.oid]);
+        if left_out.contains(&relation.oid) {
+            catalog.excluded.push(relation.qualified());
+            if relation.kind != "S" {
+                as_told.push(note(relation, "left out, as the config says"));
             }
+            without_rows.extend(hold_rows);
             continue;
         }
-        if relation.extension.is_none() && matches!(relation.kind.as_str(), "r" | "p" | "m") {
+        if dependents.views.contains(&relation.oid) {
+            catalog.excluded.push(relation.qualified());
+            catalog.notes.push(note(relation, "left out, because it shows what is left out"));
+            continue;
+        }
+        if relation.extension.is_none() && matches!(relation.kind.as_str(), "r" | "p" | "m" | "f") {
             catalog.relations.push(relation.oid);
         }
         if relation.extension.is_some() && !relation.config {
@@ -195,18 +207,25 @@ pub(super) async fn catalog(
         let unreadable = relation.persistence == "u" && standing == Standing::Standby;
         match relation.kind.as_str() {
             "r" | "S" if unreadable => {
-                catalog.note(relation, "unlogged, and a standby does not have what is in it");
+                catalog.notes.push(note(relation, "unlogged, and a standby does not have what is in it"));
+                without_rows.extend(hold_rows);
             }
             "S" => copied.push(relation),
-            "f" => catalog.note(relation, "a foreign table: its rows are another server's"),
+            "f" => catalog.notes.push(note(relation, "a foreign table: its rows are another server's")),
             "r" if options.exclude_data.iter().any(|pattern| covers(pattern, relation, &relations)) => {
-                catalog.note(relation, "its rows are left out, as the config says");
+                as_told.push(note(relation, "its rows are left out, as the config says"));
+                without_rows.extend(hold_rows);
             }
-            "r" => copied.push(relation),
+            "r" => {
+                copied.push(relation);
+                with_rows.extend(hold_rows);
+            }
             _ => {}
         }
     }
+    catalog.notes.extend(as_told);
     must_be_readable(&copied, options)?;
+    catalog.unrestorable.extend(dependents::unfounded_keys(leader, &without_rows, &with_rows).await?);
     catalog.sequences = copied
         .iter()
         .filter(|relation| relation.kind == "S")
@@ -217,24 +236,18 @@ pub(super) async fn catalog(
     Ok(catalog)
 }
 
-impl Catalog {
-    fn note(&mut self, relation: &Relation, detail: &str) {
-        let path = RawText::from(relation.shown().as_str());
-        self.notes.push(Note { class: NoteClass::Skipped, path, detail: detail.to_owned() });
-    }
+fn note(relation: &Relation, detail: &str) -> Note {
+    Note { class: NoteClass::Skipped, path: RawText::from(relation.shown().as_str()), detail: detail.to_owned() }
 }
 
 /// Which relations the patterns leave out. A partition goes with the tables that it is a part of; those of a
-/// partition that is named stay.
+/// partition that is named stay. A sequence goes with the table that it belongs to.
 fn left_out(relations: &[Relation], options: &PostgresOptions) -> BTreeSet<u32> {
     let any =
         |patterns: &[String], relation: &Relation| patterns.iter().any(|pattern| covers(pattern, relation, relations));
     let patterned = || relations.iter().filter(|relation| relation.kind != "S");
-    let mut left_out: BTreeSet<u32> = relations
-        .iter()
-        .filter(|relation| any(&options.exclude_tables, relation))
-        .map(|relation| relation.oid)
-        .collect();
+    let mut left_out: BTreeSet<u32> =
+        patterned().filter(|relation| any(&options.exclude_tables, relation)).map(|relation| relation.oid).collect();
     if !options.include_tables.is_empty() {
         let wanted: BTreeSet<u32> = patterned()
             .filter(|relation| any(&options.include_tables, relation))
@@ -242,6 +255,13 @@ fn left_out(relations: &[Relation], options: &PostgresOptions) -> BTreeSet<u32> 
             .collect();
         left_out.extend(patterned().map(|relation| relation.oid).filter(|oid| !wanted.contains(oid)));
     }
+    let with_them: Vec<u32> = relations
+        .iter()
+        .filter(|relation| relation.kind == "S")
+        .filter(|relation| relation.owner.is_some_and(|owner| left_out.contains(&oid(owner))))
+        .map(|relation| relation.oid)
+        .collect();
+    left_out.extend(with_them);
     left_out
 }
 
@@ -251,6 +271,28 @@ fn covers(pattern: &str, relation: &Relation, relations: &[Relation]) -> bool {
         relations.binary_search_by_key(&oid(above), |relation| relation.oid).ok().map(|at| &relations[at])
     });
     above.chain([relation]).any(|relation| matches(pattern, &relation.schema, &relation.name))
+}
+
+/// Refuses patterns that leave out what a table cannot be made without.
+fn must_be_makeable(
+    relations: &[Relation],
+    tables: &BTreeSet<u32>,
+    options: &PostgresOptions,
+) -> Result<(), SourceError> {
+    let named: Vec<String> =
+        relations.iter().filter(|relation| tables.contains(&relation.oid)).map(Relation::shown).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    Err(wrong(
+        &options.access.address,
+        format!("{} cannot be made without what include_tables and exclude_tables leave out", some_of(&named)),
+        Some(
+            "leave these tables out as well; or keep what they inherit from, or have columns or defaults of, and leave \
+             out its rows alone by exclude_data"
+                .to_owned(),
+        ),
+    ))
 }
 
 /// Says all that the role lacks at once, before pg_dump stumbles over the first.

@@ -1,4 +1,5 @@
-//! Sequences and large objects: neither is in what pg_dump writes before and after the data.
+//! The values of sequences and the bytes of large objects: neither is in what pg_dump writes before and after the data.
+//! Both exist by then: pg_dump makes sequences, and it or large_objects.rs makes large objects.
 
 use std::collections::VecDeque;
 
@@ -73,12 +74,6 @@ impl LargeObjects {
         let mut statements = Vec::new();
         while statements.len() + 2 * SLICE_BYTES + 512 < MAX_MEMBER_BYTES {
             let Some((object, offset, bytes)) = self.next_slice(session).await? else { break };
-            if offset == 0 {
-                // pg_dump creates them before the data up to version 16, and among the data from 17 on.
-                let known = format!("SELECT FROM pg_catalog.pg_largeobject_metadata WHERE oid = {object}");
-                let line = format!("SELECT pg_catalog.lo_create({object}) WHERE NOT EXISTS ({known});\n");
-                statements.extend_from_slice(line.as_bytes());
-            }
             if bytes.is_empty() {
                 continue;
             }

@@ -28,7 +28,7 @@ const NOT_NULL_SINCE: u32 = 180_000;
 const NAMED: usize = 5;
 /// What stands in the place of a row after the last one.
 const BINARY_END: [u8; 2] = [0xff, 0xff];
-/// Every table, partitioned table and materialized view that is not the system's: what it is, how many pages it has,
+/// Every table, partitioned or foreign table and materialized view that is not the system's: what it is, how many pages it has,
 /// and of an extension's table which rows are the user's.
 const RELATIONS: &str = "SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, \
      c.relkind::text AS kind, (coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int)::int8 AS pages, \
@@ -37,7 +37,7 @@ const RELATIONS: &str = "SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c
      LEFT JOIN pg_depend x ON x.classid = 'pg_class'::regclass AND x.objid = c.oid AND x.objsubid = 0 \
         AND x.deptype = 'e' AND x.refclassid = 'pg_extension'::regclass \
      LEFT JOIN pg_extension e ON e.oid = x.refobjid \
-     WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
 /// What one reader is to read: which table of the facts, and which pages of it.
 type Stretch = (usize, Option<(u32, Option<u32>)>);

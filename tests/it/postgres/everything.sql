@@ -304,6 +304,9 @@ CREATE TABLE odd.by_expression (a integer, t text) PARTITION BY RANGE (lower(t),
 CREATE TABLE odd.by_expression_1 PARTITION OF odd.by_expression FOR VALUES FROM ('a', MINVALUE) TO ('n', MAXVALUE);
 INSERT INTO odd.by_expression VALUES (1, 'Alpha');
 COMMENT ON TABLE odd.events IS 'partitioned';
+CREATE TABLE odd.noted (id bigint, day date, kind text, egg integer REFERENCES odd.egg, FOREIGN KEY (id, day, kind) REFERENCES odd.events) PARTITION BY LIST (kind);
+CREATE TABLE odd.noted_rest PARTITION OF odd.noted DEFAULT;
+INSERT INTO odd.noted SELECT id, day, kind, 1 FROM odd.events WHERE id < 20;
 
 -- Every built-in type, at its edges. -----------------------------------------------------------------------------
 
@@ -391,6 +394,11 @@ SELECT current_setting('server_version_num')::integer >= 180000 AS virtual \gset
 \if :virtual
 CREATE TABLE odd.virtual (a integer, b integer GENERATED ALWAYS AS (a * 2) VIRTUAL);
 INSERT INTO odd.virtual VALUES (1), (2);
+CREATE TABLE odd.newer (id int4range, during tstzrange, n integer, PRIMARY KEY (id, during WITHOUT OVERLAPS), CONSTRAINT small CHECK (n < 10) NOT ENFORCED);
+CREATE TABLE odd.newer_of (id int4range, during tstzrange, note text, FOREIGN KEY (id, PERIOD during) REFERENCES odd.newer (id, PERIOD during));
+INSERT INTO odd.newer VALUES ('[1,2)', '[2026-01-01,2026-02-01)', 99), ('[1,2)', '[2026-02-01,)', 1);
+INSERT INTO odd.newer_of VALUES ('[1,2)', '[2026-01-15,2026-03-01)', NULL);
+ALTER TABLE odd.newer_of ADD CONSTRAINT noted NOT NULL note NOT VALID;
 \endif
 
 -- Indexes and statistics. ----------------------------------------------------------------------------------------
@@ -424,12 +432,15 @@ CREATE RECURSIVE VIEW odd.counted (n) AS VALUES (1) UNION ALL SELECT n + 1 FROM 
 CREATE VIEW odd.no_columns_view AS SELECT;
 ALTER VIEW odd.view_checked ALTER COLUMN path SET DEFAULT 'from the view';
 COMMENT ON VIEW odd.view_large IS 'a view';
+-- Computed as any session of this database would: months begin in its time zone.
+SET timezone = 'Asia/Kathmandu';
 CREATE MATERIALIZED VIEW odd.zz_daily AS SELECT day, count(*) AS n FROM odd.events GROUP BY day;
 CREATE MATERIALIZED VIEW odd.aa_monthly AS SELECT date_trunc('month', day) AS month, sum(n) AS n FROM odd.zz_daily GROUP BY 1;
 CREATE MATERIALIZED VIEW odd.unfilled WITH (fillfactor = 60) AS SELECT * FROM odd.aa_monthly WITH NO DATA;
 CREATE UNIQUE INDEX aa_monthly_by_month ON odd.aa_monthly (month);
 CREATE VIEW odd.view_of_matview AS SELECT max(n) AS most FROM odd.aa_monthly;
 CREATE MATERIALIZED VIEW odd.matview_of_view AS SELECT most FROM odd.view_of_matview;
+RESET timezone;
 COMMENT ON MATERIALIZED VIEW odd.zz_daily IS 'a materialized view';
 CREATE TABLE odd.ruled (n integer, note text);
 INSERT INTO odd.ruled VALUES (-1, 'before the rule'), (1, 'before the rule');
@@ -475,6 +486,7 @@ CREATE FOREIGN DATA WRAPPER nothing OPTIONS (debug 'true');
 CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '/nowhere', dbname 'elsewhere');
 CREATE USER MAPPING FOR writer SERVER elsewhere OPTIONS (user 'else', password 'not a secret either');
 CREATE FOREIGN TABLE odd.far_away (id integer OPTIONS (column_name 'nr') NOT NULL, body text) SERVER elsewhere OPTIONS (table_name 'far');
+ALTER FOREIGN TABLE odd.far_away ADD CONSTRAINT near_enough CHECK (id > 0);
 CREATE VIEW odd.view_far_away AS SELECT id FROM odd.far_away;
 GRANT USAGE ON FOREIGN SERVER elsewhere TO writer;
 COMMENT ON FOREIGN DATA WRAPPER nothing IS 'does nothing';
@@ -487,7 +499,14 @@ SELECT lo_from_bytea(424241, ''), lo_from_bytea(424242, decode(repeat('00ff5c27'
 SELECT lo_put(424244, 5000000, '\xff00') \g /dev/null
 ALTER LARGE OBJECT 424242 OWNER TO "o'wner ""x"".y";
 GRANT SELECT ON LARGE OBJECT 424243 TO reader;
+GRANT UPDATE ON LARGE OBJECT 424243 TO boss WITH GRANT OPTION;
+SET SESSION AUTHORIZATION boss;
+GRANT UPDATE ON LARGE OBJECT 424243 TO PUBLIC;
+RESET SESSION AUTHORIZATION;
+REVOKE SELECT ON LARGE OBJECT 424243 FROM postgres;
+REVOKE ALL ON LARGE OBJECT 424241 FROM postgres;
 COMMENT ON LARGE OBJECT 424242 IS 'large';
+COMMENT ON LARGE OBJECT 424244 IS E'it''s of\ntwo lines; \\ and -- more';
 
 -- Replication. ---------------------------------------------------------------------------------------------------
 
@@ -509,6 +528,9 @@ ALTER DEFAULT PRIVILEGES FOR ROLE "o'wner ""x"".y" REVOKE EXECUTE ON FUNCTIONS F
 ALTER DEFAULT PRIVILEGES FOR ROLE "o'wner ""x"".y" GRANT USAGE ON SEQUENCES TO writer WITH GRANT OPTION;
 ALTER DEFAULT PRIVILEGES FOR ROLE "o'wner ""x"".y" GRANT USAGE ON TYPES TO reader;
 ALTER DEFAULT PRIVILEGES FOR ROLE "o'wner ""x"".y" GRANT USAGE ON SCHEMAS TO reader;
+\if :virtual
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON LARGE OBJECTS TO reader;
+\endif
 ALTER TABLE odd.tree OWNER TO "o'wner ""x"".y";
 ALTER FUNCTION odd.tau() OWNER TO "o'wner ""x"".y";
 GRANT SET ON PARAMETER log_min_messages TO writer;

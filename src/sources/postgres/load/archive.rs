@@ -48,6 +48,8 @@ pub(super) enum Tablespaces {
 /// A line of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
+    /// The archive's own number of it.
+    number: u32,
     /// As pg_restore wants it back.
     line: String,
     /// Where in it the description begins: `TABLE public users owner`.
@@ -55,6 +57,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
     pub(super) fn description(&self) -> &str {
         &self.line[self.description..]
     }
@@ -62,10 +68,10 @@ impl Entry {
     fn read(line: &str) -> Option<Self> {
         // 215; 1259 16389 TABLE public users postgres
         let (number, rest) = line.split_once("; ")?;
-        number.parse::<u64>().ok()?;
+        let number = number.parse().ok()?;
         let mut parts = rest.splitn(3, ' ');
         let (_table, _oid, description) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Self { line: line.to_owned(), description: line.len() - description.len() })
+        Some(Self { number, line: line.to_owned(), description: line.len() - description.len() })
     }
 }
 
@@ -255,7 +261,7 @@ mod tests {
     #[test]
     fn the_list_is_read() {
         let entry = Entry::read("3210; 2606 16397 CONSTRAINT public users users_pkey postgres").unwrap();
-        assert_eq!(entry.description(), "CONSTRAINT public users users_pkey postgres");
+        assert_eq!((entry.number(), entry.description()), (3210, "CONSTRAINT public users users_pkey postgres"));
         assert_eq!(Entry::read("; Selected TOC Entries:"), None);
         assert_eq!(Entry::read(""), None);
         assert_eq!(connection_text("a=b' \\"), "dbname='a=b\\' \\\\'");

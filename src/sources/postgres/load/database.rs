@@ -4,12 +4,12 @@
 //! as text and run by us, because pg_restore makes a database under its old name or not at all. The name is replaced;
 //! nothing else is, so that another name keeps everything.
 
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::Owners;
 use super::archive::Tablespaces;
 use super::error::LoadError;
 use super::statements::{Statement, statements};
+use super::{Owners, run};
 use crate::sources::postgres::connect::ServerTrouble;
 use crate::sources::postgres::layout::quoted;
 
@@ -91,6 +91,34 @@ pub(super) async fn first_content(target: &mut PgConnection) -> Result<Option<St
          ) AS found (place, what) ORDER BY place LIMIT 1"
     );
     Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(target).await?)
+}
+
+/// The subscriptions of the database that the connection is in, and whether each is at work.
+const SUBSCRIPTIONS: &str = "SELECT pg_catalog.quote_ident(subname), subenabled FROM pg_catalog.pg_subscription \
+     WHERE subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())";
+/// Whether applications are at work in it, so that it will not be dropped. Of whom one may know nothing counts as one.
+const IS_USED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE coalesce(backend_type, 'client backend') = 'client backend' \
+     AND datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid())";
+
+/// Drops what keeps a database from being dropped, unless something else does too; gives the names. Their publishers
+/// are not asked: they may be gone.
+pub(super) async fn drop_subscriptions(mut connection: PgConnection) -> Result<Vec<String>, ServerTrouble> {
+    let found: Vec<(String, bool)> = sqlx::query_as(SUBSCRIPTIONS).fetch_all(&mut connection).await?;
+    let is_used = !found.is_empty() && sqlx::query_scalar(IS_USED).fetch_one(&mut connection).await?;
+    let mut dropped = Vec::new();
+    if !is_used {
+        for (name, is_enabled) in found {
+            if is_enabled {
+                run(&mut connection, format!("ALTER SUBSCRIPTION {name} DISABLE")).await?;
+            }
+            run(&mut connection, format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")).await?;
+            run(&mut connection, format!("DROP SUBSCRIPTION {name}")).await?;
+            dropped.push(name);
+        }
+    }
+    // Nobody may be in it when it is dropped.
+    connection.close().await?;
+    Ok(dropped)
 }
 
 /// Encoding of the database that the connection is in.

@@ -18,7 +18,12 @@ pub(super) fn is_for_missing(statement: &Statement<'_>, existing: &BTreeSet<Stri
         // SECURITY LABEL FOR provider ON ROLE name
         return statement.says("ROLE") && missing(name_at(statement, 6));
     }
-    // GRANT group TO member: anything else that is granted here is of parameters and tablespaces.
+    if is_of_parameter(statement) {
+        let to = statement.words().iter().position(|word| word == "TO");
+        let grantee = to.and_then(|to| name_at(statement, to + 1));
+        return missing(grantee.filter(|name| name != "PUBLIC"));
+    }
+    // GRANT group TO member: what else is granted here is of tablespaces.
     statement.begins(&["GRANT"])
         && statement.words().get(2).is_some_and(|word| word == "TO")
         && missing(name_at(statement, 3))
@@ -29,9 +34,14 @@ pub(super) fn names_grantor(statement: &Statement<'_>) -> bool {
     statement.begins(&["GRANT"]) && statement.says("GRANTED")
 }
 
-/// Settings of the session that the other statements are to be read under.
+/// Whether a statement lets a role set one of the server's parameters. Not every server has each of them.
+pub(super) fn is_of_parameter(statement: &Statement<'_>) -> bool {
+    statement.begins(&["GRANT"]) && statement.says("PARAMETER")
+}
+
+/// Settings of the session that the other statements are to be read under; not whose session it is.
 pub(super) fn is_setting(statement: &Statement<'_>) -> bool {
-    statement.begins(&["SET"])
+    statement.begins(&["SET"]) && !statement.begins(&["SET", "SESSION", "AUTHORIZATION"])
 }
 
 /// The roles that the statements make.
@@ -56,7 +66,9 @@ mod tests {
             CREATE ROLE \"Old One\";\nALTER ROLE \"Old One\" WITH SUPERUSER;\nALTER ROLE app SET search_path TO 'a';\n\
             CREATE TABLESPACE fast OWNER app LOCATION '/fast';\nGRANT ALL ON TABLESPACE fast TO app;\n\
             GRANT \"Old One\" TO app WITH ADMIN OPTION GRANTED BY postgres;\nGRANT app TO \"Old One\";\n\
-            COMMENT ON ROLE app IS 'x';\nGRANT SET ON PARAMETER work_mem TO app;\n";
+            COMMENT ON ROLE app IS 'x';\nGRANT SET ON PARAMETER work_mem TO app;\n\
+            GRANT ALL ON PARAMETER jit TO \"Old One\" WITH GRANT OPTION;\nGRANT SET ON PARAMETER jit TO PUBLIC;\n\
+            SET SESSION AUTHORIZATION app;\n";
         let all = statements(script).unwrap();
         let existing = BTreeSet::from(["Old One".to_owned()]);
         let run: Vec<String> =
@@ -69,6 +81,7 @@ mod tests {
                 "ALTER ROLE app SET search_path TO 'a'",
                 "GRANT \"Old One\" TO app WITH ADMIN OPTION GRANTED BY postgres",
                 "COMMENT ON ROLE app IS 'x'",
+                "GRANT SET ON PARAMETER work_mem TO app",
             ]
         );
         let granted = all.iter().find(|statement| names_grantor(statement)).unwrap();
@@ -76,5 +89,6 @@ mod tests {
         assert_eq!(tablespaces(&all), BTreeSet::from(["fast".to_owned()]));
         assert_eq!(roles(&all), BTreeSet::from(["app".to_owned(), "Old One".to_owned()]));
         assert!(is_setting(&all[0]) && !is_setting(&all[1]));
+        assert!(!all.iter().skip(1).any(is_setting));
     }
 }

@@ -6,11 +6,18 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::archive::{Archive, Entry, Language, Run, Tablespaces, trouble};
 use super::database::{self, Properties};
-use super::error::LoadError;
+use super::error::{LoadError, said};
 use super::statements::{Statement, statements};
 use super::{Existing, Filling, Globals, LoadOptions, Loader, Owners, connect, globals, run};
 use crate::sources::postgres::connect::ServerTrouble;
-use crate::sources::postgres::layout::{GLOBALS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, quoted};
+use crate::sources::postgres::layout::{
+    GLOBALS, LARGE_OBJECT_OWNERS, LARGE_OBJECTS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, quoted,
+};
+
+/// SQLSTATEs of a right on a parameter that the server does not have, or that our role cannot give.
+const NO_SUCH_PARAMETER: [&str; 3] = ["42602", "42704", "42501"];
+/// Statements about large objects that are one transaction.
+const LARGE_OBJECT_BATCH: usize = 500;
 
 impl Loader {
     /// Makes roles (where told), the database, and everything in it that rows need. From here on something is changed.
@@ -55,8 +62,15 @@ impl Loader {
         let at_the_end = self.make_database(&archive, &list).await?;
         let post_data = if self.options.whole() {
             let target = self.options.target();
-            archive.run(&target, "making what stands before the data", "pre-data", Run::All).await?;
-            archive.list("post-data").await?
+            let doing = "making what stands before the data";
+            if list.unrestorable.is_empty() {
+                archive.run(&target, doing, "pre-data", Run::All).await?;
+            } else {
+                let entries = restorable(archive.list("pre-data").await?, &list);
+                archive.run(&target, doing, "pre-data", Run::Entries { entries: &entries, jobs: 1 }).await?;
+            }
+            self.make_large_objects().await?;
+            restorable(archive.list("post-data").await?, &list)
         } else {
             let tables = list.tables.iter().filter(|table| wanted.contains(&table.oid));
             make_tables(&self.options, &archive, tables, &mut self.remarks).await?;
@@ -109,6 +123,13 @@ impl Loader {
             // Only the beginning is told: a password may stand further behind.
             let words: Vec<String> = statement.words().into_iter().take(3).collect();
             let ran = run_or_grant(&mut connection, statement).await;
+            if let Err(refused) = &ran
+                && globals::is_of_parameter(statement)
+                && refused.state().is_some_and(|state| NO_SUCH_PARAMETER.contains(&state.as_str()))
+            {
+                self.remarks.push(format!("passed over: {} ({})", statement.text(), said(refused)));
+                continue;
+            }
             ran.map_err(trouble(&self.options.access, format!("making roles, {}", words.join(" "))))?;
         }
         let made = globals::roles(globals).difference(&self.roles).count();
@@ -120,6 +141,30 @@ impl Loader {
             must_have_roles(&server, &self.options.needs.roles, &now)?;
         }
         self.roles = now;
+        Ok(())
+    }
+
+    /// Makes large objects, and gives them to their owners: pg_restore does so only for older versions of pg_dump.
+    async fn make_large_objects(&mut self) -> Result<(), LoadError> {
+        let whose = match self.options.owners {
+            Owners::Keep => std::mem::take(&mut self.large_object_owners),
+            Owners::Drop => Vec::new(),
+        };
+        let texts = [(LARGE_OBJECTS, std::mem::take(&mut self.large_objects)), (LARGE_OBJECT_OWNERS, whose)];
+        if texts.iter().all(|(_, text)| text.is_empty()) {
+            return Ok(());
+        }
+        let target = self.options.target();
+        let mut connection = connect(&target).await?;
+        for (member, text) in texts {
+            let text = String::from_utf8(text).map_err(|_| LoadError::unsafe_member(member, "is not UTF-8 text"))?;
+            let mut lines = text.split_inclusive('\n').peekable();
+            while lines.peek().is_some() {
+                // What is run at once is one transaction, which holds a lock on each object.
+                let some: String = lines.by_ref().take(LARGE_OBJECT_BATCH).collect();
+                run(&mut connection, some).await.map_err(trouble(&target, format!("running {member}")))?;
+            }
+        }
         Ok(())
     }
 
@@ -138,6 +183,12 @@ impl Loader {
         let properties =
             Properties::read(&sql, &list.database, &options.database, options.owners, archive.tablespaces)?;
         if there && options.existing == Existing::Replace {
+            let target = options.target();
+            let removed = database::drop_subscriptions(connect(&target).await?).await;
+            for name in removed.map_err(trouble(&target, "dropping its subscriptions"))? {
+                let publisher = "if its publisher kept a replication slot for it, drop that there";
+                self.remarks.push(format!("subscription {name} went with the old database: {publisher}"));
+            }
             let drop = format!("DROP DATABASE {}", quoted(&options.database));
             let dropped = run(&mut self.maintenance, drop).await;
             dropped.map_err(trouble(access, format!("dropping database {}", options.database)))?;
@@ -170,6 +221,12 @@ async fn run_or_grant(connection: &mut PgConnection, statement: &Statement<'_>) 
         Err(_) if globals::names_grantor(statement) => run(connection, statement.without_option("GRANTED")).await,
         ran => ran,
     }
+}
+
+/// Without those that need what was left out.
+fn restorable(entries: Vec<Entry>, list: &TableList) -> Vec<Entry> {
+    let without: BTreeSet<u32> = list.unrestorable.iter().copied().collect();
+    entries.into_iter().filter(|entry| !without.contains(&entry.number())).collect()
 }
 
 /// The server's roles.

@@ -138,6 +138,7 @@ fn shop(server: &Server) -> Members {
         server_version_number: server.tools.major * 10_000,
         database: "shop".into(),
         encoding: "UTF8".into(),
+        unrestorable: Vec::new(),
         tables: tables
             .iter()
             .map(|(oid, schema, name, columns)| ListedTable {
