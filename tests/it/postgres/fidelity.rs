@@ -383,7 +383,7 @@ exclude_data = ["odd.wide", "odd.events_*"]"#;
         count(
             "string_agg(confrelid::regclass::text, ' ') FROM pg_constraint WHERE conrelid = 'odd.noted'::regclass AND contype = 'f'"
         ),
-        "odd.tree"
+        "odd.egg"
     );
     assert_eq!(count("count(*) FROM odd.noted"), "19");
     // The rule of this view said what to do with one of the tables.
