@@ -94,6 +94,7 @@ pub(super) struct DrillFile {
     pub(super) scratch: Option<Text>,
     pub(super) check_timeout: Option<Text>,
     pub(super) server: Option<Spanned<ServerFile>>,
+    pub(super) container: Option<Spanned<ContainerFile>>,
     #[serde(default)]
     pub(super) checks: Vec<Spanned<CheckFile>>,
 }
@@ -101,8 +102,18 @@ pub(super) struct DrillFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ServerFile {
+    pub(super) url: Option<Text>,
+    pub(super) password: Option<Spanned<SecretFile>>,
+    pub(super) allow_superuser: Option<Spanned<bool>>,
     pub(super) settings: Option<Text>,
     pub(super) tools: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContainerFile {
+    pub(super) image: Text,
+    pub(super) program: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,6 +185,7 @@ mod tests {
             ("job.*.source.*", fields::<SourceFile>()),
             ("job.*.drill", fields::<DrillFile>()),
             ("job.*.drill.server", fields::<ServerFile>()),
+            ("job.*.drill.container", fields::<ContainerFile>()),
             ("job.*.drill.checks[]", fields::<CheckFile>()),
         ];
         for (table, image) in &images {

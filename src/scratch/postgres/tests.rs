@@ -52,6 +52,7 @@ impl Stage {
     fn options<'a>(&'a self, dir: &'a Path) -> ServerOptions<'a> {
         ServerOptions {
             tools: &self.tools,
+            container: None,
             dir,
             confinement: &self.confinement,
             durability: Durability::Off,

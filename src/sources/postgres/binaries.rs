@@ -195,7 +195,7 @@ impl Tools {
 }
 
 /// `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`: 15 and 18. `19devel`: 19 and 0.
-fn version(said: &str) -> Option<(u32, u32)> {
+pub(crate) fn version(said: &str) -> Option<(u32, u32)> {
     let number = said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((parts.next()?.ok()?, parts.next().and_then(Result::ok).unwrap_or(0)))

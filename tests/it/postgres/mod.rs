@@ -4,6 +4,7 @@
 //! test here too. Without PostgreSQL's programs these tests fail and say what to install.
 
 mod drill;
+mod elsewhere;
 mod fidelity;
 mod large;
 mod living;

@@ -8,9 +8,14 @@ use super::archive::{Archive, Entry, Run, Tablespaces, trouble};
 use super::database::{self, Properties};
 use super::error::LoadError;
 use super::statements::{Statement, statements};
-use super::{Existing, Filling, Globals, LoadOptions, Loader, Owners, connect, globals, run};
+use super::{Existing, Filling, Globals, LoadOptions, Loader, Owners, Tenancy, connect, globals, run};
 use crate::sources::postgres::connect::ServerTrouble;
 use crate::sources::postgres::layout::{GLOBALS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, quoted};
+
+/// Entries that name roles, beside owners and rights, and how they are called.
+const NAMING_ROLES: [(&str, &str); 2] = [("POLICY ", "policies"), ("USER MAPPING ", "user mappings")];
+/// SQLSTATE of what a role may not do.
+const DENIED: &str = "42501";
 
 impl Loader {
     /// Makes roles (where told), the database, and everything in it that rows need. From here on something is changed.
@@ -48,8 +53,19 @@ impl Loader {
         let at_the_end = self.make_database(&archive, &list).await?;
         let post_data = if self.options.whole() {
             let target = self.options.target();
-            archive.run(&target, "making what stands before the data", "pre-data", Run::All).await?;
-            archive.list("post-data").await?
+            let doing = "making what stands before the data";
+            match self.options.tenancy {
+                Tenancy::Owner => {
+                    archive.run(&target, doing, "pre-data", Run::All).await?;
+                    archive.list("post-data").await?
+                }
+                Tenancy::Guest => {
+                    let entries = self.without_roles(archive.list_inside("pre-data").await?);
+                    // One at a time: what stands before the data builds on what stands before it.
+                    archive.run(&target, doing, "pre-data", Run::Entries { entries: &entries, jobs: 1 }).await?;
+                    self.without_roles(archive.list_inside("post-data").await?)
+                }
+            }
         } else {
             let tables = list.tables.iter().filter(|table| wanted.contains(&table.oid));
             make_tables(&self.options, &archive, tables, &mut self.remarks).await?;
@@ -68,8 +84,25 @@ impl Loader {
         })
     }
 
-    /// Keeps tablespaces only where the server has all of them.
+    /// Leaves out what names roles that a server of somebody else's need not have.
+    fn without_roles(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        let (named, kept): (Vec<Entry>, Vec<Entry>) = entries
+            .into_iter()
+            .partition(|entry| NAMING_ROLES.iter().any(|(kind, _)| entry.description().starts_with(kind)));
+        for (kind, called) in NAMING_ROLES {
+            let count = named.iter().filter(|entry| entry.description().starts_with(kind)).count();
+            if count > 0 {
+                self.remarks.push(format!("{called} name roles of the source and were left out: {count}"));
+            }
+        }
+        kept
+    }
+
+    /// Keeps tablespaces only where the server has all of them, and they are ours to fill.
     async fn tablespaces(&mut self, globals: &[Statement<'_>]) -> Result<Tablespaces, LoadError> {
+        if self.options.tenancy == Tenancy::Guest {
+            return Ok(Tablespaces::Drop);
+        }
         let sql = "SELECT spcname::text FROM pg_catalog.pg_tablespace";
         let found: Result<Vec<String>, _> = sqlx::query_scalar(sql).fetch_all(&mut self.maintenance).await;
         let failed = trouble(&self.options.access, "looking at the server");
@@ -120,8 +153,14 @@ impl Loader {
             return Ok(Vec::new());
         }
         let sql = archive.database_sql().await?;
-        let properties =
-            Properties::read(&sql, &list.database, &options.database, options.owners, archive.tablespaces)?;
+        let properties = Properties::read(
+            &sql,
+            &list.database,
+            &options.database,
+            options.owners,
+            options.tenancy,
+            archive.tablespaces,
+        )?;
         if there && options.existing == Existing::Replace {
             let drop = format!("DROP DATABASE {}", quoted(&options.database));
             let dropped = run(&mut self.maintenance, drop).await;
@@ -136,12 +175,21 @@ impl Loader {
                 let wanted = list.encoding.clone();
                 return Err(LoadError::Encoding { server: target.address.to_string(), found, wanted });
             }
-            self.remarks.push(format!("database {} was there: its locale is its own", options.database));
+            if options.tenancy == Tenancy::Owner {
+                self.remarks.push(format!("database {} was there: its locale is its own", options.database));
+            }
         } else {
             run(&mut self.maintenance, properties.create).await.map_err(trouble(access, doing.clone()))?;
         }
         for statement in properties.at_once {
-            run(&mut self.maintenance, statement).await.map_err(trouble(access, doing.clone()))?;
+            let words: Vec<&str> = statement.split(' ').skip(3).take(2).collect();
+            match run(&mut self.maintenance, statement.clone()).await {
+                Err(refused) if options.tenancy == Tenancy::Guest && refused.state().as_deref() == Some(DENIED) => {
+                    self.remarks
+                        .push(format!("a setting of the database is not this role's to make: {}", words.join(" ")));
+                }
+                ran => ran.map_err(trouble(access, doing.clone()))?,
+            }
         }
         Ok(properties.at_the_end)
     }
