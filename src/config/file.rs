@@ -75,6 +75,8 @@ pub(super) struct SourceFile {
     pub(super) exclude_caches: Option<bool>,
     pub(super) path: Option<Text>,
     pub(super) url: Option<Text>,
+    pub(super) databases: Option<Spanned<DatabasesFile>>,
+    pub(super) exclude_databases: Option<Spanned<Vec<String>>>,
     pub(super) password: Option<Spanned<SecretFile>>,
     pub(super) exclude_data: Option<Vec<Text>>,
     pub(super) include_tables: Option<Vec<Text>>,
@@ -83,6 +85,13 @@ pub(super) struct SourceFile {
     pub(super) connections: Option<Spanned<i64>>,
     pub(super) max_lock_wait: Option<Text>,
     pub(super) max_snapshot: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum DatabasesFile {
+    Word(String),
+    Names(Vec<String>),
 }
 
 #[derive(Debug, Deserialize)]

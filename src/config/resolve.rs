@@ -14,8 +14,8 @@ use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFil
 use super::secret::Secret;
 use super::settings::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
-    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings, FilesSettings, JobSettings, Objectives, PostgresSettings,
-    PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
+    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings, Objectives,
+    PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
@@ -273,6 +273,7 @@ impl Resolver<'_, '_> {
         // In the order of the text, which is the order of the manifest; a map of names has lost it, places have not.
         entries.sort_by_key(|(key, _)| key.span().start);
         let mut sources: Vec<SourceSettings> = Vec::new();
+        let mut places = Vec::new();
         for (key, source) in entries {
             let Some(name) = self.name::<SourceName>(&key) else { continue };
             // Checks get LIFEBOAT_<SOURCE>_DIR, where a dash cannot stand.
@@ -287,8 +288,12 @@ impl Resolver<'_, '_> {
                 "postgres" => self.postgres(source),
                 _ => Some(self.files(source)),
             };
-            sources.extend(kind.map(|kind| SourceSettings { name, kind }));
+            if let Some(kind) = kind {
+                sources.push(SourceSettings { name, kind });
+                places.push(key.span());
+            }
         }
+        self.keep_apart(&sources, &places);
         sources
     }
 
@@ -328,6 +333,7 @@ impl Resolver<'_, '_> {
 
     fn postgres(&mut self, image: SourceFile) -> Option<SourceKind> {
         let address = self.address(&image.url?);
+        let databases = self.databases(image.databases, image.exclude_databases);
         let connections = image.connections.map_or(DEFAULT_CONNECTIONS, |number| {
             u32::try_from(*number.get_ref()).ok().filter(|number| CONNECTIONS.contains(number)).unwrap_or_else(|| {
                 let (least, most) = (CONNECTIONS.start(), CONNECTIONS.end());
@@ -357,6 +363,7 @@ impl Resolver<'_, '_> {
         let max_snapshot = wait("max_snapshot", image.max_snapshot, DEFAULT_MAX_SNAPSHOT);
         Some(SourceKind::Postgres(Box::new(PostgresSettings {
             address: address?,
+            databases,
             password: image.password.and_then(|secret| self.secret(secret)),
             include_tables,
             exclude_tables,
@@ -468,7 +475,17 @@ impl Resolver<'_, '_> {
         } else {
             format!("this job's databases: {}", databases.join(", "))
         };
+        let of_several =
+            name.get_ref().parse().ok().filter(|name: &SourceName| {
+                sources.iter().any(|source| source.name != *name && source.stands_for(name))
+            });
+        if of_several.is_some() {
+            return of_several;
+        }
         let what = match sources.iter().find(|source| source.name.as_str() == name.get_ref()) {
+            Some(source) if *source.databases() != Databases::OfUrl => {
+                format!("source {0} is several databases: name one of them, such as \"{0}-shop\"", source.name)
+            }
             Some(source) if source.kind.is_database() => return Some(source.name.clone()),
             Some(source) => format!("a source of kind {} cannot be asked with SQL", source.kind.name()),
             None => format!("this job has no source {:?}", name.get_ref()),

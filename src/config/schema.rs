@@ -18,6 +18,8 @@ pub enum Takes {
     Text,
     /// A list of texts.
     Texts,
+    /// A word, or a list of texts.
+    WordOrTexts,
     /// `true` or `false`.
     Flag,
     /// A whole number.
@@ -43,6 +45,7 @@ impl Takes {
             Self::Tables => "a list of tables, [ { … }, { … } ]",
             Self::Text => "a text in quotes",
             Self::Texts => "a list of texts, [\"…\", \"…\"]",
+            Self::WordOrTexts => "\"all\", or a list of texts, [\"…\", \"…\"]",
             Self::Flag => "true or false",
             Self::Number => "a whole number",
             Self::Duration => "a duration in quotes, such as \"90s\", \"24h\" or \"14d\"",
@@ -222,6 +225,21 @@ pub const KEYS: &[Key] = &[
     )
     .only("postgres")
     .also(&["uri", "dsn", "connection"]),
+    key(
+        "job.*.source.*.databases",
+        Takes::WordOrTexts,
+        Optional,
+        "Instead of the url's database alone: \"all\" that the server has when the backup begins, or these. Each becomes a source \
+         of its own: of [job.X.source.db] the database shop is db-shop. Their names stand in clear in the vault, as sources' do.",
+    )
+    .only("postgres"),
+    key(
+        "job.*.source.*.exclude_databases",
+        Takes::Texts,
+        Default("[]"),
+        "With databases = \"all\": not these.",
+    )
+    .only("postgres"),
     key(
         "job.*.source.*.password",
         Takes::Secret,

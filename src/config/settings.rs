@@ -14,6 +14,7 @@ use super::error::ConfigError;
 use super::secret::Secret;
 use super::{locate, resolve};
 use crate::domain::check::UserCheck;
+use crate::domain::databases::{is_of, source_of};
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::exact_duration;
 use crate::domain::retention::Retention;
@@ -165,6 +166,27 @@ pub enum SourceKind {
     Postgres(Box<PostgresSettings>),
 }
 
+impl SourceSettings {
+    /// Whether a source of a backup is this one, or one of the databases that this one means.
+    #[must_use]
+    pub fn stands_for(&self, name: &SourceName) -> bool {
+        match self.databases() {
+            Databases::OfUrl => self.name == *name,
+            Databases::These(databases) => databases.iter().any(|database| source_of(&self.name, database) == *name),
+            Databases::All { .. } => is_of(&self.name, name),
+        }
+    }
+
+    /// Which databases it means; of other sources, the one that they are.
+    #[must_use]
+    pub fn databases(&self) -> &Databases {
+        match &self.kind {
+            SourceKind::Postgres(postgres) => &postgres.databases,
+            SourceKind::Files(_) | SourceKind::Sqlite(_) => &Databases::OfUrl,
+        }
+    }
+}
+
 impl SourceKind {
     /// As it stands in configs and manifests.
     #[must_use]
@@ -204,6 +226,8 @@ pub struct FilesSettings {
 pub struct PostgresSettings {
     /// The database.
     pub address: ServerAddress,
+    /// Which databases of that server are meant.
+    pub databases: Databases,
     /// Where the role's password lies.
     pub password: Option<Secret>,
     /// Patterns of `schema.table`; empty is all.
@@ -220,6 +244,21 @@ pub struct PostgresSettings {
     pub max_lock_wait: Duration,
     /// How long the snapshot may be held.
     pub max_snapshot: Duration,
+}
+
+/// Which databases of a server a source means.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Databases {
+    /// The one that the url names.
+    #[default]
+    OfUrl,
+    /// These, each a source of its own; at least one.
+    These(Vec<String>),
+    /// All that the server has when it is asked, each a source of its own, but for these.
+    All {
+        /// Left out.
+        except: Vec<String>,
+    },
 }
 
 /// A source of kind `sqlite`.
@@ -456,6 +495,15 @@ impl SourceSettings {
                 "name": self.name,
                 "kind": self.kind.name(),
                 "url": postgres.address.to_string(),
+                "databases": match &postgres.databases {
+                    Databases::OfUrl => Value::Null,
+                    Databases::These(names) => json!(names),
+                    Databases::All { .. } => json!("all"),
+                },
+                "exclude_databases": match &postgres.databases {
+                    Databases::All { except } => json!(except),
+                    Databases::OfUrl | Databases::These(_) => json!([]),
+                },
                 "password": postgres.password.as_ref().map(secret_json),
                 "include_tables": postgres.include_tables,
                 "exclude_tables": postgres.exclude_tables,

@@ -1,13 +1,17 @@
 //! Servers: the address of one, and the server of a drill, which is this machine's, a container's, or there already.
 
+use std::ops::Range;
+
 use toml::Spanned;
 
 use super::{Resolver, Text, path};
-use crate::config::file::{ContainerFile, ServerFile};
+use crate::config::file::{ContainerFile, DatabasesFile, ServerFile};
 use crate::config::settings::{
-    ContainerSettings, DrillRole, ExistingServer, ScratchServer, ServerGround, ServerSettings, SourceKind,
+    ContainerSettings, Databases, DrillRole, ExistingServer, ScratchServer, ServerGround, ServerSettings, SourceKind,
     SourceSettings,
 };
+use crate::domain::databases::MAX_ENTRY_CHARS;
+use crate::domain::ids::SourceName;
 use crate::domain::server::{DRILL_DATABASE_PREFIX, ServerAddress};
 
 impl Resolver<'_, '_> {
@@ -26,6 +30,67 @@ impl Resolver<'_, '_> {
             Err(error) => {
                 self.problems.at_secret(url.span(), error.to_string());
                 None
+            }
+        }
+    }
+
+    /// Which databases a source means.
+    pub(super) fn databases(
+        &mut self,
+        databases: Option<Spanned<DatabasesFile>>,
+        except: Option<Spanned<Vec<String>>>,
+    ) -> Databases {
+        let all = matches!(databases.as_ref().map(Spanned::get_ref), Some(DatabasesFile::Word(word)) if word == "all");
+        if let (Some(except), false) = (&except, all) {
+            self.problems.at(except.span(), "`exclude_databases` belongs to databases = \"all\"");
+        }
+        let Some(databases) = databases else { return Databases::OfUrl };
+        let at = databases.span();
+        match databases.into_inner() {
+            DatabasesFile::Word(_) if all => {
+                Databases::All { except: except.map(Spanned::into_inner).unwrap_or_default() }
+            }
+            DatabasesFile::Names(names) if !names.is_empty() && !names.iter().any(String::is_empty) => {
+                if let Some(twice) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
+                    self.problems.at(at.clone(), format!("`databases` names {:?} twice", twice.1));
+                }
+                if names.iter().any(|name| name.starts_with(DRILL_DATABASE_PREFIX)) {
+                    let message = format!(
+                        "databases whose names begin with {DRILL_DATABASE_PREFIX} are drills' own, and are dropped"
+                    );
+                    self.problems.at(at, message);
+                }
+                Databases::These(names)
+            }
+            _ => {
+                self.problems.at(at, "`databases` is \"all\", or a list of names, [\"shop\", \"blog\"]");
+                Databases::OfUrl
+            }
+        }
+    }
+
+    /// A source that could be a database of another one is renamed: `db-shop` beside a `db` that means several. `places` are
+    /// where the sources stand.
+    pub(super) fn keep_apart(&mut self, sources: &[SourceSettings], places: &[Range<usize>]) {
+        // As for variables, which know no dash.
+        let variable = |name: &SourceName| name.as_str().replace('-', "_");
+        for (entry, at) in sources.iter().zip(places).filter(|(it, _)| *it.databases() != Databases::OfUrl) {
+            let name = &entry.name;
+            if name.as_str().len() > MAX_ENTRY_CHARS {
+                let message = format!(
+                    "a source of several databases has a name of at most {MAX_ENTRY_CHARS} letters: theirs begin with it"
+                );
+                self.problems.at(at.clone(), message);
+            }
+            let beginning = format!("{}_", variable(name));
+            for (other, at) in
+                sources.iter().zip(places).filter(|(other, _)| variable(&other.name).starts_with(&beginning))
+            {
+                let message = format!(
+                    "`{}` could be a database of `{name}`, whose sources are called {name}-…; rename one",
+                    other.name
+                );
+                self.problems.at(at.clone(), message);
             }
         }
     }

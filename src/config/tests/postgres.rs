@@ -78,6 +78,25 @@ fn without_a_word_on_it_a_drills_server_is_fast() {
 }
 
 #[test]
+fn a_source_may_be_several_databases() {
+    let text = source(&format!(
+        "{URL}\ndatabases = \"all\"\nexclude_databases = [\"postgres\"]\n[job.shop.drill]\n\
+         checks = [{{ source = \"db-shop\", sql = \"select 1\" }}]"
+    ));
+    let job = settings(&text);
+    assert_eq!(postgres(&job).databases, Databases::All { except: vec!["postgres".to_owned()] });
+    let stands = |job: &JobSettings, name: &str| job.sources[0].stands_for(&name.parse().unwrap());
+    assert!(stands(&job, "db-shop") && stands(&job, "db-blog") && !stands(&job, "db"));
+    let shown = &parse(&text).unwrap().without_secrets(&job.name)["job"]["sources"][0];
+    assert_eq!((&shown["databases"], &shown["exclude_databases"][0]), (&"all".into(), &"postgres".into()));
+
+    let job = settings(&source(&format!("{URL}\ndatabases = [\"shop\", \"My Blog\"]")));
+    assert_eq!(postgres(&job).databases, Databases::These(vec!["shop".to_owned(), "My Blog".to_owned()]));
+    assert!(stands(&job, "db-shop") && !stands(&job, "db-blog") && !stands(&job, "db"));
+    assert!(stands(&settings(&source(URL)), "db"));
+}
+
+#[test]
 fn a_drill_may_have_a_server_that_is_there_or_a_container() {
     let drill = |lines: &str| {
         let text = source(&format!("{URL}\n[job.shop.drill]\n{lines}"));
@@ -141,6 +160,34 @@ fn each_mistake_says_what_is_right() {
         (source(&format!("{URL}\nexclude = [\"a.b\"]")), "`exclude` belongs to kind = \"files\""),
         (source(&format!("{URL}\ntables = [\"a.b\"]")), "did you mean `include_tables`?"),
         (source(&format!("{URL}\nport = 5433")), "unknown key `port`"),
+        (source(&format!("{URL}\ndatabases = \"some\"")), "`databases` is \"all\", or a list of names"),
+        (source(&format!("{URL}\ndatabases = []")), "`databases` is \"all\", or a list of names"),
+        (source(&format!("{URL}\ndatabases = [1]")), "`databases` is \"all\", or a list of texts"),
+        (source(&format!("{URL}\ndatabases = true")), "`databases` is \"all\", or a list of texts"),
+        (source(&format!("{URL}\ndatabases = [\"a\", \"b\", \"a\"]")), "names \"a\" twice"),
+        (source(&format!("{URL}\ndatabases = [\"lifeboat_drill_1\"]")), "are drills' own"),
+        (source(&format!("{URL}\nexclude_databases = [\"a\"]")), "`exclude_databases` belongs to databases = \"all\""),
+        (
+            source(&format!("{URL}\ndatabases = \"all\"\n[job.shop.source.db_old]\nkind = \"sqlite\"\npath = \"/x\"")),
+            "`db_old` could be a database of `db`",
+        ),
+        (
+            source(&format!("{URL}\ndatabases = \"all\""))
+                .replace("source.db]", &format!("source.{}]", "d".repeat(30))),
+            "a name of at most 29 letters",
+        ),
+        (
+            source(&format!(
+                "{URL}\ndatabases = \"all\"\n[job.shop.drill]\nchecks = [{{ source = \"db\", sql = \"select 1\" }}]"
+            )),
+            "source db is several databases: name one of them, such as \"db-shop\"",
+        ),
+        (
+            source(&format!(
+                "{URL}\ndatabases = [\"shop\"]\n[job.shop.drill]\nchecks = [{{ source = \"db-blog\", sql = \"select 1\" }}]"
+            )),
+            "this job has no source \"db-blog\"",
+        ),
         (drill("server = { settings = \"fast\" }"), "`settings` is \"drill\" or \"production\""),
         (drill("server = { url = \"postgres://b/c\" }"), "which role logs in"),
         (drill("server = { url = \"postgres://a@b/c\", settings = \"drill\" }"), "one that is there has its own"),

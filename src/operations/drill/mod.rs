@@ -39,6 +39,7 @@ use self::ground::Place;
 use self::server::Database;
 use self::stopwatch::Stopwatch;
 use super::check;
+use super::databases;
 use super::host::Host;
 use super::records;
 use super::refute::{self, OnRecord};
@@ -309,12 +310,17 @@ impl DrillRun<'_> {
                 actual: what,
             });
         }
-        for source in self.job.sources.iter().filter(|s| manifest.sources.iter().all(|there| there.name != s.name)) {
-            let what = format!("source {} is in the config and not in backup {}", source.name, manifest.id);
+        for source in self.job.sources.iter().flat_map(|source| databases::missing(source, &manifest.sources)) {
+            let what = format!("source {source} is in the config and not in backup {}", manifest.id);
             self.errors.push(what.clone());
-            let name = format!("{}: backed up", source.name);
+            let name = format!("{source}: backed up");
             self.checks.push(Check { name, passed: false, expected: "in the backup".to_owned(), actual: what });
         }
+
+        // Of a server's databases nobody knows which must be there; which were is known.
+        let before: Vec<Manifest> = manifests.into_iter().filter(|it| it.sequence < manifest.sequence).collect();
+        let there: Vec<SourceName> = manifest.sources.iter().map(|source| source.name.clone()).collect();
+        self.remarks.extend(databases::vanished(self.job, &before, &there));
 
         let located = self.locate_sources(reader, &manifest)?;
 

@@ -23,8 +23,9 @@ use crate::sources::postgres::binaries::{Tools, version};
 const PROGRAMS: [&str; 2] = ["podman", "docker"];
 /// What tells our containers from others; its value is the scratch folder.
 const LABEL: &str = "lifeboat.drill";
-/// Processes and threads in a container.
-const MAX_PROCESSES: u32 = 1024;
+/// Processes, open files and bytes of a core dump. They are said, so that no default of the program's takes their place: a
+/// root without the right to raise limits could not start a container at all.
+const LIMITS: [&str; 6] = ["--ulimit", "nproc=1024:1024", "--ulimit", "nofile=4096:4096", "--ulimit", "core=0:0"];
 /// How long the program may take to answer a question, and to start something small.
 const ASK_DEADLINE: Duration = Duration::from_secs(60);
 /// How long it may take to remove a container, and how often it is looked at.
@@ -160,7 +161,8 @@ pub async fn remove_leftovers(program: &Path, base: &Path) -> Result<Vec<String>
 /// # Errors
 /// When the image is not there, or has no server.
 pub async fn server_version(program: &Path, image: &str) -> Result<(u32, u32), ContainerError> {
-    let args = ["run", "--rm", "--pull", "never", "--network", "none", "--entrypoint", "postgres", image, "--version"];
+    let quiet = ["run", "--rm", "--pull", "never", "--network", "none"];
+    let args = [&quiet[..], &LIMITS, &["--entrypoint", "postgres", image, "--version"]].concat();
     let told = ask(program, &args).await?;
     // Whose version it is, the caller knows; that there is none is said with whatever was told.
     version(&told).ok_or_else(|| no_image(program, image, told.trim()))
@@ -257,8 +259,6 @@ impl Container {
         option("--userns", "host".into());
         option("--cap-drop", "ALL".into());
         option("--security-opt", "no-new-privileges".into());
-        option("--pids-limit", MAX_PROCESSES.to_string().into());
-        option("--ulimit", "core=0:0".into());
         option("--log-driver", "none".into());
         option("--tmpfs", "/tmp".into());
         for folder in folders {
@@ -273,6 +273,7 @@ impl Container {
         option("--env", "TZ=UTC".into());
         // Instead of what the image would do first; it finds the program where the image has it.
         option("--entrypoint", "env".into());
+        argv.extend(LIMITS.map(OsString::from));
         argv.extend(["--read-only", &self.id].map(OsString::from));
         argv
     }

@@ -276,7 +276,14 @@ fn an_image_that_is_not_there_is_named() {
 #[test]
 fn a_killed_drills_container_is_removed_by_the_next() {
     let (_source, world) = in_docker("postgres:15", SLOW);
-    let checking = || processes_in(&world).iter().any(|line| line.contains("confined-sql"));
+    // What asks stands in the scratch folder, wherever the program lies.
+    let checking = || {
+        fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path())).any(|process| {
+            fs::read_link(process.join("cwd")).is_ok_and(|folder| folder.starts_with(world.scratch()))
+                && fs::read(process.join("cmdline"))
+                    .is_ok_and(|line| String::from_utf8_lossy(&line).contains("confined-sql"))
+        })
+    };
     let mut drill = begin(&world);
     wait_for("the check", checking);
     signal(&drill, Signal::INT);

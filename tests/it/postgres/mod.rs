@@ -10,6 +10,7 @@ mod large;
 mod living;
 mod papers;
 mod server;
+mod several;
 
 pub(crate) use server::Server;
 
