@@ -364,6 +364,6 @@ pub(super) fn jobs(host: &Host) -> u32 {
 
 fn memory_bytes() -> u64 {
     let system = rustix::system::sysinfo();
-    let total = u64::from(system.totalram).saturating_mul(u64::from(system.mem_unit));
+    let total = system.totalram.saturating_mul(u64::from(system.mem_unit));
     (total / 4).clamp(*MEMORY_BYTES.start(), *MEMORY_BYTES.end())
 }

@@ -224,11 +224,11 @@ impl Container {
     /// As [`Tool::run`].
     pub(super) async fn run(&self, tool: Tool, uid: u32, folders: &[PathBuf], dir: &Path) -> Result<Output, ToolError> {
         let name = format!("{}-{}", self.name, self.made.fetch_add(1, Ordering::SeqCst));
-        let removal = Removal { program: &self.program, name: &name };
+        let mut removal = Removal { program: &self.program, name: Some(&name) };
         let output = tool.behind(self.launcher(&name, uid, folders, dir)).current_dir("/").run().await;
         if output.as_ref().is_ok_and(|output| output.status.code().is_some()) {
             // It ended by itself, and is gone. (A signal would have ended the program in front of it alone.)
-            std::mem::forget(removal);
+            removal.name = None;
         }
         output
     }
@@ -282,12 +282,14 @@ impl Container {
 /// Removes a container, unless it ended by itself.
 struct Removal<'a> {
     program: &'a Path,
-    name: &'a str,
+    name: Option<&'a str>,
 }
 
 impl Drop for Removal<'_> {
     fn drop(&mut self) {
-        remove(self.program, self.name);
+        if let Some(name) = self.name {
+            remove(self.program, name);
+        }
     }
 }
 
