@@ -14,7 +14,7 @@ use chrono_tz::Tz;
 use ignore::gitignore::GitignoreBuilder;
 
 use super::secret::Secret;
-use super::settings::{FilesSettings, JobSettings, Settings, SourceKind, VaultUrl};
+use super::settings::{DrillRole, FilesSettings, JobSettings, ServerGround, Settings, SourceKind, VaultUrl};
 use crate::domain::ids::JobName;
 use crate::domain::quantity::{exact_duration, human_duration};
 use crate::domain::schedule::{ClockChange, LargestGap, Schedule};
@@ -83,6 +83,7 @@ pub fn check(settings: &Settings, now: DateTime<Utc>, longest_runs: &BTreeMap<Jo
         check_schedule(job, settings.timezone, now, longest_runs.get(&job.name).copied(), &mut findings);
         findings.extend(retention::check_lead(settings, job, now, longest_runs.get(&job.name).copied()));
         check_drill(job, &mut findings);
+        check_drill_server(settings, job, &mut findings);
         check_places(settings, job, &mut findings);
     }
     for vault in settings.vaults.values() {
@@ -292,6 +293,36 @@ fn check_drill(job: &JobSettings, findings: &mut Vec<Finding>) {
             findings.push(Finding::new(Severity::Note, Code::ConfigInvalid, key, message));
         }
         _ => {}
+    }
+}
+
+/// A server that is there: what else it is for, and what may be done on it.
+fn check_drill_server(settings: &Settings, job: &JobSettings, findings: &mut Vec<Finding>) {
+    let Some(drill) = &job.drill else { return };
+    let ServerGround::Existing(server) = &drill.server.ground else { return };
+    let key = format!("job.{}.drill.server", job.name);
+    let sources = settings.jobs.values().flat_map(|job| job.sources.iter().map(move |source| (job, source)));
+    let on_it = sources.filter_map(|(job, source)| match &source.kind {
+        SourceKind::Postgres(postgres) if postgres.address.same_server(&server.address) => Some((job, source)),
+        _ => None,
+    });
+    if let Some((of, source)) = on_it.into_iter().next() {
+        let message = format!(
+            "drills restore into the server that source {} of job {} lives on: they take its disk, its memory and its log",
+            source.name, of.name
+        );
+        findings.push(
+            Finding::new(Severity::Warning, Code::ConfigInvalid, format!("{key}.url"), message)
+                .hint("name a server that nobody lives on, or take `url` out"),
+        );
+    }
+    if server.role == DrillRole::Any {
+        let message =
+            "whoever controls the source can take over this server: what is restored runs there as a superuser may";
+        findings.push(
+            Finding::new(Severity::Warning, Code::ConfigInvalid, format!("{key}.allow_superuser"), message)
+                .hint("CREATE ROLE drill LOGIN CREATEDB BYPASSRLS is enough for most"),
+        );
     }
 }
 

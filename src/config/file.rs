@@ -75,6 +75,8 @@ pub(super) struct SourceFile {
     pub(super) exclude_caches: Option<bool>,
     pub(super) path: Option<Text>,
     pub(super) url: Option<Text>,
+    pub(super) databases: Option<Spanned<DatabasesFile>>,
+    pub(super) exclude_databases: Option<Spanned<Vec<String>>>,
     pub(super) password: Option<Spanned<SecretFile>>,
     pub(super) exclude_data: Option<Vec<Text>>,
     pub(super) include_tables: Option<Vec<Text>>,
@@ -86,6 +88,13 @@ pub(super) struct SourceFile {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum DatabasesFile {
+    Word(String),
+    Names(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DrillFile {
     pub(super) schedule: Option<Text>,
@@ -94,6 +103,7 @@ pub(super) struct DrillFile {
     pub(super) scratch: Option<Text>,
     pub(super) check_timeout: Option<Text>,
     pub(super) server: Option<Spanned<ServerFile>>,
+    pub(super) container: Option<Spanned<ContainerFile>>,
     #[serde(default)]
     pub(super) checks: Vec<Spanned<CheckFile>>,
 }
@@ -101,8 +111,18 @@ pub(super) struct DrillFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ServerFile {
+    pub(super) url: Option<Text>,
+    pub(super) password: Option<Spanned<SecretFile>>,
+    pub(super) allow_superuser: Option<Spanned<bool>>,
     pub(super) settings: Option<Text>,
     pub(super) tools: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContainerFile {
+    pub(super) image: Text,
+    pub(super) program: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,6 +194,7 @@ mod tests {
             ("job.*.source.*", fields::<SourceFile>()),
             ("job.*.drill", fields::<DrillFile>()),
             ("job.*.drill.server", fields::<ServerFile>()),
+            ("job.*.drill.container", fields::<ContainerFile>()),
             ("job.*.drill.checks[]", fields::<CheckFile>()),
         ];
         for (table, image) in &images {

@@ -24,6 +24,7 @@ mod tests;
 pub use error::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    DrillSettings, FilesSettings, JobSettings, Objectives, PostgresSettings, PruneWhen, ScratchServer, ServerSettings,
-    Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
+    ContainerSettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings, Objectives,
+    PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind, SourceSettings,
+    SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
 };

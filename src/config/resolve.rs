@@ -10,15 +10,12 @@ use chrono_tz::Tz;
 use toml::Spanned;
 
 use super::error::{ConfigError, Problems};
-use super::file::{
-    CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, ServerFile, SourceFile, VaultFile,
-};
+use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
 use super::secret::Secret;
 use super::settings::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
-    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, DrillSettings, FilesSettings, JobSettings, Objectives, PostgresSettings,
-    PruneWhen, ScratchServer, ServerSettings, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings,
-    VaultUrl,
+    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings, Objectives,
+    PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
@@ -26,8 +23,9 @@ use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::{exact_duration, parse_duration};
 use crate::domain::retention::{LastGood, Retention};
 use crate::domain::schedule::Schedule;
-use crate::domain::server::ServerAddress;
 use crate::error::Diagnostic;
+
+mod server;
 
 /// A check that takes longer than a day hangs.
 const MAX_CHECK_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -275,6 +273,7 @@ impl Resolver<'_, '_> {
         // In the order of the text, which is the order of the manifest; a map of names has lost it, places have not.
         entries.sort_by_key(|(key, _)| key.span().start);
         let mut sources: Vec<SourceSettings> = Vec::new();
+        let mut places = Vec::new();
         for (key, source) in entries {
             let Some(name) = self.name::<SourceName>(&key) else { continue };
             // Checks get LIFEBOAT_<SOURCE>_DIR, where a dash cannot stand.
@@ -289,8 +288,12 @@ impl Resolver<'_, '_> {
                 "postgres" => self.postgres(source),
                 _ => Some(self.files(source)),
             };
-            sources.extend(kind.map(|kind| SourceSettings { name, kind }));
+            if let Some(kind) = kind {
+                sources.push(SourceSettings { name, kind });
+                places.push(key.span());
+            }
         }
+        self.keep_apart(&sources, &places);
         sources
     }
 
@@ -329,15 +332,8 @@ impl Resolver<'_, '_> {
     }
 
     fn postgres(&mut self, image: SourceFile) -> Option<SourceKind> {
-        let url = image.url?;
-        let address = match ServerAddress::parse(url.get_ref()) {
-            Ok(address) => Some(address),
-            // The text is not quoted: it may hold a password.
-            Err(error) => {
-                self.problems.at_secret(url.span(), error.to_string());
-                None
-            }
-        };
+        let address = self.address(&image.url?);
+        let databases = self.databases(image.databases, image.exclude_databases);
         let connections = image.connections.map_or(DEFAULT_CONNECTIONS, |number| {
             u32::try_from(*number.get_ref()).ok().filter(|number| CONNECTIONS.contains(number)).unwrap_or_else(|| {
                 let (least, most) = (CONNECTIONS.start(), CONNECTIONS.end());
@@ -367,6 +363,7 @@ impl Resolver<'_, '_> {
         let max_snapshot = wait("max_snapshot", image.max_snapshot, DEFAULT_MAX_SNAPSHOT);
         Some(SourceKind::Postgres(Box::new(PostgresSettings {
             address: address?,
+            databases,
             password: image.password.and_then(|secret| self.secret(secret)),
             include_tables,
             exclude_tables,
@@ -392,26 +389,10 @@ impl Resolver<'_, '_> {
             identity: image.identity.and_then(|secret| self.secret(secret)),
             trust_source: image.trust_source.unwrap_or(false),
             scratch: image.scratch.map_or_else(|| PathBuf::from(DEFAULT_SCRATCH), |text| self.path(&text)),
-            server: image.server.map(|server| self.server(server, sources)).unwrap_or_default(),
+            server: self.server(image.server, image.container, sources),
             checks: image.checks.into_iter().filter_map(|check| self.check(check, sources)).collect(),
             check_timeout,
         }
-    }
-
-    fn server(&mut self, image: Spanned<ServerFile>, sources: &[SourceSettings]) -> ScratchServer {
-        if !sources.iter().any(|source| matches!(source.kind, SourceKind::Postgres(_))) {
-            self.problems.at(image.span(), "this job has no source of kind \"postgres\" that would need a server");
-        }
-        let image = image.into_inner();
-        let settings = image.settings.map_or_else(ServerSettings::default, |text| {
-            let known = ServerSettings::ALL.into_iter().find(|settings| settings.word() == text.get_ref());
-            known.unwrap_or_else(|| {
-                let words = ServerSettings::ALL.map(|settings| format!("\"{}\"", settings.word())).join(" or ");
-                self.problems.at(text.span(), format!("`settings` is {words}: how the scratch server is set up"));
-                ServerSettings::default()
-            })
-        });
-        ScratchServer { settings, tools: image.tools.map(|text| self.path(&text)) }
     }
 
     fn secret(&mut self, secret: Spanned<SecretFile>) -> Option<Secret> {
@@ -494,7 +475,17 @@ impl Resolver<'_, '_> {
         } else {
             format!("this job's databases: {}", databases.join(", "))
         };
+        let of_several =
+            name.get_ref().parse().ok().filter(|name: &SourceName| {
+                sources.iter().any(|source| source.name != *name && source.stands_for(name))
+            });
+        if of_several.is_some() {
+            return of_several;
+        }
         let what = match sources.iter().find(|source| source.name.as_str() == name.get_ref()) {
+            Some(source) if *source.databases() != Databases::OfUrl => {
+                format!("source {0} is several databases: name one of them, such as \"{0}-shop\"", source.name)
+            }
             Some(source) if source.kind.is_database() => return Some(source.name.clone()),
             Some(source) => format!("a source of kind {} cannot be asked with SQL", source.kind.name()),
             None => format!("this job has no source {:?}", name.get_ref()),

@@ -18,6 +18,8 @@ pub enum Takes {
     Text,
     /// A list of texts.
     Texts,
+    /// A word, or a list of texts.
+    WordOrTexts,
     /// `true` or `false`.
     Flag,
     /// A whole number.
@@ -43,6 +45,7 @@ impl Takes {
             Self::Tables => "a list of tables, [ { … }, { … } ]",
             Self::Text => "a text in quotes",
             Self::Texts => "a list of texts, [\"…\", \"…\"]",
+            Self::WordOrTexts => "\"all\", or a list of texts, [\"…\", \"…\"]",
             Self::Flag => "true or false",
             Self::Number => "a whole number",
             Self::Duration => "a duration in quotes, such as \"90s\", \"24h\" or \"14d\"",
@@ -223,6 +226,21 @@ pub const KEYS: &[Key] = &[
     .only("postgres")
     .also(&["uri", "dsn", "connection"]),
     key(
+        "job.*.source.*.databases",
+        Takes::WordOrTexts,
+        Optional,
+        "Instead of the url's database alone: \"all\" that the server has when the backup begins, or these. Each becomes a source \
+         of its own: of [job.X.source.db] the database shop is db-shop. Their names stand in clear in the vault, as sources' do.",
+    )
+    .only("postgres"),
+    key(
+        "job.*.source.*.exclude_databases",
+        Takes::Texts,
+        Default("[]"),
+        "With databases = \"all\": not these.",
+    )
+    .only("postgres"),
+    key(
         "job.*.source.*.password",
         Takes::Secret,
         Optional,
@@ -304,7 +322,28 @@ pub const KEYS: &[Key] = &[
         "Where drills restore to; emptied after each.",
     ),
     key("job.*.drill.check_timeout", Takes::Duration, Default("5m"), "How long one check may take.").also(&["timeout"]),
-    key("job.*.drill.server", Takes::Table, Optional, "The scratch server that a PostgreSQL source is restored into."),
+    key("job.*.drill.server", Takes::Table, Optional, "The server that a PostgreSQL source is restored into."),
+    key(
+        "job.*.drill.server.url",
+        Takes::Text,
+        Optional,
+        "A server that is there, as \"postgres://role@host/postgres\": the drill makes a database on it and drops it. What is \
+         restored runs there, as that role. Left out: the drill makes a server of its own.",
+    )
+    .also(&["uri", "dsn", "connection"]),
+    key(
+        "job.*.drill.server.password",
+        Takes::Secret,
+        Optional,
+        "The password of that role. Left out: none is sent.",
+    ),
+    key(
+        "job.*.drill.server.allow_superuser",
+        Takes::Flag,
+        Default("false"),
+        "Let that role be a superuser, or one that makes roles, or reaches the server's files and programs: then whoever \
+         controls the source controls the server.",
+    ),
     key(
         "job.*.drill.server.settings",
         Takes::Text,
@@ -316,9 +355,29 @@ pub const KEYS: &[Key] = &[
         "job.*.drill.server.tools",
         Takes::Path,
         Optional,
-        "The folder of initdb, postgres and pg_restore. Left out: the ones of the source's major version, from the usual places.",
+        "The folder of initdb, postgres and pg_restore. Left out: the ones of the source's major version, from the usual places. \
+         With `url` or a container pg_restore alone is needed.",
     )
     .also(&["bin", "bindir"]),
+    key(
+        "job.*.drill.container",
+        Takes::Table,
+        Optional,
+        "The container that the scratch server runs in, for hosts without the server's programs. It has no network.",
+    ),
+    key(
+        "job.*.drill.container.image",
+        Takes::Text,
+        Required,
+        "An image that this host has, with the server of the source's major version: \"postgres:15\". It is never pulled.",
+    ),
+    key(
+        "job.*.drill.container.program",
+        Takes::Text,
+        Optional,
+        "docker or podman, or the path of either. Left out: the first of the two that is found.",
+    )
+    .also(&["runtime", "engine"]),
     key("job.*.drill.checks", Takes::Tables, Default("[]"), "What must be true of the restored data.").also(&["check"]),
     key("job.*.drill.checks[].source", Takes::Text, Optional, "The database that `sql` or `freshness` asks."),
     key("job.*.drill.checks[].sql", Takes::Text, Optional, "A query for one row and one column, true or non-zero."),
@@ -338,8 +397,6 @@ pub const LATER: &[(&str, &str)] = &[
     ("daemon", "the daemon"),
     ("job.*.check", "a scheduled check of the vault"),
     ("job.*.copy", "a second vault"),
-    ("job.*.drill.server.url", "a drill on a server that is there"),
-    ("job.*.drill.container", "a drill in a container"),
 ];
 
 /// The source kinds that there are.

@@ -14,6 +14,7 @@ use super::error::ConfigError;
 use super::secret::Secret;
 use super::{locate, resolve};
 use crate::domain::check::UserCheck;
+use crate::domain::databases::{is_of, source_of};
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::exact_duration;
 use crate::domain::retention::Retention;
@@ -165,6 +166,27 @@ pub enum SourceKind {
     Postgres(Box<PostgresSettings>),
 }
 
+impl SourceSettings {
+    /// Whether a source of a backup is this one, or one of the databases that this one means.
+    #[must_use]
+    pub fn stands_for(&self, name: &SourceName) -> bool {
+        match self.databases() {
+            Databases::OfUrl => self.name == *name,
+            Databases::These(databases) => databases.iter().any(|database| source_of(&self.name, database) == *name),
+            Databases::All { .. } => is_of(&self.name, name),
+        }
+    }
+
+    /// Which databases it means; of other sources, the one that they are.
+    #[must_use]
+    pub fn databases(&self) -> &Databases {
+        match &self.kind {
+            SourceKind::Postgres(postgres) => &postgres.databases,
+            SourceKind::Files(_) | SourceKind::Sqlite(_) => &Databases::OfUrl,
+        }
+    }
+}
+
 impl SourceKind {
     /// As it stands in configs and manifests.
     #[must_use]
@@ -204,6 +226,8 @@ pub struct FilesSettings {
 pub struct PostgresSettings {
     /// The database.
     pub address: ServerAddress,
+    /// Which databases of that server are meant.
+    pub databases: Databases,
     /// Where the role's password lies.
     pub password: Option<Secret>,
     /// Patterns of `schema.table`; empty is all.
@@ -220,6 +244,21 @@ pub struct PostgresSettings {
     pub max_lock_wait: Duration,
     /// How long the snapshot may be held.
     pub max_snapshot: Duration,
+}
+
+/// Which databases of a server a source means.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Databases {
+    /// The one that the url names.
+    #[default]
+    OfUrl,
+    /// These, each a source of its own; at least one.
+    These(Vec<String>),
+    /// All that the server has when it is asked, each a source of its own, but for these.
+    All {
+        /// Left out.
+        except: Vec<String>,
+    },
 }
 
 /// A source of kind `sqlite`.
@@ -248,13 +287,57 @@ pub struct DrillSettings {
     pub check_timeout: Duration,
 }
 
-/// The scratch server of a drill.
+/// The server of a drill.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScratchServer {
-    /// How it is set up.
+    /// Where it comes from.
+    pub ground: ServerGround,
+    /// How it is set up; one that is there has settings of its own.
     pub settings: ServerSettings,
     /// The folder of its programs, if not one of the usual ones.
     pub tools: Option<PathBuf>,
+}
+
+/// Where the server of a drill comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ServerGround {
+    /// This machine's own programs make it, for this drill.
+    #[default]
+    Programs,
+    /// A container's image makes it, for this drill.
+    Container(ContainerSettings),
+    /// It is there: the drill makes a database on it, and drops it.
+    Existing(Box<ExistingServer>),
+}
+
+/// A container for a scratch server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerSettings {
+    /// An image that this machine has: `postgres:15`.
+    pub image: String,
+    /// docker or podman, by name or path, if not the first that is found.
+    pub program: Option<String>,
+}
+
+/// A server that is there, for a drill's database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExistingServer {
+    /// A database that can be logged in to, and the role that makes others.
+    pub address: ServerAddress,
+    /// Where the role's password lies.
+    pub password: Option<Secret>,
+    /// What the role may be: what is restored runs as it.
+    pub role: DrillRole,
+}
+
+/// What a drill's role on a server that is there may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DrillRole {
+    /// One that reaches nothing beyond its own databases.
+    #[default]
+    Ordinary,
+    /// `allow_superuser = true`: any.
+    Any,
 }
 
 /// How a scratch server is set up.
@@ -412,6 +495,15 @@ impl SourceSettings {
                 "name": self.name,
                 "kind": self.kind.name(),
                 "url": postgres.address.to_string(),
+                "databases": match &postgres.databases {
+                    Databases::OfUrl => Value::Null,
+                    Databases::These(names) => json!(names),
+                    Databases::All { .. } => json!("all"),
+                },
+                "exclude_databases": match &postgres.databases {
+                    Databases::All { except } => json!(except),
+                    Databases::OfUrl | Databases::These(_) => json!([]),
+                },
                 "password": postgres.password.as_ref().map(secret_json),
                 "include_tables": postgres.include_tables,
                 "exclude_tables": postgres.exclude_tables,
@@ -446,13 +538,31 @@ impl DrillSettings {
             "identity": self.identity.as_ref().map(secret_json),
             "trust_source": self.trust_source,
             "scratch": self.scratch.to_string_lossy(),
-            "server": {
-                "settings": self.server.settings.word(),
-                "tools": self.server.tools.as_ref().map(|folder| folder.to_string_lossy()),
+            "server": self.server.to_json(),
+            "container": match &self.server.ground {
+                ServerGround::Container(container) => json!({ "image": container.image, "program": container.program }),
+                ServerGround::Programs | ServerGround::Existing(_) => Value::Null,
             },
             "check_timeout": exact_duration(self.check_timeout),
             "checks": self.checks.iter().map(check_json).collect::<Vec<_>>(),
         })
+    }
+}
+
+impl ScratchServer {
+    fn to_json(&self) -> Value {
+        let tools = self.tools.as_ref().map(|folder| folder.to_string_lossy());
+        match &self.ground {
+            ServerGround::Programs | ServerGround::Container(_) => {
+                json!({ "settings": self.settings.word(), "tools": tools })
+            }
+            ServerGround::Existing(existing) => json!({
+                "url": existing.address.to_string(),
+                "password": existing.password.as_ref().map(secret_json),
+                "allow_superuser": existing.role == DrillRole::Any,
+                "tools": tools,
+            }),
+        }
     }
 }
 

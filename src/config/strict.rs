@@ -130,7 +130,8 @@ impl Walk<'_, '_> {
             (Takes::Text | Takes::Path | Takes::Duration | Takes::Schedule, DeValue::String(_))
             | (Takes::Flag, DeValue::Boolean(_))
             | (Takes::Number, DeValue::Integer(_)) => {}
-            (Takes::Texts | Takes::Paths, DeValue::Array(elements)) => {
+            (Takes::WordOrTexts, DeValue::String(_)) => {}
+            (Takes::Texts | Takes::Paths | Takes::WordOrTexts, DeValue::Array(elements)) => {
                 for element in elements.iter().filter(|element| !element.get_ref().is_str()) {
                     self.problems.at(element.span(), format!("`{name}` is {}", key.takes.described()));
                 }

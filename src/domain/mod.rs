@@ -3,6 +3,7 @@
 pub mod check;
 pub mod claim;
 pub mod contents;
+pub mod databases;
 pub mod ids;
 pub mod manifest;
 pub mod objectives;

@@ -198,7 +198,8 @@ pub struct DrillEnvironment {
     pub cores: u32,
     /// The kind of vault: `folder`, `s3`.
     pub storage: String,
-    /// How foreign code was held: `none-run`, `own-uid`, `own-uid-no-network`, `trusted-source`.
+    /// How foreign code was held: `none-run`, `own-uid`, `own-uid-no-network`, `trusted-source`; on this machine none, and
+    /// on a server that was there its role alone: `existing-server`.
     pub confinement: String,
     /// Whether the vault's files were dropped from the page cache before the clock started.
     pub cold_cache: bool,
@@ -207,19 +208,43 @@ pub struct DrillEnvironment {
     pub servers: Vec<DrillServer>,
 }
 
-/// A scratch server of a drill.
+/// A server of a drill.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrillServer {
-    /// Its own version: `15.18`. The source had the same major version.
+    /// Its own version: `15.18`. The source had the same major version, unless the server was there.
     pub version: String,
-    /// `drill`: a crash may cost the copy; `production`: with the durability of a server that is lived on.
+    /// `drill`: a crash may cost the copy; `production`: with the durability of a server that is lived on; `its-own`: those
+    /// of a server that was there.
     pub settings: String,
+    /// Where it came from.
+    #[serde(default, skip_serializing_if = "DrillGround::is_scratch")]
+    pub ground: DrillGround,
     /// From the drill's start until the database's data and keys were there; `None` where it did not come so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queryable_seconds: Option<f64>,
     /// From the drill's start until its indexes, constraints and statistics were there as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_seconds: Option<f64>,
+}
+
+/// Where the server of a drill came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrillGround {
+    /// The drill made it, under a uid of its own.
+    #[default]
+    Scratch,
+    /// The drill made it in a container.
+    Container,
+    /// It was there: what was restored ran there as the drill's role, and nobody confined it. Owners, rights, roles and
+    /// policies were not restored.
+    Existing,
+}
+
+impl DrillGround {
+    fn is_scratch(&self) -> bool {
+        *self == Self::Scratch
+    }
 }
 
 /// One phase of a drill.

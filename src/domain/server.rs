@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// PostgreSQL's own port.
 const DEFAULT_PORT: u16 = 5432;
+/// What the name of every database begins with that a drill makes on a server that is there. No source may have one: it
+/// could be taken for a leftover, and dropped.
+pub const DRILL_DATABASE_PREFIX: &str = "lifeboat_drill_";
 
 /// A database on a server, and who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,6 +157,22 @@ impl ServerAddress {
     #[must_use]
     pub fn with_database(&self, database: &str) -> Self {
         Self { database: database.to_owned(), ..self.clone() }
+    }
+
+    /// Whether both say the same server, as far as the words tell.
+    #[must_use]
+    pub fn same_server(&self, other: &Self) -> bool {
+        let same_host = match (&self.host, &other.host) {
+            (ServerHost::Name(one), ServerHost::Name(other)) => one.eq_ignore_ascii_case(other),
+            (one, other) => one == other,
+        };
+        same_host && self.port == other.port
+    }
+
+    /// Whether the database has a name as drills give them.
+    #[must_use]
+    pub fn is_a_drills(&self) -> bool {
+        self.database.starts_with(DRILL_DATABASE_PREFIX)
     }
 }
 

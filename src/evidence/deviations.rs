@@ -9,7 +9,7 @@ use crate::catalog::{BackupRow, DrillRow};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{Exposure, Window};
 use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
-use crate::domain::record::{DrillOutcome, PruneOutcome, RunOutcome, SequenceRange};
+use crate::domain::record::{DrillGround, DrillOutcome, PruneOutcome, RunOutcome, SequenceRange};
 
 /// Something that did not go as promised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -291,6 +291,14 @@ pub(super) fn not_claimed(facts: &JobFacts, measured: &Measured, drills: &[&Dril
     say(
         drills.iter().any(|row| row.drill.environment.confinement == "trusted-source"),
         "At least one drill ran checks with its own user's rights, because the config trusts the source.",
+    );
+    say(
+        drills
+            .iter()
+            .flat_map(|row| &row.drill.environment.servers)
+            .any(|server| server.ground == DrillGround::Existing),
+        "At least one drill restored a database on a server that was there: what the backup holds ran there, held by the drill's \
+         role alone, and owners, rights, roles and policies were not restored.",
     );
     let (erases, measured_erasure) = (facts.promise.delete_after.is_some(), &measured.erasure);
     say(

@@ -11,7 +11,7 @@ use super::keeping::{PruneEntry, RemovalEntry};
 use super::report::{BackupEntry, DrillEntry, JobReport, Met, Report, RunEntry};
 use crate::domain::objectives::{Exposure, Restore, Rpo, Trend, json_seconds};
 use crate::domain::quantity::{exact_duration, human_bytes, human_duration, human_seconds};
-use crate::domain::record::SequenceRange;
+use crate::domain::record::{DrillGround, SequenceRange};
 
 /// The whole document, ending in a newline. The same report gives the same text.
 #[must_use]
@@ -268,7 +268,11 @@ fn drills(text: &mut String, drills: &[DrillEntry]) {
             row(
                 text,
                 &[
-                    "scratch server",
+                    match server.ground {
+                        DrillGround::Scratch => "scratch server",
+                        DrillGround::Container => "scratch server, in a container",
+                        DrillGround::Existing => "existing server",
+                    },
                     &format!(
                         "PostgreSQL {}, {} settings; queryable after {}, complete after {}",
                         cell(&server.version),

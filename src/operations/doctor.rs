@@ -1,11 +1,12 @@
 //! What `doctor` looks at on this host and in its vaults.
 
+mod ground;
 mod postgres;
 
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use crate::config::{JobSettings, SourceKind};
+use crate::config::{JobSettings, ServerGround, SourceKind};
 use crate::domain::manifest::Completeness;
 use crate::domain::quantity::{human_bytes, human_duration};
 use crate::error::{Error, Result};
@@ -154,7 +155,11 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<F
     if let Some(drill) = &job.drill {
         let needed = newest.map_or(0, |manifest| manifest.total(|source| source.logical_bytes));
         findings.extend(scratch(&about, &drill.scratch, needed));
-        let servers = job.sources.iter().any(|source| matches!(source.kind, SourceKind::Postgres(_)));
+        let databases = job.sources.iter().any(|source| matches!(source.kind, SourceKind::Postgres(_)));
+        if databases {
+            findings.extend(ground::server(host, &about, drill));
+        }
+        let servers = databases && !matches!(drill.server.ground, ServerGround::Existing(_));
         if !drill.checks.is_empty() || servers {
             let trust = if drill.trust_source { Trust::Source } else { Trust::Hostile };
             match host.runtime.block_on(Confinement::decide(trust)) {

@@ -20,7 +20,7 @@ use crate::sources::postgres::binaries::{Tools, Wanted};
 use crate::sources::postgres::connect::Access;
 use crate::sources::postgres::layout::{Part, matches};
 use crate::sources::postgres::load::{
-    Existing, Filling, Globals, LoadOptions, Loader, Needs, Outside, Owners, Worker, server_major,
+    Existing, Filling, Globals, LoadOptions, Loader, Needs, Outside, Owners, Tenancy, Worker, server_major,
 };
 use crate::sources::tar::BLOCK_BYTES;
 use crate::sources::tar::read::{entries, large};
@@ -118,6 +118,7 @@ pub fn restore_into(
         globals: request.globals,
         existing: request.existing,
         outside: request.outside,
+        tenancy: Tenancy::Owner,
         private: private.path().to_owned(),
         tables: (!request.tables.is_empty()).then(|| request.tables.to_vec()),
         needs,

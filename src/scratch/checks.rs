@@ -13,11 +13,13 @@ use chrono::{DateTime, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::confine::{ConfineError, Confinement};
 use super::folder::Scratch;
-use super::sql::{self, Answer, Database, Request, Value};
+use super::sql::postgres::answer_by;
+use super::sql::{self, ANSWER_GRACE, Answer, Database, Request, Value};
 use crate::domain::check::{Check, UserCheck};
 use crate::domain::ids::SourceName;
 use crate::domain::server::ServerAddress;
 use crate::process::{Output, Tool, ToolError};
+use crate::sources::postgres::connect::Access;
 
 /// How long one check may take where the config says nothing.
 pub const DEFAULT_CHECK_DEADLINE: Duration = Duration::from_secs(600);
@@ -27,15 +29,13 @@ pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 const NAME_CHARS: usize = 100;
 /// An answer of our own subcommand is far smaller.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// What the subcommand may take beyond its statement's deadline, to start and to say that it was too slow.
-const ANSWER_GRACE: Duration = Duration::from_secs(10);
 /// The folder in scratch for what foreign code must be able to run. No source can have such a name.
 const BIN: &str = ".bin";
 /// The folder in scratch that foreign code may write to: its HOME and TMPDIR, where it has a uid of its own.
 const TMP: &str = ".tmp";
 
 /// Where a source was restored to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum RestoredSource {
     /// A folder with its files.
     Folder(PathBuf),
@@ -48,6 +48,8 @@ pub enum RestoredSource {
     },
     /// A database on a scratch server, which lets its own uid in without a password.
     Postgres(ServerAddress),
+    /// A database on a server that is there. It is asked by us: what answers runs on that server.
+    Guest(Access),
 }
 
 impl RestoredSource {
@@ -56,13 +58,13 @@ impl RestoredSource {
     pub fn dir(&self) -> Option<&Path> {
         match self {
             Self::Folder(dir) | Self::Sqlite { dir, .. } => Some(dir),
-            Self::Postgres(_) => None,
+            Self::Postgres(_) | Self::Guest(_) => None,
         }
     }
 
     fn database(&self) -> Option<Database> {
         match self {
-            Self::Folder(_) => None,
+            Self::Folder(_) | Self::Guest(_) => None,
             Self::Sqlite { file, .. } => Some(Database::Sqlite(file.clone())),
             Self::Postgres(address) => Some(Database::Postgres(address.to_string())),
         }
@@ -73,7 +75,9 @@ impl RestoredSource {
         let name = source.as_str().to_ascii_uppercase().replace('-', "_");
         match self {
             Self::Folder(dir) | Self::Sqlite { dir, .. } => (format!("LIFEBOAT_{name}_DIR"), dir.into()),
-            Self::Postgres(address) => (format!("LIFEBOAT_{name}_URL"), address.to_string().into()),
+            Self::Postgres(address) | Self::Guest(Access { address, .. }) => {
+                (format!("LIFEBOAT_{name}_URL"), address.to_string().into())
+            }
         }
     }
 }
@@ -212,8 +216,14 @@ fn rfc3339(moment: DateTime<Utc>) -> String {
 /// Asks a restored database, in confinement; `Err` is what stands in the failed check.
 async fn ask(source: &SourceName, sql: &str, around: &Around<'_>) -> Result<Value, String> {
     let restored = around.sources.get(source).ok_or_else(|| format!("the backup has no source {source}"))?;
-    let database = restored.database().ok_or_else(|| format!("source {source} is no database that answers SQL"))?;
     let timeout_seconds = around.deadline.as_secs().max(1);
+    if let RestoredSource::Guest(access) = restored {
+        return match answer_by(access, sql, timeout_seconds).await {
+            Answer::Value(value) => Ok(value),
+            Answer::Refused(why) => Err(why),
+        };
+    }
+    let database = restored.database().ok_or_else(|| format!("source {source} is no database that answers SQL"))?;
     let request = Request { database, sql: sql.to_owned(), timeout_seconds };
     let json = serde_json::to_vec(&request).map_err(|error| error.to_string())?;
     let program = runnable(around.program, around).await?;

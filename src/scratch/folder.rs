@@ -235,6 +235,13 @@ pub fn remove_leftovers(base: &Path) -> Result<Vec<PathBuf>, ScratchError> {
     Ok(removed)
 }
 
+/// Whether a drill lives that restores into this scratch folder.
+#[must_use]
+pub fn is_live(path: &Path) -> bool {
+    // What cannot be opened is gone, or was never one of ours.
+    tree::open_top(path).is_ok_and(|folder| !take_lock(&folder).unwrap_or(true))
+}
+
 /// Bytes that we may still write under a folder.
 ///
 /// # Errors

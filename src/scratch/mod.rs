@@ -3,7 +3,7 @@
 //! A drill runs hostile code: whoever controls a production schema or a backed-up script controls what a restore
 //! executes. [`folder`] is the place that a drill restores into, [`confine`] decides under which rights anything may
 //! run there, and [`checks`] runs the user's checks that way; [`sql`] is the confined end of a SQL check, [`postgres`] a
-//! throw-away server for what was dumped from one, and [`tree`] walks a restored tree without being led out of it.
+//! throw-away server for what was dumped from one, [`guest`] a throw-away database on a server that is there, and [`tree`] walks a restored tree without being led out of it.
 //!
 //! A drill goes through it in this order. The steps in brackets are only for drills that run something: checks of SQL or
 //! commands, or a database server.
@@ -28,6 +28,7 @@
 pub mod checks;
 pub mod confine;
 pub mod folder;
+pub mod guest;
 pub mod postgres;
 pub mod sql;
 mod tree;

@@ -9,17 +9,22 @@
 //! | place.rs | the folders, the log, the socket |
 //! | cluster.rs | initdb, and what becomes of a locale that this machine lacks |
 //! | settings.rs | the server's settings |
+//! | runner.rs | what runs its programs: the confinement, or a container |
+//! | container.rs | docker's and podman's containers |
 //! | keeper.rs | the running server: who waits for it, and how it ends |
 
 mod cluster;
+pub mod container;
 mod keeper;
 mod place;
+mod runner;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::confine::{ConfineError, Confinement};
@@ -29,8 +34,10 @@ use crate::error::{Code, Diagnostic};
 use crate::process::{Tool, ToolError};
 use crate::sources::postgres::binaries::Tools;
 use crate::sources::postgres::connect::{Access, ServerTrouble};
+use container::{Container, ContainerError};
 use keeper::{End, Keeper};
 use place::Place;
+use runner::Runner;
 
 /// The number in the socket's name. The socket has a folder of its own, so no other server can have the same.
 const PORT: u16 = 5432;
@@ -45,8 +52,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// What server is wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerOptions<'a> {
-    /// `initdb` and `postgres`, of the source's major version. The confinement's uid must be able to run them.
+    /// `initdb` and `postgres`, of the source's major version: the confinement's uid must be able to run them. In a
+    /// container, its own ([`Container::find`] gives them).
     pub tools: &'a Tools,
+    /// What they run in, where it is not this machine itself.
+    pub container: Option<&'a Arc<Container>>,
     /// A folder that does not exist yet, or is empty, below a scratch folder that the confinement's uid can enter
     /// (`Scratch::open_to_group`, or [`super::checks::prepare`]).
     pub dir: &'a Path,
@@ -119,6 +129,9 @@ pub enum ServerError {
     /// The folder of its socket could not be had.
     #[error("there is no folder for the server's socket")]
     Socket(#[source] ScratchError),
+    /// There is no container for it.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
     /// The confinement does not work, or the folder cannot be reached from within it.
     #[error("the server cannot be confined")]
     Confine(#[source] ConfineError),
@@ -191,6 +204,7 @@ impl Diagnostic for ServerError {
         match self {
             Self::Root => Code::Unconfined,
             Self::Confine(cause) => cause.code(),
+            Self::Container(cause) => cause.code(),
             Self::NotRunnable { .. } | Self::Tool { .. } | Self::Initdb { .. } => Code::ToolFailed,
             _ => Code::ScratchFailed,
         }
@@ -210,6 +224,7 @@ impl Diagnostic for ServerError {
             Self::Io { .. } => None,
             Self::Socket(cause) => cause.hint(),
             Self::Confine(cause) => cause.hint(),
+            Self::Container(cause) => cause.hint(),
             Self::Tool { cause, .. } => cause.hint(),
             Self::Initdb { dir, said, .. } => cure(said, dir),
             Self::NotStarted { dir, log_tail, .. }
@@ -235,7 +250,10 @@ impl Server {
         }
         let place = Place::make(options)?;
         options.confinement.verify_reachable(options.dir).await.map_err(ServerError::Confine)?;
-        must_be_runnable(options).await?;
+        match options.container {
+            Some(_) => Container::must_show(&place.folders())?,
+            None => must_be_runnable(options).await?,
+        }
         let remarks = cluster::create(options, &place).await?;
 
         let settings = settings::settings(options);
@@ -250,7 +268,7 @@ impl Server {
             .args(arguments.iter().flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]))
             .env("TZ", "UTC")
             .current_dir(place.data());
-        let keeper = Keeper::start(options.confinement, tool, place.data())
+        let keeper = Keeper::start(Runner::of(options, &place), tool, place.data())
             .map_err(|cause| place::io_error("start the server in", options.dir, cause))?;
         let mut server = Self { keeper, place, settings, remarks };
         server.wait_until_ready(limit).await?;

@@ -13,12 +13,14 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Connection, Row, TypeInfo, ValueRef};
 use tokio::time::Instant;
 
-mod postgres;
+pub(super) mod postgres;
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "confined-sql";
 /// Bytes of a text that are given back; a check's verdict does not depend on more.
 pub const MAX_TEXT_BYTES: usize = 1024;
+/// What an answer may take beyond its statement's deadline, to begin and to say that it was too slow.
+pub(super) const ANSWER_GRACE: Duration = Duration::from_secs(10);
 /// How many of SQLite's instructions run between two looks at the clock.
 const OPERATIONS_PER_LOOK: i32 = 10_000;
 

@@ -10,7 +10,7 @@ use crate::config::{DrillSettings, JobSettings};
 use crate::domain::check::Check;
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::quantity::{exact_duration, human_seconds};
-use crate::domain::record::{DrillOutcome, DrillServer, Phase};
+use crate::domain::record::{DrillGround, DrillOutcome, DrillServer, Phase};
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::drill::{self, DrillReport, DrillRequest, Which};
 use crate::operations::vaults::OpenVault;
@@ -186,9 +186,15 @@ fn verdict(job: &JobSettings, report: &DrillReport) -> Option<Error> {
 }
 
 fn server_line(server: &DrillServer) -> String {
-    let settings = match server.settings.as_str() {
-        "production" => "production settings",
+    let settings = match (server.ground, server.settings.as_str()) {
+        (DrillGround::Existing, _) => "settings of its own",
+        (_, "production") => "production settings",
         _ => "drill settings, durability off",
+    };
+    let called = match server.ground {
+        DrillGround::Scratch => "scratch server",
+        DrillGround::Container => "scratch server in a container",
+        DrillGround::Existing => "existing server",
     };
     let times = match (server.queryable_seconds, server.complete_seconds) {
         (Some(queryable), Some(complete)) => {
@@ -196,7 +202,7 @@ fn server_line(server: &DrillServer) -> String {
         }
         _ => "never complete".to_owned(),
     };
-    format!("scratch server: PostgreSQL {} ({settings}), {times}", server.version)
+    format!("{called}: PostgreSQL {} ({settings}), {times}", server.version)
 }
 
 fn tell(job: &JobSettings, report: &DrillReport) {

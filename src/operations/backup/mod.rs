@@ -39,7 +39,7 @@ use self::reuse::{Allowance, MAX_REFUTED_NAMES, Refuted};
 use self::source::StoredSource;
 use super::host::Host;
 use super::vaults::{OpenVault, manifests};
-use super::{TOOL, records};
+use super::{TOOL, databases, records};
 
 /// How long to wait before a source is tried again that failed of something that may pass: a server that starts anew, a
 /// lock.
@@ -235,6 +235,11 @@ fn run(
         progress.warn(&format!("{}: {}; `lifeboat check {name}` says more", problem.key, problem.fault));
     }
     claim::must_follow(host, vault, name, &survey)?;
+    // What the config means by `databases` is known from here on, and is this backup's.
+    let asked_for = job.settings;
+    let expanded = databases::expanded(host, asked_for)?;
+    let there: Vec<SourceName> = expanded.sources.iter().map(|source| source.name.clone()).collect();
+    let job = &Job { settings: &expanded, config: job.config.clone() };
     let refuted = Refuted::read(host, vault, name)?;
     let mut run = Run {
         host,
@@ -250,6 +255,9 @@ fn run(
         pace: Arc::new(Pace::new(Arc::clone(&host.clock))),
         since: now,
     };
+    for what in databases::vanished(asked_for, &run.earlier, &there) {
+        progress.warn(&what);
+    }
     let secret = host.home()?.state.host_secret()?;
     let mut left = left_behind(&run, job, &secret)?;
     let bases = bases(&run, job);

@@ -14,6 +14,7 @@ use crate::sources::postgres::examine::{Examined, examine, is_poolers_refusal};
 use crate::sources::postgres::layout::{matches, quoted};
 
 use super::super::access::access;
+use super::super::databases;
 use super::super::host::Host;
 use super::Finding;
 
@@ -31,6 +32,10 @@ const BACKUP_PROGRAMS: [&str; 2] = ["pg_dump", "pg_dumpall"];
 /// Looks at every PostgreSQL source of a job.
 pub(super) fn sources(host: &Host, job: &JobSettings) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let job = match databases::expanded(host, job) {
+        Ok(job) => job,
+        Err(error) => return vec![Finding::of(&format!("job {}", job.name), &error)],
+    };
     for source in &job.sources {
         if let SourceKind::Postgres(postgres) = &source.kind {
             let about = format!("job {}: source {}", job.name, source.name);

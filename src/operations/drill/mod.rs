@@ -8,6 +8,7 @@
 
 mod choose;
 mod compare;
+pub(super) mod ground;
 mod locale;
 mod server;
 mod stopwatch;
@@ -18,8 +19,8 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::RngExt;
 
-use crate::config::{DrillSettings, JobSettings};
-use crate::domain::check::Check;
+use crate::config::{DrillSettings, JobSettings, ServerGround};
+use crate::domain::check::{Check, UserCheck};
 use crate::domain::contents::PostgresFacts;
 use crate::domain::ids::{RecordId, SourceName};
 use crate::domain::manifest::{Completeness, Manifest, SourceEntry};
@@ -35,9 +36,11 @@ use crate::vault::survey::{Fault, Survey};
 
 pub use self::choose::Which;
 use self::choose::{choose, forget_cached};
-use self::server::{Database, Place};
+use self::ground::Place;
+use self::server::Database;
 use self::stopwatch::Stopwatch;
 use super::check;
+use super::databases;
 use super::host::Host;
 use super::records;
 use super::refute::{self, OnRecord};
@@ -99,6 +102,8 @@ pub fn drill(
     let home = host.home()?;
     let _lock = home.state.lock(&job.name, "drill", host.clock.now())?;
     // Before the clock: what a disaster would not have to do.
+    // What runs in a folder goes before the folder.
+    let ended = ground::remove_leftovers(host, request.settings);
     let leftovers = remove_leftovers(&request.settings.scratch);
     let cold_cache = forget_cached(host, vault, job, &request.which).unwrap_or(false);
 
@@ -117,7 +122,7 @@ pub fn drill(
         rpo: None,
         checks: Vec::new(),
         errors: Vec::new(),
-        remarks: Vec::new(),
+        remarks: ended,
         confinement: "none-run",
         restored_bytes: 0,
         refutes: false,
@@ -229,16 +234,22 @@ struct Located<'m> {
 enum RestoredInto {
     /// A folder in scratch.
     Folder,
-    /// A server of its own, which these facts need.
+    /// A server, which these facts need.
     Server(Box<PostgresFacts>),
 }
 
 impl Located<'_> {
-    fn room_bytes(&self) -> u64 {
-        match &self.restored_into {
-            RestoredInto::Folder => self.source.logical_bytes,
-            RestoredInto::Server(facts) => server::room_bytes(self.source, facts),
+    /// What it takes on the disk of scratch.
+    fn room_bytes(&self, ground: &ServerGround) -> u64 {
+        match (&self.restored_into, ground) {
+            (RestoredInto::Folder, _) => self.source.logical_bytes,
+            (RestoredInto::Server(_), ServerGround::Existing(_)) => 0,
+            (RestoredInto::Server(facts), _) => server::room_bytes(self.source, facts),
         }
+    }
+
+    fn on_a_server(&self) -> bool {
+        matches!(self.restored_into, RestoredInto::Server(_))
     }
 }
 
@@ -300,19 +311,25 @@ impl DrillRun<'_> {
                 actual: what,
             });
         }
-        for source in self.job.sources.iter().filter(|s| manifest.sources.iter().all(|there| there.name != s.name)) {
-            let what = format!("source {} is in the config and not in backup {}", source.name, manifest.id);
+        for source in self.job.sources.iter().flat_map(|source| databases::missing(source, &manifest.sources)) {
+            let what = format!("source {source} is in the config and not in backup {}", manifest.id);
             self.errors.push(what.clone());
-            let name = format!("{}: backed up", source.name);
+            let name = format!("{source}: backed up");
             self.checks.push(Check { name, passed: false, expected: "in the backup".to_owned(), actual: what });
         }
+
+        // Of a server's databases nobody knows which must be there; which were is known.
+        let before: Vec<Manifest> = manifests.into_iter().filter(|it| it.sequence < manifest.sequence).collect();
+        let there: Vec<SourceName> = manifest.sources.iter().map(|source| source.name.clone()).collect();
+        self.remarks.extend(databases::vanished(self.job, &before, &there));
 
         let located = self.locate_sources(reader, &manifest)?;
 
         stopwatch.phase("provision");
-        let needed = located.iter().map(Located::room_bytes).fold(SCRATCH_HEADROOM, u64::saturating_add);
-        let servers = located.iter().any(|located| matches!(located.restored_into, RestoredInto::Server(_)));
-        let confinement = self.confinement(servers)?;
+        let ground = &self.request.settings.server.ground;
+        let needed = located.iter().map(|located| located.room_bytes(ground));
+        let needed = needed.fold(SCRATCH_HEADROOM, u64::saturating_add);
+        let confinement = self.confinement(&located)?;
         let scratch = Scratch::create(&self.request.settings.scratch, &self.job.name, self.id, needed)?;
 
         let result = self.restore_and_check(reader, located, &scratch, confinement.as_ref(), stopwatch);
@@ -376,9 +393,9 @@ impl DrillRun<'_> {
             }
             let name = database.name().clone();
             self.server_settings.push(database.settings());
-            let (measured, trouble) = database.stop(self.host);
+            let (measured, remarks) = database.end(self.host, self.request.keep);
             self.servers.push(measured);
-            self.remarks.extend(trouble.map(|trouble| format!("{name}: {trouble}")));
+            self.remarks.extend(remarks.into_iter().map(|remark| format!("{name}: {remark}")));
         }
         result
     }
@@ -400,19 +417,18 @@ impl DrillRun<'_> {
             host.runtime.block_on(prepare(scratch, confinement))?;
         }
         let (mut folders, mut on_servers) = (Vec::new(), Vec::new());
+        let settings = &self.request.settings.server;
+        let place =
+            Place { host, scratch, confinement, trust: self.trust(), settings, job: &self.job.name, id: self.id };
         for Located { source, restored_into, .. } in located {
-            match (restored_into, confinement) {
-                (RestoredInto::Server(facts), Some(confinement)) => {
+            match restored_into {
+                RestoredInto::Server(facts) => {
                     let context = |e: Error| e.context(format!("source {}", source.name));
-                    let settings = &self.request.settings.server;
-                    let place = Place { host, scratch, confinement, settings };
+                    host.check_interrupted()?;
                     databases.push(Database::start(&place, source, facts).map_err(context)?);
                     on_servers.push(source);
                 }
-                (RestoredInto::Server(_), None) => {
-                    return Err(Error::new(Code::Internal, format!("source {} would run unconfined", source.name)));
-                }
-                (RestoredInto::Folder, _) => folders.push(source),
+                RestoredInto::Folder => folders.push(source),
             }
         }
         for database in &*databases {
@@ -439,15 +455,15 @@ impl DrillRun<'_> {
             let failed = checks.iter().filter(|check| !check.passed);
             let errors = failed.map(|c| format!("{}: expected {}, got {}", c.name, c.expected, c.actual)).collect();
             self.compared(checks, errors);
-            restored.insert(source.name.clone(), RestoredSource::Postgres(database.address()));
+            restored.insert(source.name.clone(), database.restored());
         }
-        match confinement {
-            Some(confinement) if !self.request.settings.checks.is_empty() => {
-                stopwatch.phase("check");
-                self.run_user_checks(scratch, confinement, &restored)
-            }
-            _ => Ok(()),
+        if self.request.settings.checks.is_empty() {
+            return Ok(());
         }
+        stopwatch.phase("check");
+        // Without a confinement no check runs on this machine: all of them are asked of a server that is there.
+        let nothing_runs = Confinement::TrustedSource;
+        self.run_user_checks(scratch, confinement.unwrap_or(&nothing_runs), &restored)
     }
 
     /// Restores and compares the sources that become folders.
@@ -527,13 +543,26 @@ impl DrillRun<'_> {
         Ok(())
     }
 
-    /// Under which rights scratch servers and the user's checks will run; `None` where there are neither.
-    fn confinement(&mut self, servers: bool) -> Result<Option<Confinement>> {
-        if self.request.settings.checks.is_empty() && !servers {
+    fn trust(&self) -> Trust {
+        if self.request.settings.trust_source { Trust::Source } else { Trust::Hostile }
+    }
+
+    /// Under which rights scratch servers and the user's checks will run on this machine; `None` where there are neither.
+    fn confinement(&mut self, located: &[Located<'_>]) -> Result<Option<Confinement>> {
+        let elsewhere = matches!(self.request.settings.server.ground, ServerGround::Existing(_));
+        let on_a_server = |name: &SourceName| located.iter().any(|it| it.on_a_server() && it.source.name == *name);
+        let runs_here = |check: &UserCheck| match check {
+            UserCheck::Sql { source, .. } | UserCheck::Freshness { source, .. } => !(elsewhere && on_a_server(source)),
+            UserCheck::Command { .. } => true,
+        };
+        let servers = located.iter().any(Located::on_a_server);
+        if (!servers || elsewhere) && !self.request.settings.checks.iter().any(runs_here) {
+            if servers {
+                self.confinement = "existing-server";
+            }
             return Ok(None);
         }
-        let trust = if self.request.settings.trust_source { Trust::Source } else { Trust::Hostile };
-        let confinement = self.host.runtime.block_on(Confinement::decide(trust))?;
+        let confinement = self.host.runtime.block_on(Confinement::decide(self.trust()))?;
         self.confinement = confinement.describe();
         let mut secrets = self.request.identity_files.to_vec();
         secrets.push(self.request.config_file.to_owned());

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::place::Place;
+use super::runner::Runner;
 use super::{Durability, SUPERUSER, ServerError, ServerOptions};
 use crate::scratch::confine::hand_over;
 
@@ -87,7 +88,7 @@ async fn make(options: &ServerOptions<'_>, place: &Place) -> Result<Vec<String>,
     for locale in substitutes(options.encoding, options.tools.major) {
         if let Made::Yes = initdb(options, place, locale).await? {
             return Ok(vec![format!(
-                "this machine lacks the locale {}: the server has {} instead, so text may sort and compare differently",
+                "the server lacks the locale {}: it has {} instead, so text may sort and compare differently",
                 wished.describe(),
                 locale.describe()
             )]);
@@ -123,7 +124,7 @@ async fn initdb(options: &ServerOptions<'_>, place: &Place, locale: Locale<'_>) 
         tool = tool.arg("--no-data-checksums");
     }
     let dir = place.shown();
-    let output = match options.confinement.run_named(tool).await {
+    let output = match Runner::of(options, place).run_named(tool).await {
         Ok(output) if output.status.success() => return Ok(Made::Yes),
         Ok(output) => output,
         Err(cause) => return Err(ServerError::Tool { dir, cause }),

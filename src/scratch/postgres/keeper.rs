@@ -17,8 +17,8 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::sync::{oneshot, watch};
 
+use super::runner::Runner;
 use crate::process::{Output, Tool, ToolError};
-use crate::scratch::confine::Confinement;
 
 /// How long a throw-away server may run: longer than any drill.
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -53,15 +53,14 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Runs a server: a tool that stays in the foreground, in `data`, an absolute path without links.
-    pub(super) fn start(confinement: &Confinement, tool: Tool, data: &Path) -> io::Result<Self> {
-        let uid = confinement.owner().map_or_else(|| rustix::process::geteuid().as_raw(), |(uid, _)| uid);
-        let processes = Processes { uid, data: data.to_owned() };
+    pub(super) fn start(runner: Runner, tool: Tool, data: &Path) -> io::Result<Self> {
+        let processes = Processes { uid: runner.uid(), data: data.to_owned() };
         let (tell, end) = watch::channel(None);
         let (kill, killed) = oneshot::channel();
-        let (confinement, resident, ours) = (confinement.clone(), confinement.resident(), processes.clone());
+        let (resident, ours) = (runner.resident(), processes.clone());
         let thread = std::thread::Builder::new().name("scratch-postgres".to_owned()).spawn(move || {
             let end = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => describe(runtime.block_on(run(&confinement, tool, &ours, killed))),
+                Ok(runtime) => describe(runtime.block_on(run(&runner, tool, &ours, killed))),
                 Err(cause) => End { clean: false, how: cause.to_string(), said: String::new() },
             };
             // A server that was killed leaves its helpers to notice; and programs that it started notice nothing.
@@ -102,12 +101,12 @@ impl Drop for Keeper {
 
 /// Runs the server until it ends, or until nobody keeps the other end of `killed`.
 async fn run(
-    confinement: &Confinement,
+    runner: &Runner,
     tool: Tool,
     processes: &Processes,
     killed: oneshot::Receiver<()>,
 ) -> Option<Result<Output, ToolError>> {
-    let run = confinement.run(tool.deadline(LIFETIME).stdout_limit_bytes(0));
+    let run = runner.run(tool.deadline(LIFETIME).stdout_limit_bytes(0));
     tokio::pin!(run);
     tokio::select! {
         ended = &mut run => Some(ended),

@@ -34,7 +34,7 @@ pub(super) struct Place {
     /// The uid's group, where the server has a uid of its own.
     gid: Option<u32>,
     /// Holds the socket's folder, where that had to be elsewhere.
-    _elsewhere: Option<Scratch>,
+    elsewhere: Option<Scratch>,
 }
 
 impl Place {
@@ -77,7 +77,7 @@ impl Place {
         };
         make_folder(&socket_folder)?;
         give(&socket_folder, gid, if gid.is_some() { 0o770 } else { 0o700 })?;
-        Ok(Self { dir, data, log_path, log, socket_folder, gid, _elsewhere: elsewhere })
+        Ok(Self { dir, data, log_path, log, socket_folder, gid, elsewhere })
     }
 
     /// From now on nobody but us can change what lies beside the socket. Nothing foreign has run in the server yet.
@@ -86,6 +86,16 @@ impl Place {
             Some(_) => give(&self.socket_folder, self.gid, 0o710),
             None => Ok(()),
         }
+    }
+
+    /// What a server must reach, as it is named and as the kernel names it.
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        let elsewhere = self.elsewhere.as_ref().map(|scratch| scratch.path().to_owned());
+        let canonical = self.data.parent().map(Path::to_owned);
+        let mut folders: Vec<PathBuf> = [Some(self.dir.clone()), canonical, elsewhere].into_iter().flatten().collect();
+        folders.sort();
+        folders.dedup();
+        folders
     }
 
     pub(super) fn shown(&self) -> String {

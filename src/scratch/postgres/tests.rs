@@ -51,6 +51,7 @@ impl Stage {
     fn options<'a>(&'a self, dir: &'a Path) -> ServerOptions<'a> {
         ServerOptions {
             tools: &self.tools,
+            container: None,
             dir,
             confinement: &self.confinement,
             durability: Durability::Off,
@@ -367,7 +368,7 @@ async fn a_locale_that_is_not_there_is_replaced_and_said() {
     let options = ServerOptions { collate: "xx_YY.UTF-8", ctype: "xx_YY.UTF-8", ..stage.options(&dir) };
     let server = Server::start(&options).await.unwrap();
     assert_eq!(server.remarks().len(), 1);
-    assert!(server.remarks()[0].contains("xx_YY.UTF-8: the server has C.UTF-8"), "{:?}", server.remarks());
+    assert!(server.remarks()[0].contains("xx_YY.UTF-8: it has C.UTF-8"), "{:?}", server.remarks());
     let collate = text(&mut connect(&server).await, "SELECT datcollate::text FROM pg_database LIMIT 1").await;
     assert_eq!(collate, "C.UTF-8");
     drop(server);

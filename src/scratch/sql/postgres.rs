@@ -2,20 +2,36 @@
 //!
 //! What is asked is the user's; what answers is a restored schema, whose views and functions run in the scratch server.
 
+use std::time::Duration;
+
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Column as _, Connection as _, PgConnection, Row as _, TypeInfo as _, ValueRef as _};
 
-use super::{Answer, MAX_TEXT_BYTES, Value, more_rows, no_row, too_slow, wrong_columns};
+use super::{ANSWER_GRACE, Answer, MAX_TEXT_BYTES, Value, more_rows, no_row, too_slow, wrong_columns};
 use crate::domain::server::ServerAddress;
 use crate::sources::postgres::connect::{Access, ServerTrouble};
 
 /// SQLSTATE of a statement that was cancelled, here by its own deadline.
 const CANCELLED: &str = "57014";
 
-/// Answers a question asked of the database at `url`.
+/// Answers a question asked of the database at `url`, which asks for no password.
 pub(super) async fn answer(url: &str, sql: &str, timeout_seconds: u64) -> Answer {
-    match ask(url, sql, timeout_seconds).await {
+    match ServerAddress::parse(url) {
+        Ok(address) => answer_by(&Access { address, password: None }, sql, timeout_seconds).await,
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+/// Answers a question asked of a database that is not on this machine, or not ours: what answers runs there, so whoever
+/// asks need not be confined.
+pub(in crate::scratch) async fn answer_by(access: &Access, sql: &str, timeout_seconds: u64) -> Answer {
+    // A server that does not keep to the deadline is not waited for.
+    let limit = Duration::from_secs(timeout_seconds) + ANSWER_GRACE;
+    let Ok(asked) = tokio::time::timeout(limit, ask(access, sql, timeout_seconds)).await else {
+        return too_slow(timeout_seconds);
+    };
+    match asked {
         Ok(answer) => answer,
         Err(trouble) if trouble.state().as_deref() == Some(CANCELLED) => too_slow(timeout_seconds),
         Err(ServerTrouble::Sql(sqlx::Error::Database(error))) => Answer::Refused(error.message().to_owned()),
@@ -23,12 +39,8 @@ pub(super) async fn answer(url: &str, sql: &str, timeout_seconds: u64) -> Answer
     }
 }
 
-async fn ask(url: &str, sql: &str, timeout_seconds: u64) -> Result<Answer, ServerTrouble> {
-    let address = match ServerAddress::parse(url) {
-        Ok(address) => address,
-        Err(error) => return Ok(Answer::Refused(error.to_string())),
-    };
-    let mut connection = Access { address, password: None }.connect().await?;
+async fn ask(access: &Access, sql: &str, timeout_seconds: u64) -> Result<Answer, ServerTrouble> {
+    let mut connection = access.connect().await?;
     // In one place and one notation, whatever the database's own settings say; its search_path stays what it is.
     let begin = format!(
         "SET statement_timeout = '{timeout_seconds}s'; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; \

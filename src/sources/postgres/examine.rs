@@ -193,6 +193,27 @@ pub fn is_poolers_refusal(trouble: &ServerTrouble) -> bool {
     said.contains("unsupported startup parameter") || said.contains("pgbouncer")
 }
 
+/// The databases that a server lets anybody into, templates aside.
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn databases(access: &Access) -> Result<Vec<String>, SourceError> {
+    let ask = async {
+        let mut connection = access.connect().await?;
+        let sql =
+            "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1";
+        let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut connection).await?;
+        connection.close().await?;
+        Ok(names)
+    };
+    ask.await.map_err(|trouble: ServerTrouble| SourceError::Server {
+        server: access.address.to_string(),
+        what: format!("asking for its databases: {trouble}"),
+        hint: Some("see that the server runs and lets this role into the url's database".to_owned()),
+        transient: trouble.state().is_none(),
+    })
+}
+
 /// The extensions that a server could install, each with its versions.
 ///
 /// # Errors

@@ -83,6 +83,17 @@ pub enum Outside {
     Shut,
 }
 
+/// Whose server it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenancy {
+    /// Ours, or its owner told us to restore there.
+    Owner,
+    /// Somebody else's, for a drill, and the database is made. What names roles (policies, user mappings), lies outside the
+    /// database (tablespaces), or says something of it to the server (its comment, whether it is a template, how many may
+    /// connect) is left out, and so are settings of the database that the role may not make.
+    Guest,
+}
+
 /// What the server must have.
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
@@ -123,6 +134,8 @@ pub struct LoadOptions {
     pub existing: Existing,
     /// Other servers.
     pub outside: Outside,
+    /// Whose server it is.
+    pub tenancy: Tenancy,
     /// An empty folder that nobody else can enter, with room for schema.dump.
     pub private: PathBuf,
     /// Only the rows of tables that one of these patterns (`schema.table`) means: into tables that are there, or that

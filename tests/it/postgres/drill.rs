@@ -12,7 +12,7 @@ use super::{BACKUP_ROLE, Server, world};
 use crate::forge::Forge;
 use crate::support::{Mount, World};
 
-const DRILL: [&str; 3] = ["drill", "--identity", "identity.txt"];
+pub(super) const DRILL: [&str; 3] = ["drill", "--identity", "identity.txt"];
 
 /// A shop of two tables with what hangs on tables.
 const SHOP: &str = "
@@ -25,7 +25,7 @@ const SHOP: &str = "
 ";
 
 /// A server with a shop, a world that backs it up as the README's role, and one backup.
-fn backed_up(more: &str, drill: &str) -> (Server, World) {
+pub(super) fn backed_up(more: &str, drill: &str) -> (Server, World) {
     let server = Server::start();
     server.sql("postgres", BACKUP_ROLE);
     server.sql("postgres", "CREATE DATABASE shop");
@@ -36,7 +36,7 @@ fn backed_up(more: &str, drill: &str) -> (Server, World) {
 }
 
 /// Processes whose arguments name a world's scratch folder.
-fn processes_in(world: &World) -> Vec<String> {
+pub(super) fn processes_in(world: &World) -> Vec<String> {
     let scratch = world.scratch();
     let scratch = scratch.to_str().unwrap();
     fs::read_dir("/proc")
@@ -48,7 +48,7 @@ fn processes_in(world: &World) -> Vec<String> {
 }
 
 #[track_caller]
-fn nothing_is_left(world: &World) {
+pub(super) fn nothing_is_left(world: &World) {
     assert_eq!(processes_in(world), Vec::<String>::new());
     if world.scratch().is_dir() {
         let left: Vec<_> = fs::read_dir(world.scratch()).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -58,7 +58,7 @@ fn nothing_is_left(world: &World) {
 
 /// Runs a drill that must fail, and gives it.
 #[track_caller]
-fn fails(world: &World, refutes: bool, says: &str) -> Value {
+pub(super) fn fails(world: &World, refutes: bool, says: &str) -> Value {
     let drill = world.json(21, &DRILL)["drills"][0].clone();
     assert_eq!((&drill["outcome"], &drill["rto_met"]), (&"failed".into(), &false.into()), "{drill}");
     let all = format!("{}{}", drill["errors"], drill["checks"]);

@@ -5,11 +5,13 @@
 
 mod choice;
 mod drill;
+mod elsewhere;
 mod fidelity;
 mod large;
 mod living;
 mod papers;
 mod server;
+mod several;
 mod standby;
 mod tls;
 

@@ -65,6 +65,18 @@ impl Entry {
         &self.line[self.description..]
     }
 
+    /// Whether it is about the database itself.
+    fn is_of_database(&self) -> bool {
+        let beginnings = [
+            "DATABASE - ",
+            "DATABASE PROPERTIES - ",
+            "ACL - DATABASE ",
+            "COMMENT - DATABASE ",
+            "SECURITY LABEL - DATABASE ",
+        ];
+        beginnings.iter().any(|beginning| self.description().starts_with(beginning))
+    }
+
     fn read(line: &str) -> Option<Self> {
         // 215; 1259 16389 TABLE public users postgres
         let (number, rest) = line.split_once("; ")?;
@@ -84,21 +96,14 @@ impl Archive {
         Ok(self.read(&out)?.lines().filter_map(Entry::read).collect())
     }
 
+    /// The entries of one section that stand inside the database.
+    pub(super) async fn list_inside(&self, section: &str) -> Result<Vec<Entry>, LoadError> {
+        Ok(self.list(section).await?.into_iter().filter(|entry| !entry.is_of_database()).collect())
+    }
+
     /// The SQL that makes the database and sets its properties.
     pub(super) async fn database_sql(&self) -> Result<String, LoadError> {
-        let of_database = |entry: &Entry| {
-            let description = entry.description();
-            [
-                "DATABASE - ",
-                "DATABASE PROPERTIES - ",
-                "ACL - DATABASE ",
-                "COMMENT - DATABASE ",
-                "SECURITY LABEL - DATABASE ",
-            ]
-            .iter()
-            .any(|beginning| description.starts_with(beginning))
-        };
-        let wanted: Vec<Entry> = self.list("pre-data").await?.into_iter().filter(of_database).collect();
+        let wanted: Vec<Entry> = self.list("pre-data").await?.into_iter().filter(Entry::is_of_database).collect();
         let list = self.write_list("database.list", &wanted)?;
         let out = self.private.join("database.sql");
         let tool = self.tool("pre-data").arg("--create").arg("--use-list").arg(list);

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::archive::Tablespaces;
 use super::error::LoadError;
 use super::statements::{Statement, statements};
-use super::{Owners, run};
+use super::{Owners, Tenancy, run};
 use crate::sources::postgres::connect::ServerTrouble;
 use crate::sources::postgres::layout::quoted;
 
@@ -34,6 +34,7 @@ impl Properties {
         old: &str,
         new: &str,
         owners: Owners,
+        tenancy: Tenancy,
         tablespaces: Tablespaces,
     ) -> Result<Self, LoadError> {
         let wrong = |what: &str| LoadError::unsafe_member("schema.dump", what);
@@ -51,6 +52,8 @@ impl Properties {
                 };
             } else if is_session(&statement) || (owners == Owners::Drop && statement.begins(&["ALTER", "ROLE"])) {
                 // The session is ours.
+            } else if tenancy == Tenancy::Guest && !is_setting(&statement) {
+                // It is nothing to the server's owner.
             } else if statement.says("IS_TEMPLATE") || (statement.says("CONNECTION") && statement.says("LIMIT")) {
                 properties.at_the_end.push(text);
             } else {
@@ -62,6 +65,11 @@ impl Properties {
         }
         Ok(properties)
     }
+}
+
+/// `ALTER DATABASE … SET …`.
+fn is_setting(statement: &Statement<'_>) -> bool {
+    statement.begins(&["ALTER", "DATABASE"]) && statement.words().get(3).is_some_and(|word| word == "SET")
 }
 
 fn is_session(statement: &Statement<'_>) -> bool {
@@ -141,7 +149,12 @@ mod tests {
 
     #[test]
     fn a_new_name_keeps_everything() {
-        let read = Properties::read(SQL, "shop", "Shop 2", Owners::Keep, Tablespaces::Keep).unwrap();
+        let read =
+            |to: &str, owners, tenancy, tablespaces| Properties::read(SQL, "shop", to, owners, tenancy, tablespaces);
+        let guest = read("lifeboat_drill_1", Owners::Drop, Tenancy::Guest, Tablespaces::Drop).unwrap();
+        assert_eq!(guest.at_once, ["ALTER DATABASE \"lifeboat_drill_1\" SET \"TimeZone\" TO 'Europe/Moscow'"]);
+        assert!(guest.at_the_end.is_empty());
+        let read = read("Shop 2", Owners::Keep, Tenancy::Owner, Tablespaces::Keep).unwrap();
         assert_eq!(
             read.create,
             "CREATE DATABASE \"Shop 2\" WITH TEMPLATE = template0 ENCODING = 'UTF8' TABLESPACE = fast LOCALE = 'C.UTF-8'"
@@ -157,9 +170,10 @@ mod tests {
             ]
         );
         assert_eq!(read.at_the_end, ["ALTER DATABASE \"Shop 2\" CONNECTION LIMIT = 5"]);
-        let bare = Properties::read(SQL, "shop", "shop", Owners::Drop, Tablespaces::Drop).unwrap();
+        let bare = Properties::read(SQL, "shop", "shop", Owners::Drop, Tenancy::Owner, Tablespaces::Drop).unwrap();
         assert!(!bare.create.contains("TABLESPACE"));
         assert!(!bare.at_once.iter().any(|text| text.starts_with("ALTER ROLE")));
-        assert!(Properties::read("SET a = 1;", "shop", "shop", Owners::Keep, Tablespaces::Keep).is_err());
+        let nothing = Properties::read("SET a = 1;", "shop", "shop", Owners::Keep, Tenancy::Owner, Tablespaces::Keep);
+        assert!(nothing.is_err());
     }
 }

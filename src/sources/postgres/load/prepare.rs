@@ -8,7 +8,7 @@ use super::archive::{Archive, Entry, Language, Run, Tablespaces, trouble};
 use super::database::{self, Properties};
 use super::error::{LoadError, said};
 use super::statements::{Statement, statements};
-use super::{Existing, Filling, Globals, LoadOptions, Loader, Owners, connect, globals, run};
+use super::{Existing, Filling, Globals, LoadOptions, Loader, Owners, Tenancy, connect, globals, run};
 use crate::sources::postgres::connect::ServerTrouble;
 use crate::sources::postgres::layout::{
     GLOBALS, LARGE_OBJECT_OWNERS, LARGE_OBJECTS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, quoted,
@@ -18,6 +18,11 @@ use crate::sources::postgres::layout::{
 const NO_SUCH_PARAMETER: [&str; 3] = ["42602", "42704", "42501"];
 /// Statements about large objects that are one transaction.
 const LARGE_OBJECT_BATCH: usize = 500;
+
+/// Entries that name roles, beside owners and rights, and how they are called.
+const NAMING_ROLES: [(&str, &str); 2] = [("POLICY ", "policies"), ("USER MAPPING ", "user mappings")];
+/// SQLSTATE of what a role may not do.
+const DENIED: &str = "42501";
 
 impl Loader {
     /// Makes roles (where told), the database, and everything in it that rows need. From here on something is changed.
@@ -63,14 +68,15 @@ impl Loader {
         let post_data = if self.options.whole() {
             let target = self.options.target();
             let doing = "making what stands before the data";
-            if list.unrestorable.is_empty() {
+            if self.options.tenancy == Tenancy::Owner && list.unrestorable.is_empty() {
                 archive.run(&target, doing, "pre-data", Run::All).await?;
             } else {
-                let entries = restorable(archive.list("pre-data").await?, &list);
+                let entries = self.entries(&archive, "pre-data", &list).await?;
+                // One at a time: what stands before the data builds on what stands before it.
                 archive.run(&target, doing, "pre-data", Run::Entries { entries: &entries, jobs: 1 }).await?;
             }
             self.make_large_objects().await?;
-            restorable(archive.list("post-data").await?, &list)
+            self.entries(&archive, "post-data", &list).await?
         } else {
             let tables = list.tables.iter().filter(|table| wanted.contains(&table.oid));
             make_tables(&self.options, &archive, tables, &mut self.remarks).await?;
@@ -89,8 +95,36 @@ impl Loader {
         })
     }
 
-    /// Keeps tablespaces only where the server has all of them.
+    /// What of a section is restored: where we are a guest nothing that names roles, and nothing that needs what was
+    /// left out.
+    async fn entries(&mut self, archive: &Archive, section: &str, list: &TableList) -> Result<Vec<Entry>, LoadError> {
+        let entries = match self.options.tenancy {
+            Tenancy::Owner => archive.list(section).await?,
+            Tenancy::Guest => self.without_roles(archive.list_inside(section).await?),
+        };
+        let without: BTreeSet<u32> = list.unrestorable.iter().copied().collect();
+        Ok(entries.into_iter().filter(|entry| !without.contains(&entry.number())).collect())
+    }
+
+    /// Leaves out what names roles that a server of somebody else's need not have.
+    fn without_roles(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        let (named, kept): (Vec<Entry>, Vec<Entry>) = entries
+            .into_iter()
+            .partition(|entry| NAMING_ROLES.iter().any(|(kind, _)| entry.description().starts_with(kind)));
+        for (kind, called) in NAMING_ROLES {
+            let count = named.iter().filter(|entry| entry.description().starts_with(kind)).count();
+            if count > 0 {
+                self.remarks.push(format!("{called} name roles of the source and were left out: {count}"));
+            }
+        }
+        kept
+    }
+
+    /// Keeps tablespaces only where the server has all of them, and they are ours to fill.
     async fn tablespaces(&mut self, globals: &[Statement<'_>]) -> Result<Tablespaces, LoadError> {
+        if self.options.tenancy == Tenancy::Guest {
+            return Ok(Tablespaces::Drop);
+        }
         let sql = "SELECT spcname::text FROM pg_catalog.pg_tablespace";
         let found: Result<Vec<String>, _> = sqlx::query_scalar(sql).fetch_all(&mut self.maintenance).await;
         let failed = trouble(&self.options.access, "looking at the server");
@@ -180,8 +214,14 @@ impl Loader {
             return Ok(Vec::new());
         }
         let sql = archive.database_sql().await?;
-        let properties =
-            Properties::read(&sql, &list.database, &options.database, options.owners, archive.tablespaces)?;
+        let properties = Properties::read(
+            &sql,
+            &list.database,
+            &options.database,
+            options.owners,
+            options.tenancy,
+            archive.tablespaces,
+        )?;
         if there && options.existing == Existing::Replace {
             let target = options.target();
             let removed = database::drop_subscriptions(connect(&target).await?).await;
@@ -202,13 +242,22 @@ impl Loader {
                 let wanted = list.encoding.clone();
                 return Err(LoadError::Encoding { server: target.address.to_string(), found, wanted });
             }
-            self.remarks.push(format!("database {} was there: its locale is its own", options.database));
+            if options.tenancy == Tenancy::Owner {
+                self.remarks.push(format!("database {} was there: its locale is its own", options.database));
+            }
         } else {
             let made = run(&mut self.maintenance, properties.create).await;
             made.map_err(|cause| LoadError::database_not_made(&access.address.to_string(), doing.clone(), cause))?;
         }
         for statement in properties.at_once {
-            run(&mut self.maintenance, statement).await.map_err(trouble(access, doing.clone()))?;
+            let words: Vec<&str> = statement.split(' ').skip(3).take(2).collect();
+            match run(&mut self.maintenance, statement.clone()).await {
+                Err(refused) if options.tenancy == Tenancy::Guest && refused.state().as_deref() == Some(DENIED) => {
+                    self.remarks
+                        .push(format!("a setting of the database is not this role's to make: {}", words.join(" ")));
+                }
+                ran => ran.map_err(trouble(access, doing.clone()))?,
+            }
         }
         Ok(properties.at_the_end)
     }
@@ -221,12 +270,6 @@ async fn run_or_grant(connection: &mut PgConnection, statement: &Statement<'_>) 
         Err(_) if globals::names_grantor(statement) => run(connection, statement.without_option("GRANTED")).await,
         ran => ran,
     }
-}
-
-/// Without those that need what was left out.
-fn restorable(entries: Vec<Entry>, list: &TableList) -> Vec<Entry> {
-    let without: BTreeSet<u32> = list.unrestorable.iter().copied().collect();
-    entries.into_iter().filter(|entry| !without.contains(&entry.number())).collect()
 }
 
 /// The server's roles.

@@ -61,6 +61,7 @@ impl Server {
             globals: Globals::Leave,
             existing: Existing::Refuse,
             outside: Outside::Keep,
+            tenancy: Tenancy::Owner,
             private: private.path().to_owned(),
             tables: None,
             needs: Needs { server_version_number: self.tools.major * 10_000, ..Needs::default() },
