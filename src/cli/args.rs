@@ -191,19 +191,19 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub overwrite: bool,
     /// Make the roles that the server does not have, with the passwords that they had
-    #[arg(long, requires = "into")]
+    #[arg(help_heading = "With --into", long, requires = "into")]
     pub globals: bool,
     /// Everything becomes the property of the role that restores, without grants
-    #[arg(long, requires = "into")]
+    #[arg(help_heading = "With --into", long, requires = "into")]
     pub no_owner: bool,
     /// Connections that load, and indexes that are made at a time [default: one a core]
-    #[arg(long, value_name = "N", requires = "into", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(help_heading = "With --into", long, value_name = "N", requires = "into", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub jobs: Option<u32>,
     /// A file (mode 0600) with the password of the url's role; neither ~/.pgpass nor $PGPASSWORD is read
-    #[arg(long, value_name = "FILE", requires = "into")]
+    #[arg(help_heading = "With --into", long, value_name = "FILE", requires = "into")]
     pub password_file: Option<PathBuf>,
     /// The folder of the server's programs (pg_restore), where they are in none of the usual ones
-    #[arg(long, value_name = "DIR", requires = "into")]
+    #[arg(help_heading = "With --into", long, value_name = "DIR", requires = "into")]
     pub tools: Option<PathBuf>,
 }
 

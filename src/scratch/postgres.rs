@@ -48,6 +48,8 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 const READY_LOOK: Duration = Duration::from_millis(20);
 /// How long it may take to end when told to: with a large memory it has much to write.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// What a log says where the disk, or somebody's share of it, is full.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 /// What server is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -323,6 +325,13 @@ impl Server {
         self.place.log_tail()
     }
 
+    /// What to do where its log says that the disk is full. Whoever loads into it may have seen a closed connection only.
+    #[must_use]
+    pub fn lacks_room(&self) -> Option<String> {
+        let log = self.place.log_tail();
+        FULL.iter().any(|word| log.contains(word)).then(|| make_room(&self.place.shown()))
+    }
+
     /// What was set, for the report: names as in postgresql.conf, and their values.
     #[must_use]
     pub fn settings(&self) -> &[(String, String)] {
@@ -383,13 +392,17 @@ fn telling(log: &str) -> &str {
     lines().rfind(bad).or_else(|| lines().next_back()).unwrap_or("it said nothing")
 }
 
+fn make_room(dir: &str) -> String {
+    format!("df -h {dir}; make room there, or name another folder as `scratch` of the drill")
+}
+
 /// What to do about what a log complains of.
 fn cure(log: &str, dir: &str) -> Option<String> {
     let says = |words: &[&str]| words.iter().any(|word| log.contains(word));
     Some(if says(&["could not create semaphores"]) {
         "sysctl kernel.sem; allow more semaphores, or end other servers".to_owned()
-    } else if says(&["No space left on device", "Disk quota exceeded"]) {
-        format!("df -h {dir}; make room there, or name another folder as `scratch` of the drill")
+    } else if says(&FULL) {
+        make_room(dir)
     } else if says(&["Cannot allocate memory", "could not map anonymous shared memory", "out of memory"]) {
         "free -m; end what takes the memory, and run the drill again".to_owned()
     } else if says(&["could not load library", "could not access file", "error while loading shared libraries"]) {

@@ -249,6 +249,14 @@ impl Ground {
         }
     }
 
+    /// What to do where the disk of a server of ours is full.
+    pub(super) fn lacks_room(&self) -> Option<String> {
+        match self {
+            Self::Scratch { server, .. } => server.lacks_room(),
+            Self::Existing(_) => None,
+        }
+    }
+
     /// Where an extension would have to be installed.
     pub(super) fn machine(&self) -> &'static str {
         match self {

@@ -384,13 +384,18 @@ impl DrillRun<'_> {
         stopwatch: &mut Stopwatch<'_>,
     ) -> Result<()> {
         let mut databases = Vec::new();
-        let result = self.restore_sources(reader, located, scratch, confinement, &mut databases, stopwatch);
+        let mut result = self.restore_sources(reader, located, scratch, confinement, &mut databases, stopwatch);
         // Whatever came of it: no server outlives its drill.
         for database in databases {
             self.remarks.extend(database.remarks().iter().map(|remark| format!("{}: {remark}", database.name())));
             if let (Err(_), Some(tail)) = (&result, database.log_tail()) {
                 self.errors.push(format!("{}: the scratch server's log ends: {tail}", database.name()));
             }
+            // Whoever loaded may have seen no more than a closed connection.
+            result = match (result, database.lacks_room()) {
+                (Err(error), Some(cure)) => Err(error.with_hint(cure)),
+                (result, _) => result,
+            };
             let name = database.name().clone();
             self.server_settings.push(database.settings());
             let (measured, remarks) = database.end(self.host, self.request.keep);

@@ -214,6 +214,11 @@ impl Database {
         self.ground.log_tail()
     }
 
+    /// What to do where the server's disk is full.
+    pub(super) fn lacks_room(&self) -> Option<String> {
+        self.ground.lacks_room()
+    }
+
     /// What the server was set to, for the sealed details.
     pub(super) fn settings(&self) -> serde_json::Value {
         serde_json::json!({ "source": self.name, "settings": self.ground.settings() })
