@@ -39,9 +39,13 @@ impl RowSum {
     /// Adds rows in text format: each ends with a newline, and none holds one. False where the last does not end.
     #[must_use]
     pub fn add_text(&mut self, rows: &[u8]) -> bool {
-        let Some(rows) = rows.strip_suffix(b"\n") else { return false };
-        for row in rows.split(|byte| *byte == b'\n') {
-            self.add(row);
+        if !rows.ends_with(b"\n") {
+            return false;
+        }
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', rows) {
+            self.add(&rows[start..end]);
+            start = end + 1;
         }
         true
     }
