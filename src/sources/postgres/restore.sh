@@ -9,7 +9,8 @@ usage() {
 usage: sh restore.sh [--globals] [--no-owner] [--jobs N] postgres://ROLE@HOST/postgres
 
   the URL names any database that exists on the server (not the one to be made), and a role that may create others
-  --globals    first creates the roles and tablespaces of globals.sql; those that exist are reported and kept
+  --globals    first runs globals.sql, which makes roles and tablespaces; refuses where one of its roles exists, because it
+               would get back the rights and the password that it had (the server's first role does)
   --no-owner   everything will belong to the role in the URL, and nothing is granted to others
   --jobs N     how many indexes are built at once (2)
 EOF
@@ -76,7 +77,15 @@ sql() {
 }
 
 if [ "$globals" = yes ]; then
-    say "roles and tablespaces (an error that a role exists is nothing to worry about)"
+    # The server's first role has the number 10 everywhere.
+    psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$server" -o "$work/roles" -c \
+        "SELECT 'CREATE ROLE ' || pg_catalog.quote_ident(rolname) || ';' FROM pg_catalog.pg_roles WHERE oid <> 10" ||
+        die "the server cannot be asked for its roles"
+    if grep -F -x -f "$work/roles" globals.sql >"$work/existing"; then
+        die "the server has roles that globals.sql would change to what they were: $(sed 's|^CREATE ROLE ||; s|;$||' <"$work/existing" | tr '\n' ' ')
+leave --globals out if none is missing, or else run the statements for the missing ones by hand"
+    fi
+    say "roles and tablespaces (an error that the server's first role exists is nothing to worry about)"
     psql -X -q -d "$server" -f globals.sql
 fi
 

@@ -203,7 +203,13 @@ fn loads_by_script(start: Start) {
     let out = load(&target);
     assert_eq!(out.code, Some(0), "{}\n{}", out.stdout, out.stderr);
     assert_same_database((&target, "everything"), (&source, "everything"), "loaded by restore.sh");
+    // A role that is there keeps its rights, whatever it had.
+    target.sql("postgres", "ALTER ROLE reader CREATEDB");
     let again = load(&target);
+    assert!(again.code != Some(0) && again.stderr.contains("were: boss \"o'wner"), "{}", again.stderr);
+    let rights = "SELECT rolcreatedb FROM pg_roles WHERE rolname = 'reader'";
+    assert_eq!(target.sql("postgres", rights).trim(), "t");
+    let again = script(&world, &target, &[&target.url("postgres")]);
     assert_ne!(again.code, Some(0), "it writes over a database: {}", again.stderr);
 
     // What cannot be loaded is an error of the script, and not a line that scrolls by.
