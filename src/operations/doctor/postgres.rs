@@ -12,6 +12,7 @@ use crate::sources::postgres::binaries::{MAJORS, Tools, Wanted};
 use crate::sources::postgres::connect::{Access, ServerTrouble};
 use crate::sources::postgres::examine::{Examined, examine, is_poolers_refusal};
 use crate::sources::postgres::layout::{matches, quoted};
+use crate::sources::postgres::trouble::{admission, words};
 
 use super::super::access::access;
 use super::super::databases;
@@ -88,7 +89,7 @@ pub(super) fn neighbours(host: &Host, job: &JobSettings) -> Vec<Finding> {
                     "{address} lets root in without a password, and so perhaps every user of this host; hostile code in a \
                      drill is one, and could read and change what is there"
                 ),
-                "in pg_hba.conf of that server: let no line that begins with `local` end with `trust`; then SELECT \
+                "in pg_hba.conf of that server: say `peer` or `scram-sha-256` instead of `trust` in lines that begin with `local`; then SELECT \
                  pg_reload_conf()",
             )
         })
@@ -150,7 +151,7 @@ fn tools(host: &Host, settings: &PostgresSettings, examined: &Examined) -> Resul
 
 fn refused(settings: &PostgresSettings, trouble: &ServerTrouble) -> Finding {
     let address = &settings.address;
-    let said = crate::error::chain(trouble);
+    let said = words(trouble);
     if is_poolers_refusal(trouble) {
         let message = format!("{address} is a pooler: {said}");
         return Finding::problem(
@@ -158,6 +159,10 @@ fn refused(settings: &PostgresSettings, trouble: &ServerTrouble) -> Finding {
             message,
             Some("write the server's own host and port into the url: a snapshot needs it"),
         );
+    }
+    let message = format!("{address} does not let us read: {said}");
+    if let Some(admission) = admission(address, trouble) {
+        return Finding::problem("", message, Some(admission));
     }
     let hint = match trouble.state().as_deref() {
         Some("28P01" | "28000") if settings.password.is_none() => {
@@ -177,14 +182,9 @@ fn refused(settings: &PostgresSettings, trouble: &ServerTrouble) -> Finding {
             "psql -l {}: shows the databases that there are",
             shell(&address.with_database("postgres").to_string())
         ),
-        Some("42501") => format!(
-            "as a superuser: GRANT CONNECT ON DATABASE {} TO {}",
-            quoted(&address.database),
-            quoted(&address.role)
-        ),
         _ => format!("psql {}: see that the server runs and listens there", shell(&address.to_string())),
     };
-    Finding::problem("", format!("{address} does not let us read: {said}"), Some(hint))
+    Finding::problem("", message, Some(hint))
 }
 
 fn shell(text: &str) -> String {

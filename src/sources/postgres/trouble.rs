@@ -20,15 +20,34 @@ pub fn server_error(
     trouble: impl Into<ServerTrouble>,
 ) -> SourceError {
     let trouble = trouble.into();
-    let said = match &trouble {
-        ServerTrouble::Sql(sqlx::Error::Database(error)) => error.message().to_owned(),
-        // `error returned from database: …` and the like are the library's words, not the server's.
-        ServerTrouble::Sql(sqlx::Error::Io(error)) => format!("the connection failed: {error}"),
-        other => other.to_string(),
-    };
+    let said = words(&trouble);
     let state = trouble.state().unwrap_or_default();
     let Advice { hint, transient } = advice(address, &trouble, &state, &said);
     SourceError::Server { server: address.to_string(), what: format!("{tried}: {said}"), hint, transient }
+}
+
+/// What came back, in the server's own words: `error returned from database: …` and the like are the library's.
+pub fn words(trouble: &ServerTrouble) -> String {
+    match trouble {
+        ServerTrouble::Sql(sqlx::Error::Database(error)) => error.message().to_owned(),
+        ServerTrouble::Sql(sqlx::Error::Io(error)) => format!("the connection failed: {error}"),
+        other => other.to_string(),
+    }
+}
+
+/// What a superuser has to type before a role can log in at all, where that is what is missing.
+#[must_use]
+pub fn admission(address: &ServerAddress, trouble: &ServerTrouble) -> Option<String> {
+    let role = super::layout::quoted(&address.role);
+    // The role is looked up after pg_hba.conf has let it in, the right to connect after that.
+    match (trouble.state().as_deref(), trouble.source_file()) {
+        (Some("28000"), Some("miscinit.c")) => Some(format!("as a superuser: CREATE ROLE {role} LOGIN")),
+        (Some("42501"), Some("postinit.c")) => {
+            let database = super::layout::quoted(&address.database);
+            Some(format!("as a superuser: GRANT CONNECT ON DATABASE {database} TO {role}"))
+        }
+        _ => None,
+    }
 }
 
 /// A server that answers, and with something that cannot be.
@@ -135,6 +154,9 @@ fn advice(address: &ServerAddress, trouble: &ServerTrouble, state: &str, said: &
     let role = super::layout::quoted(&address.role);
     if is_about_certificates(trouble, said) {
         return lasting("check sslmode and sslrootcert in the url");
+    }
+    if let Some(admission) = admission(address, trouble) {
+        return lasting(admission);
     }
     match state {
         "28P01" | "28000" => lasting(format!(

@@ -42,8 +42,14 @@ fn the_readmes_role_is_enough() {
         "CREATE SCHEMA closed; CREATE TABLE closed.t AS SELECT generate_series(1, 10) AS id; REVOKE ALL ON SCHEMA closed FROM PUBLIC;
          ALTER TABLE closed.t ENABLE ROW LEVEL SECURITY; CREATE SEQUENCE closed.s;",
     );
-    server.sql("shop", script);
     let world = world(&server.url_of("backup", "shop"), "", "");
+    let doctor = world.expect(1, &["doctor"]).stdout;
+    assert!(doctor.contains(r#"CREATE ROLE "backup" LOGIN"#) && !doctor.contains("at line"), "{doctor}");
+    server.sql("shop", script);
+    server.sql("shop", "REVOKE CONNECT ON DATABASE shop FROM PUBLIC");
+    let doctor = world.expect(1, &["doctor"]).stdout;
+    assert!(doctor.contains(r#"GRANT CONNECT ON DATABASE "shop" TO "backup""#), "{doctor}");
+    server.sql("shop", "GRANT CONNECT ON DATABASE shop TO backup");
     world.expect(0, &["doctor"]);
     world.backup();
     let target = Server::start();
