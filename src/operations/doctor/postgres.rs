@@ -89,8 +89,8 @@ pub(super) fn neighbours(host: &Host, job: &JobSettings) -> Vec<Finding> {
                     "{address} lets root in without a password, and so perhaps every user of this host; hostile code in a \
                      drill is one, and could read and change what is there"
                 ),
-                "in pg_hba.conf of that server: say `peer` or `scram-sha-256` instead of `trust` in lines that begin with `local`; then SELECT \
-                 pg_reload_conf()",
+                "in pg_hba.conf of that server: say `peer` or `scram-sha-256` instead of `trust` in lines that begin \
+                 with `local`; then SELECT pg_reload_conf()",
             )
         })
         .collect()
