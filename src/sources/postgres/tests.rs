@@ -143,6 +143,26 @@ fn back_up(options: PostgresOptions) -> Copy {
     try_back_up(options).unwrap_or_else(|error| panic!("{error}\n{:?}", error.hint()))
 }
 
+/// What is read when a migration holds the lock of a `table` as the backup begins, and commits while pg_dump waits.
+fn back_up_beside(server: &Server, migration: &str, table: &str) -> Copy {
+    let mut psql = server.psql("postgres");
+    let mut session = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    stdin.write_all(format!("BEGIN; {migration};\n").as_bytes()).unwrap();
+    let locked = format!(
+        "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND locktype = 'relation' \
+         AND relation = '{table}'::regclass"
+    );
+    wait_until("the migration holds its lock", || server.sql("postgres", &locked) == "1");
+    let options = server.options("postgres", "postgres");
+    let backup = std::thread::spawn(move || back_up(options));
+    wait_until("pg_dump waits", || server.sql("postgres", "SELECT count(*) FROM pg_locks WHERE NOT granted") != "0");
+    stdin.write_all(b"COMMIT;\n\\q\n").unwrap();
+    drop(stdin);
+    session.wait().unwrap();
+    backup.join().unwrap()
+}
+
 fn refusal(options: PostgresOptions) -> (String, String) {
     let error = try_back_up(options).err().unwrap();
     (error.to_string(), error.hint().unwrap_or_default())
@@ -264,20 +284,8 @@ fn writers_and_migrations_cannot_tear_it() {
     feeding.join().unwrap();
 
     // A migration that holds its lock while pg_dump waits, and rewrites the table under the snapshot.
-    let mut psql = server.psql("postgres");
-    let mut migration = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut stdin = migration.stdin.take().unwrap();
-    stdin.write_all(b"BEGIN; ALTER TABLE accounts ALTER cents TYPE bigint;\n").unwrap();
-    let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND locktype = 'relation' \
-         AND relation = 'accounts'::regclass";
-    wait_until("the migration holds its lock", || server.sql("postgres", locked) == "1");
-    let options = server.options("postgres", "postgres");
-    let backup = std::thread::spawn(move || back_up(options));
-    wait_until("pg_dump waits", || server.sql("postgres", "SELECT count(*) FROM pg_locks WHERE NOT granted") != "0");
-    stdin.write_all(b"COMMIT;\n\\q\n").unwrap();
-    drop(stdin);
-    migration.wait().unwrap();
-    assert_eq!(backup.join().unwrap().table("accounts").rows, 20_000);
+    let copy = back_up_beside(&server, "ALTER TABLE accounts ALTER cents TYPE bigint", "accounts");
+    assert_eq!(copy.table("accounts").rows, 20_000);
 
     // Somebody who waits for us is let through.
     let mut options = server.options("postgres", "postgres");
@@ -313,23 +321,10 @@ fn a_table_that_took_another_s_name_is_not_taken_for_it() {
     let server = Server::start_now();
     server.sql("postgres", "CREATE TABLE ledger AS SELECT n, 'old' || n AS note FROM generate_series(1, 1000) n");
     server.sql("postgres", "CREATE TABLE columns AS SELECT n, n AS a FROM generate_series(1, 1000) n");
-    let mut psql = server.psql("postgres");
-    let mut migration = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut stdin = migration.stdin.take().unwrap();
     // Neither gives a table a new file, and what has the old name then is empty under an older snapshot.
-    let swap = b"BEGIN; ALTER TABLE ledger RENAME TO ledger_2025; CREATE TABLE ledger (n int, note text); \
-        INSERT INTO ledger VALUES (1, 'new'); ALTER TABLE columns RENAME a TO b; ALTER TABLE columns ADD a int;\n";
-    stdin.write_all(swap).unwrap();
-    let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
-         AND relation = 'columns'::regclass";
-    wait_until("the migration holds its locks", || server.sql("postgres", locked) == "1");
-    let options = server.options("postgres", "postgres");
-    let backup = std::thread::spawn(move || back_up(options));
-    wait_until("pg_dump waits", || server.sql("postgres", "SELECT count(*) FROM pg_locks WHERE NOT granted") != "0");
-    stdin.write_all(b"COMMIT;\n\\q\n").unwrap();
-    drop(stdin);
-    migration.wait().unwrap();
-    let copy = backup.join().unwrap();
+    let swap = "ALTER TABLE ledger RENAME TO ledger_2025; CREATE TABLE ledger (n int, note text); \
+        INSERT INTO ledger VALUES (1, 'new'); ALTER TABLE columns RENAME a TO b; ALTER TABLE columns ADD a int";
+    let copy = back_up_beside(&server, swap, "columns");
     assert_eq!((copy.table("ledger").rows, copy.table("ledger_2025").rows), (1, 1000));
     assert_eq!(copy.table("columns").columns, ["n", "b", "a"]);
     assert!(copy.rows("columns").starts_with(b"1\t1\t\\N\n"));
