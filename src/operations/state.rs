@@ -335,14 +335,22 @@ impl StateDir {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(line.as_bytes()))
             .map_err(|cause| io("write", cause))?;
-        Ok(JobLock { _file: file })
+        Ok(JobLock { file })
     }
 }
 
 /// Held while a process works on a job.
 #[derive(Debug)]
 pub struct JobLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for JobLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread has just forked holds the file until it runs its program.
+        // Where the unlocking fails, closing does it a moment later.
+        let _ = self.file.unlock();
+    }
 }
 
 /// A folder for one run's own files, a password's among them. Dropped, it is gone with all that is in it.
