@@ -38,6 +38,7 @@ pub(super) struct JobFile {
     pub(super) prune: Option<PruneFile>,
     pub(super) objectives: Option<ObjectivesFile>,
     pub(super) source: Named<SourceFile>,
+    pub(super) hooks: Option<HooksFile>,
     pub(super) drill: Option<DrillFile>,
 }
 
@@ -62,6 +63,15 @@ pub(super) struct PruneFile {
 pub(super) struct ObjectivesFile {
     pub(super) rto: Option<Text>,
     pub(super) rpo: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HooksFile {
+    pub(super) before: Option<Spanned<Vec<String>>>,
+    pub(super) after: Option<Spanned<Vec<String>>>,
+    pub(super) on_failure: Option<Spanned<Vec<String>>>,
+    pub(super) timeout: Option<Text>,
 }
 
 /// The keys of all kinds; the strict reading has seen to it that only those of its kind are there.
@@ -192,6 +202,7 @@ mod tests {
             ("job.*.prune", fields::<PruneFile>()),
             ("job.*.objectives", fields::<ObjectivesFile>()),
             ("job.*.source.*", fields::<SourceFile>()),
+            ("job.*.hooks", fields::<HooksFile>()),
             ("job.*.drill", fields::<DrillFile>()),
             ("job.*.drill.server", fields::<ServerFile>()),
             ("job.*.drill.container", fields::<ContainerFile>()),

@@ -11,6 +11,7 @@ pub mod edit;
 mod erasing;
 mod error;
 mod file;
+mod hooks;
 pub mod locate;
 mod resolve;
 pub mod schema;
@@ -22,6 +23,7 @@ pub mod template;
 mod tests;
 
 pub use error::{ConfigError, Problem};
+pub use hooks::HookSettings;
 pub use secret::{Secret, SecretError};
 pub use settings::{
     ContainerSettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings, Objectives,

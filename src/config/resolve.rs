@@ -25,6 +25,7 @@ use crate::domain::retention::{LastGood, Retention};
 use crate::domain::schedule::Schedule;
 use crate::error::Diagnostic;
 
+mod hooks;
 mod server;
 
 /// A check that takes longer than a day hangs.
@@ -201,6 +202,7 @@ impl Resolver<'_, '_> {
             prune: prune?,
             objectives,
             sources,
+            hooks: self.hooks(image.hooks.unwrap_or_default()),
             drill,
         })
     }
@@ -436,21 +438,7 @@ impl Resolver<'_, '_> {
                 Some(UserCheck::Freshness { source, sql: sql.into_inner(), within })
             }
             CheckFile { source: None, sql: None, freshness: None, within: None, command: Some(command) } => {
-                let at = command.span();
-                let mut command = command.into_inner();
-                match command.first_mut() {
-                    Some(program) if !program.is_empty() => {
-                        // As a shell would have it: with a slash it is a path (here: from the config's folder).
-                        if program.contains('/') {
-                            match path(program, self.base) {
-                                Ok(path) => *program = path.to_string_lossy().into_owned(),
-                                Err(message) => self.problems.at(at, message),
-                            }
-                        }
-                    }
-                    _ => self.problems.at(at, "`command` names no program"),
-                }
-                Some(UserCheck::Command { command })
+                Some(UserCheck::Command { command: self.argv("command", command) })
             }
             CheckFile { source: None, sql, freshness, command: None, .. } if sql.is_some() != freshness.is_some() => {
                 self.problems.at(at, "this check has no `source`: which database is asked?");

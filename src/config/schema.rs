@@ -300,6 +300,25 @@ pub const KEYS: &[Key] = &[
         "How long a snapshot may be held: as long as it is, the server cannot vacuum. Then the backup gives up; half-way it warns.",
     )
     .only("postgres"),
+    key("job.*.hooks", Takes::Table, Optional, "Programs of yours around each backup, with facts in LIFEBOAT_… variables.")
+        .also(&["hook", "commands"]),
+    key(
+        "job.*.hooks.before",
+        Takes::Texts,
+        Optional,
+        "A program and its arguments, run before a source is opened. Where it fails nothing is backed up.",
+    )
+    .also(&["pre", "before_backup"]),
+    key(
+        "job.*.hooks.after",
+        Takes::Texts,
+        Optional,
+        "Run after each run, however it ended, and after a `before` that failed.",
+    )
+    .also(&["post", "after_backup", "finally"]),
+    key("job.*.hooks.on_failure", Takes::Texts, Optional, "Run last, after a run that failed or was partial.")
+        .also(&["on_error", "failure"]),
+    key("job.*.hooks.timeout", Takes::Duration, Default("5m"), "How long each of them may take."),
     key("job.*.drill", Takes::Table, Optional, "The rehearsed restore.").also(&["drills", "restore_test"]),
     key("job.*.drill.schedule", Takes::Schedule, Optional, "When a drill is due.").also(&["cron", "when", "every"]),
     key(

@@ -11,6 +11,7 @@ use chrono_tz::Tz;
 use serde_json::{Value, json};
 
 use super::error::ConfigError;
+use super::hooks::HookSettings;
 use super::secret::Secret;
 use super::{locate, resolve};
 use crate::domain::check::UserCheck;
@@ -124,6 +125,8 @@ pub struct JobSettings {
     pub objectives: Objectives,
     /// At least one, in the config's order.
     pub sources: Vec<SourceSettings>,
+    /// What runs around its backups.
+    pub hooks: HookSettings,
     /// The rehearsed restore.
     pub drill: Option<DrillSettings>,
 }
@@ -459,6 +462,7 @@ impl JobSettings {
                 "rpo": self.objectives.rpo.map(exact_duration),
             },
             "sources": self.sources.iter().map(SourceSettings::to_json).collect::<Vec<_>>(),
+            "hooks": self.hooks.to_json(),
             "drill": self.drill.as_ref().map(DrillSettings::to_json),
         })
     }

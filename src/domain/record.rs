@@ -116,6 +116,18 @@ pub enum RunOutcome {
     Failed,
 }
 
+impl RunOutcome {
+    /// As it is recorded.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// A run of `backup`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {

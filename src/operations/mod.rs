@@ -10,6 +10,7 @@ pub mod check;
 mod databases;
 pub mod doctor;
 pub mod drill;
+mod hooks;
 pub mod host;
 pub mod init;
 pub mod interrupt;

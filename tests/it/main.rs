@@ -11,6 +11,7 @@ mod demo;
 mod documents;
 mod erasing;
 mod forge;
+mod hooks;
 mod hosts;
 mod journeys;
 mod kill;

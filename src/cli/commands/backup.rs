@@ -119,7 +119,7 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         let config = session.settings.without_secrets(&job.name);
         let report = match &vaults[&job.vault] {
             Ok(vault) => backup::backup(&session.host, vault, job, config, &progress),
-            Err(error) => Err(error.clone()),
+            Err(error) => Ok(backup::without_vault(&session.host, job, error.clone())),
         };
         let report = report.unwrap_or_else(backup::not_started);
         exit = exit.worse(exit_of(&report));
@@ -182,7 +182,8 @@ fn prune_after(
 
 fn exit_of(report: &RunReport) -> Exit {
     match (report.outcome, &report.failure) {
-        (RunOutcome::Success, _) => Exit::DONE,
+        // The backup stands, and a hook after it failed.
+        (RunOutcome::Success, failure) => failure.as_ref().map_or(Exit::DONE, |error| Exit::of(error.kind())),
         (RunOutcome::Partial, _) => Exit::of(Kind::Partial),
         (RunOutcome::Failed, failure) => Exit::of(failure.as_ref().map_or(Kind::Failed, Error::kind)),
     }

@@ -37,8 +37,10 @@ pub(super) use self::claim::agreed_time;
 use self::journal::{Left, Owner};
 use self::reuse::{Allowance, MAX_REFUTED_NAMES, Refuted};
 use self::source::StoredSource;
+use super::hooks::Hooks;
 use super::host::Host;
 use super::vaults::{OpenVault, manifests};
+
 use super::{TOOL, databases, records};
 
 /// How long to wait before a source is tried again that failed of something that may pass: a server that starts anew, a
@@ -132,14 +134,17 @@ pub fn backup(
     let stopwatch = host.clock.monotonic();
     let _lock = host.home()?.state.lock(&settings.name, "backup", started)?;
     let job = Job { settings, config };
-    let result = run(host, vault, &job, started, progress);
-    let duration_seconds = (host.clock.monotonic() - stopwatch).as_secs_f64();
+    let hooks = Hooks::new(host, &settings.name, &settings.hooks);
+    let result = hooks.before().and_then(|()| run(host, vault, &job, started, progress));
     let mut report = match result {
         Ok(committed) => committed.into_report(),
-        Err(error) if error.code() == Code::Locked => return Err(error),
         Err(error) => not_started(error),
     };
-    report.duration_seconds = duration_seconds;
+    hooks.after(&mut report);
+    if let Some(error) = report.failure.take_if(|failure| failure.code() == Code::Locked) {
+        return Err(error);
+    }
+    report.duration_seconds = (host.clock.monotonic() - stopwatch).as_secs_f64();
     if let Err(error) =
         records::write(host, vault, &settings.name, run_record(&report, started, host.clock.now()), None)
     {
@@ -148,6 +153,14 @@ pub fn backup(
         report.errors.push(what);
     }
     Ok(report)
+}
+
+/// The report of a run whose vault could not be opened. Nothing records it; the job's hooks hear of it.
+#[must_use]
+pub fn without_vault(host: &Host, settings: &JobSettings, error: Error) -> RunReport {
+    let mut report = not_started(error);
+    Hooks::new(host, &settings.name, &settings.hooks).on_failure(&mut report);
+    report
 }
 
 /// The report of a run that came to nothing.
