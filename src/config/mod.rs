@@ -14,6 +14,7 @@ mod file;
 mod hooks;
 pub mod locate;
 mod resolve;
+pub mod s3;
 pub mod schema;
 pub mod secret;
 pub mod settings;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use error::{ConfigError, Problem};
 pub use hooks::HookSettings;
+pub use s3::S3Settings;
 pub use secret::{Secret, SecretError};
 pub use settings::{
     ContainerSettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings, Objectives,
