@@ -53,7 +53,7 @@ pub(super) struct Led {
     pub(super) described: Option<Described>,
     pub(super) facts: PostgresFacts,
     /// sequences.sql.
-    pub(super) sequences: Vec<u8>,
+    pub(super) set_sequences: Vec<u8>,
 }
 
 /// Why an attempt did not come to its end.
@@ -133,11 +133,14 @@ async fn attempt(
         false => None,
     };
     lock_tables(&mut leader, options, clock, &mut catalog.tables).await?;
-    let sequences = match values::sequences(&mut leader, &catalog.sequences).await {
+    let mut sequences = match values::sequences(&mut leader, &catalog.sequences).await {
         Err(trouble) if is_gone(&trouble) => return Err(Setback::Changed("a sequence was dropped".to_owned())),
         read => read.map_err(|trouble| leader.wrong("cannot read the sequences", trouble))?,
     };
-    Ok(Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, described, facts, sequences })
+    let set_sequences = values::set_sequences(&sequences);
+    sequences.sort_by(|one, other| (&one.schema, &one.name).cmp(&(&other.schema, &other.name)));
+    facts.sequences = Some(sequences);
+    Ok(Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, described, facts, set_sequences })
 }
 
 /// Up to when a standby has what its primary has. Its last transaction is that of its primary which may have had none for
