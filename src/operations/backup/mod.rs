@@ -37,6 +37,7 @@ pub(super) use self::claim::agreed_time;
 use self::journal::{Left, Owner};
 use self::reuse::{Allowance, MAX_REFUTED_NAMES, Refuted};
 use self::source::StoredSource;
+use super::begun::{self, Doing};
 use super::host::Host;
 use super::vaults::{OpenVault, manifests};
 use super::{TOOL, databases, records};
@@ -131,12 +132,16 @@ pub fn backup(
     let started = host.clock.now();
     let stopwatch = host.clock.monotonic();
     let _lock = host.home()?.state.lock(&settings.name, "backup", started)?;
+    let begun = begun::begin(host, vault, &settings.name, Doing::Backup, started, progress);
     let job = Job { settings, config };
     let result = run(host, vault, &job, started, progress);
     let duration_seconds = (host.clock.monotonic() - stopwatch).as_secs_f64();
     let mut report = match result {
         Ok(committed) => committed.into_report(),
-        Err(error) if error.code() == Code::Locked => return Err(error),
+        Err(error) if error.code() == Code::Locked => {
+            begun::end(begun, progress);
+            return Err(error);
+        }
         Err(error) => not_started(error),
     };
     report.duration_seconds = duration_seconds;
@@ -147,6 +152,7 @@ pub fn backup(
         progress.warn(&what);
         report.errors.push(what);
     }
+    begun::end(begun, progress);
     Ok(report)
 }
 

@@ -167,7 +167,7 @@ const HOLDERS: &str = "SELECT DISTINCT n.nspname::text || '.' || c.relname::text
 
 /// Puts to a failure that is about locks who holds them: the server names neither him nor, always, the table.
 async fn with_holders(options: &PostgresOptions, error: SourceError) -> SourceError {
-    let (server, mut what, hint, transient) = match error {
+    let (server, mut what, mut hint, transient) = match error {
         SourceError::Server { server, what, hint, transient } if is_about_locks(&what) => {
             (server, what, hint, transient)
         }
@@ -175,7 +175,13 @@ async fn with_holders(options: &PostgresOptions, error: SourceError) -> SourceEr
     };
     // Where they cannot be asked for, what went wrong is at hand all the same.
     for (table, process) in holders(options).await.unwrap_or_default() {
-        let holder = if process == 0 { "a prepared transaction".to_owned() } else { format!("process {process}") };
+        let (holder, end) = match process {
+            0 => ("a prepared transaction".to_owned(), "ROLLBACK PREPARED ends it: select * from pg_prepared_xacts".into()),
+            _ => (format!("process {process}"), format!("select pg_terminate_backend({process}) ends it")),
+        };
+        if let Some(hint) = hint.as_mut().filter(|hint| !hint.contains(" ends it")) {
+            hint.push_str(&format!("; {end}"));
+        }
         what.push_str(&format!("; {holder} has {table} for itself, or waits to"));
     }
     SourceError::Server { server, what, hint, transient }

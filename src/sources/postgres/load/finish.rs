@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::archive::{Run, trouble};
 use super::error::LoadError;
 use super::order::{Pace, Step};
+use super::prepare::{COMMENT, DENIED};
 use super::{Filling, Loaded, Outside, connect, order, run};
 use crate::sources::postgres::connect::{Access, ServerTrouble};
 use crate::sources::postgres::layout::ListedTable;
@@ -70,8 +71,13 @@ impl Filling {
         let names = found.map_err(|cause| trouble(&target, "listing the tables")(cause.into()))?;
         analyze(&target, names, self.options.jobs).await?;
         for statement in &self.at_the_end {
-            let ran = run(&mut connection, statement.clone()).await;
-            ran.map_err(trouble(&target, "setting the database's properties"))?;
+            match run(&mut connection, statement.clone()).await {
+                // It was given away meanwhile, and everything else of it is there.
+                Err(refused) if statement.starts_with(COMMENT) && refused.state().as_deref() == Some(DENIED) => {
+                    self.remarks.push(format!("the database is complete, and its comment is not ours to set any more: {statement}"));
+                }
+                ran => ran.map_err(trouble(&target, "setting the database's properties"))?,
+            }
         }
         // What went before did not wait for the disk; this does, and with it everything before. It makes nothing: by now
         // there may be event triggers.

@@ -395,7 +395,7 @@ fn what_could_not_end_well_is_refused_before_anything_is_made() {
     // Roles are made when told; without owners none are needed.
     let globals = LoadOptions { globals: Globals::Make, ..options.clone() };
     let (_, loaded, _) = members.fill(members.head(server.begin(globals).unwrap()).unwrap()).unwrap();
-    assert_eq!(loaded.remarks, ["1 roles were made"]);
+    assert_eq!(loaded.remarks, ["roles were made: clerk"]);
     assert!(all_pass(&server, "shop", &members.facts));
     assert_eq!(server.psql("shop", "SELECT has_table_privilege('clerk', 'public.users', 'SELECT')"), "t");
     server.psql("shop", "REASSIGN OWNED BY \"Shop Owner\" TO postgres");
