@@ -19,6 +19,7 @@ use super::settings::{
     PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
 };
 use super::strict;
+use crate::domain::databases::source_of;
 use crate::domain::check::UserCheck;
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::{exact_duration, parse_duration};
@@ -468,7 +469,16 @@ impl Resolver<'_, '_> {
 
     fn check_source(&mut self, name: &Text, sources: &[SourceSettings]) -> Option<SourceName> {
         let databases = sources.iter().filter(|source| source.kind.is_database());
-        let databases: Vec<_> = databases.map(|source| source.name.as_str()).collect();
+        let databases: Vec<String> = databases
+            .map(|source| match source.databases() {
+                Databases::OfUrl => source.name.to_string(),
+                Databases::These(names) => {
+                    let names: Vec<String> = names.iter().map(|it| source_of(&source.name, it).to_string()).collect();
+                    names.join(", ")
+                }
+                Databases::All { .. } => format!("{}-DATABASE", source.name),
+            })
+            .collect();
         let there_are = if databases.is_empty() {
             "this job has no database".to_owned()
         } else {

@@ -258,6 +258,13 @@ pub struct PostgresFacts {
     pub tables: Vec<PostgresTableFacts>,
     /// Large objects, and the sum of their sizes.
     pub large_objects: (u64, u64),
+    /// The sum, modulo 2^128, of a 128-bit hash of each large object's number and bytes, in hexadecimal. Backups made
+    /// before this was counted have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_object_checksum: Option<String>,
+    /// What was stored of each sequence, sorted by schema and name. Backups made before this was kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequences: Option<Vec<PostgresSequenceFacts>>,
     /// Valid indexes, sorted: `schema.name`, quoted where it must be.
     pub indexes: Vec<String>,
     /// Constraints, sorted: `schema.table.name`, with ` (not valid)` where one was not validated.
@@ -280,6 +287,20 @@ pub struct PostgresTableFacts {
     pub rows: u64,
     /// The sum, modulo 2^128, of a 128-bit hash of each row as COPY writes it, in hexadecimal.
     pub checksum: String,
+}
+
+/// What a restored sequence must say. Sequences stand outside of transactions: this is no part of the snapshot but what it
+/// said a moment later, and what is in the backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresSequenceFacts {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// The value that was given last, or, where none was, is to be given first.
+    pub last_value: i64,
+    /// Whether it was given.
+    pub is_called: bool,
 }
 
 /// Facts of a source, taken in the same snapshot as its data.

@@ -12,6 +12,7 @@ use crate::domain::manifest::{Completeness, Manifest, SourceEntry};
 use crate::domain::server::DRILL_DATABASE_PREFIX;
 use crate::error::{Code, Error, Result};
 use crate::sources::postgres::examine::databases;
+use crate::sources::postgres::layout::quoted;
 
 use super::access::access;
 use super::host::Host;
@@ -60,9 +61,25 @@ fn all(host: &Host, postgres: &PostgresSettings, except: &[String]) -> Result<Ve
         let seconds = DEADLINE.as_secs();
         Error::new(Code::SourceUnavailable, format!("{} did not name its databases within {seconds} s", access.address))
     })??;
-    let mut names: Vec<String> =
-        found.into_iter().filter(|name| !except.contains(name) && !name.starts_with(DRILL_DATABASE_PREFIX)).collect();
+    let wanted =
+        found.into_iter().filter(|(name, _)| !except.contains(name) && !name.starts_with(DRILL_DATABASE_PREFIX));
+    let (let_in, shut_out): (Vec<(String, bool)>, Vec<(String, bool)>) = wanted.partition(|(_, may_connect)| *may_connect);
+    let mut names: Vec<String> = let_in.into_iter().map(|(name, _)| name).collect();
     names.sort();
+    // "all" without them would be a backup that is not what it says.
+    if !shut_out.is_empty() {
+        let role = quoted(&access.address.role);
+        let grants: Vec<String> =
+            shut_out.iter().map(|(name, _)| format!("GRANT CONNECT ON DATABASE {} TO {role}", quoted(name))).collect();
+        let shut_out: Vec<String> = shut_out.into_iter().map(|(name, _)| name).collect();
+        let what = format!("role {} may not connect to {}", access.address.role, shut_out.join(", "));
+        let except: Vec<String> = except.iter().chain(&shut_out).map(|name| format!("{name:?}")).collect();
+        return Err(Error::new(Code::SourceUnavailable, what).with_hint(format!(
+            "as a superuser: {}; or leave them out: exclude_databases = [{}]",
+            grants.join("; "),
+            except.join(", ")
+        )));
+    }
     match names.len() {
         0 => Err(Error::new(Code::SourceUnavailable, format!("{} has no database to back up", access.address))
             .with_hint("psql -l shows them; see `exclude_databases`")),

@@ -3,6 +3,8 @@
 mod ground;
 mod postgres;
 
+use std::path::{Path, PathBuf};
+
 use chrono_tz::Tz;
 use serde::Serialize;
 
@@ -114,7 +116,7 @@ pub fn vault(host: &Host, name: &str, vault: &Result<OpenVault>) -> Vec<Finding>
 
 /// A job: may this host write it, is there a sound chain of backups, can a drill run.
 #[must_use]
-pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<Finding> {
+pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, config_file: &Path, zone: Tz) -> Vec<Finding> {
     let about = format!("job {}", job.name);
     let now = host.clock.now();
     let mut findings = Vec::new();
@@ -172,12 +174,23 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, zone: Tz) -> Vec<F
                             in_words(&confinement)
                         ),
                     ));
+                    findings.extend(exposed(host, vault, config_file, &about, &confinement));
                 }
                 Err(error) => findings.push(Finding::of(&about, &error.into())),
             }
         }
     }
     findings
+}
+
+/// What foreign code could read: a drill would end there.
+fn exposed(host: &Host, vault: &OpenVault, config: &Path, about: &str, confinement: &Confinement) -> Option<Finding> {
+    let state = host.home().ok().map(|home| home.state.root().to_owned());
+    let secrets = [Some(config.to_owned()), state, vault.folder()];
+    // The question is asked in another folder than this process's.
+    let secrets: Vec<PathBuf> = secrets.into_iter().flatten().filter_map(|path| std::path::absolute(path).ok()).collect();
+    let asked = host.runtime.block_on(confinement.verify_unreadable(&secrets));
+    asked.err().map(|error| Finding::of(about, &error.into()))
 }
 
 fn in_words(confinement: &Confinement) -> &'static str {

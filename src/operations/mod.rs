@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod access;
 pub mod backup;
+mod begun;
 pub mod catch_up;
 pub mod check;
 mod databases;

@@ -377,7 +377,7 @@ impl Drop for WorkFolder {
 }
 
 /// Replaces a file whole.
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     let io = |cause| StateError::Io { verb: "write", path: path.to_owned(), cause };
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;

@@ -161,13 +161,19 @@ async fn run_check(check: &UserCheck, around: &Around<'_>) -> Check {
     }
 }
 
+/// Numbers below are no moments in Unix seconds that a backup could be held against (this is 1973): somebody asked for
+/// the largest id, or for days.
+const FIRST_SECOND: i64 = 100_000_000;
+/// What is said of a value that is no moment.
+const NO_MOMENT: &str = "neither Unix seconds nor a time like 2026-11-22T02:00:00Z";
+
 /// Whether a moment is recent enough, and how to say it. Recent enough is: not before `started - within`, and not more
 /// than [`MAX_CLOCK_SKEW`] after `started`.
 fn fresh(value: &Value, within: Duration, started: DateTime<Utc>) -> (bool, String) {
     let Some(moment) = moment(value) else {
         return match value {
             Value::Null => (false, "NULL: there is no row to be fresh".to_owned()),
-            other => (false, format!("{other}, which is neither Unix seconds nor a time like 2026-11-22T02:00:00Z")),
+            other => (false, format!("{other}, which is {NO_MOMENT}")),
         };
     };
     let age = started.signed_duration_since(moment);
@@ -186,6 +192,7 @@ fn fresh(value: &Value, within: Duration, started: DateTime<Utc>) -> (bool, Stri
 /// which is UTC.
 fn moment(value: &Value) -> Option<DateTime<Utc>> {
     match value {
+        Value::Integer(seconds) if *seconds < FIRST_SECOND => None,
         Value::Integer(seconds) => DateTime::from_timestamp(*seconds, 0),
         Value::Real(seconds) => {
             let whole = seconds.floor();
@@ -499,6 +506,8 @@ mod tests {
             (Value::Integer(i64::MAX), false),
             (Value::Real(f64::MAX), false),
             (Value::Integer(0), false),
+            // The largest id.
+            (Value::Integer(4_000_000), false),
             (Value::Null, false),
             (Value::Blob(3), false),
             (text("yesterday"), false),
@@ -508,6 +517,7 @@ mod tests {
             let (passed, actual) = fresh(&value, day, start());
             assert_eq!(passed, passes, "{value:?}: {actual}");
         }
+        assert!(fresh(&Value::Integer(4_000_000), day, start()).1.contains("4000000, which is neither"));
         assert_eq!(moment(&Value::Real(-0.5)).unwrap(), DateTime::from_timestamp_millis(-500).unwrap());
     }
 

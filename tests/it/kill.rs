@@ -152,6 +152,17 @@ impl Replay {
             more => panic!("{what}: {more} new backups"),
         };
         assert_goes_on(world, &ids, what);
+        // Each run once, the one that was killed too, however far it came.
+        let runs = in_runs(world, "count(*) || ' ' || count(distinct started)");
+        let all = self.before.len() + 2;
+        assert_eq!(
+            runs,
+            format!("{all} {all}"),
+            "{what}: {}",
+            in_runs(world, "group_concat(started || ' ' || outcome)")
+        );
+        let failed = in_runs(world, "coalesce(sum(outcome = 'failed'), 0)");
+        assert_eq!(failed, if left == Left::Nothing { "1" } else { "0" }, "{what}");
         left
     }
 }
@@ -205,6 +216,14 @@ fn in_catalog(world: &World) -> Vec<String> {
         .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Asks the catalog's runs.
+fn in_runs(world: &World, what: &str) -> String {
+    let mut sqlite = Command::new("sqlite3");
+    let out = sqlite.arg(world.path("state/catalog.sqlite")).arg(format!("select {what} from runs")).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
 }
 
 /// The sequence numbers of the manifests in the vault, sorted.
@@ -383,6 +402,38 @@ fn a_drill_that_is_asked_to_end_cleans_up() {
     assert!(world.keys("records").iter().all(|key| !key.contains("drill")), "{:?}", world.keys("records"));
     // It is no verdict on the backup.
     assert_eq!(world.json(0, &["list"])["backups"][0]["verdict"], "unproven");
+}
+
+/// Nobody is left to say how it ended, and its record would be missed.
+#[test]
+fn what_was_killed_is_on_record_with_the_next() {
+    let world =
+        World::with_drill("check_timeout = \"1m\"\nchecks = [ { command = [\"sh\", \"-c\", \"sleep 3600; true\"] } ]");
+    world.backup();
+    let mut command = world.command(&["drill", "--identity", "identity.txt"]);
+    let mut running = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    wait_until("the check", || sleeper(running.id()));
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(world.path("state/locks/shop.drill.begun").exists());
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+    fs::write(world.path("lifeboat.toml"), config.replace("sleep 3600; true", "true")).unwrap();
+    let said = world.run(&["drill", "--identity", "identity.txt"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("never ended: it was killed"), "{}", said.stderr);
+    assert!(!world.path("state/locks/shop.drill.begun").exists());
+    let report = world.json(0, &["report"]);
+    let text = report.to_string();
+    assert_eq!(text.matches("\"error_code\":\"killed\"").count(), 1, "{report}");
+    assert!(text.contains("failed_drill"), "{report}");
+    // The next one has nothing more to say of it.
+    let again = world.run(&["drill", "--identity", "identity.txt"]);
+    assert!(again.code == Some(0) && !again.stderr.contains("killed"), "{}", again.stderr);
+    // A backup's mark, as a power cut leaves it.
+    fs::write(world.path("state/locks/shop.backup.begun"), "2026-01-01T02:00:00Z\n").unwrap();
+    let said = world.run(&["backup"]);
+    assert!(said.code == Some(0) && said.stderr.contains("2026-01-01 02:00:00 UTC"), "{}", said.stderr);
+    assert_eq!(in_runs(&world, "sum(error_code = 'killed' and outcome = 'failed')"), "1");
 }
 
 /// Whether the process has a descendant that sleeps for an hour.

@@ -30,7 +30,7 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
     }
     for job in jobs {
         if let Ok(vault) = &vaults[&job.vault] {
-            findings.extend(doctor::job(&session.host, vault, job, session.settings.timezone));
+            findings.extend(doctor::job(&session.host, vault, job, &session.settings.file, session.settings.timezone));
         }
         findings.extend(identity(&session, job));
     }

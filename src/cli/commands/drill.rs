@@ -173,9 +173,15 @@ fn verdict(job: &JobSettings, report: &DrillReport) -> Option<Error> {
                 Code::DrillFailed,
                 format!("the drill of {name} failed: {failed} of {} did not pass", counted(report.checks.len() as u64, "check")),
             )
-            .with_hint(format!(
-                "`lifeboat drill {name} --backup oldest` tells whether older backups are good, and --keep leaves what was restored"
-            )),
+            .with_hint(match report.record.refutes_backup {
+                true => format!(
+                    "`lifeboat drill {name} --backup oldest` tells whether older backups are good, and --keep leaves what was restored"
+                ),
+                false => format!(
+                    "what was restored is what was backed up: correct the check, or see by `lifeboat drill {name} --backup oldest` \
+                     whether it ever passed; --keep leaves what was restored"
+                ),
+            }),
         ),
         (DrillOutcome::Passed, false) => Some(
             Error::new(Code::ObjectiveMissed, format!("the drill of {name} passed, but took longer than promised"))

@@ -32,7 +32,8 @@ struct Entry {
     logical_bytes: u64,
     stored_bytes: u64,
     completeness: Completeness,
-    verdict: Verdict,
+    /// Not known without a catalog.
+    verdict: Option<Verdict>,
     expires_at: Option<DateTime<Utc>>,
 }
 
@@ -72,10 +73,11 @@ pub(in super::super) fn list(session: Session, args: &ListArgs) -> Result<Exit> 
     let zone = reading.zone();
     for entry in &entries {
         let verdict = match (entry.completeness, entry.verdict) {
-            (_, Verdict::Refuted) => "REFUTED",
+            (_, Some(Verdict::Refuted)) => "REFUTED",
             (Completeness::Partial, _) => "partial",
-            (_, Verdict::Proven) => "proven",
-            (_, Verdict::Unproven) => "unproven",
+            (_, Some(Verdict::Proven)) => "proven",
+            (_, Some(Verdict::Unproven)) => "unproven",
+            (_, None) => "unknown",
         };
         rows.push(vec![
             entry.id.to_string(),
@@ -93,12 +95,12 @@ pub(in super::super) fn list(session: Session, args: &ListArgs) -> Result<Exit> 
 
 fn entries(reading: &Reading, all: &[Manifest]) -> Result<Vec<Entry>> {
     let (runtime, vault) = (&reading.host.runtime, &reading.vault.id);
-    let (drills, refutations) = match reading.host.home_if_any() {
+    let known = match reading.host.home_if_any() {
         Some(home) => {
             let drills = runtime.block_on(home.catalog.drills(vault, None))?;
-            (drills, runtime.block_on(home.catalog.refutations(vault, None))?)
+            Some((drills, runtime.block_on(home.catalog.refutations(vault, None))?))
         }
-        None => (Vec::new(), Vec::new()),
+        None => None,
     };
     let entry = |manifest: &Manifest| Entry {
         id: manifest.id.clone(),
@@ -108,7 +110,7 @@ fn entries(reading: &Reading, all: &[Manifest]) -> Result<Vec<Entry>> {
         logical_bytes: manifest.total(|s| s.logical_bytes),
         stored_bytes: manifest.total(|s| s.stored_bytes),
         completeness: manifest.completeness,
-        verdict: verdict(&manifest.id, &drills, &refutations),
+        verdict: known.as_ref().map(|(drills, refutations)| verdict(&manifest.id, drills, refutations)),
         expires_at: reading
             .settings
             .as_ref()

@@ -180,7 +180,7 @@ fn each_mistake_says_what_is_right() {
             source(&format!(
                 "{URL}\ndatabases = \"all\"\n[job.shop.drill]\nchecks = [{{ source = \"db\", sql = \"select 1\" }}]"
             )),
-            "source db is several databases: name one of them, such as \"db-shop\"",
+            "source db is several databases: name one of them, such as \"db-shop\"; this job's databases: db-",
         ),
         (
             source(&format!(

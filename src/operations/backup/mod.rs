@@ -37,10 +37,10 @@ pub(super) use self::claim::agreed_time;
 use self::journal::{Left, Owner};
 use self::reuse::{Allowance, MAX_REFUTED_NAMES, Refuted};
 use self::source::StoredSource;
+use super::begun::{self, Doing};
 use super::hooks::Hooks;
 use super::host::Host;
 use super::vaults::{OpenVault, manifests};
-
 use super::{TOOL, databases, records};
 
 /// How long to wait before a source is tried again that failed of something that may pass: a server that starts anew, a
@@ -133,6 +133,7 @@ pub fn backup(
     let started = host.clock.now();
     let stopwatch = host.clock.monotonic();
     let _lock = host.home()?.state.lock(&settings.name, "backup", started)?;
+    let begun = begun::begin(host, vault, &settings.name, Doing::Backup, started, progress);
     let job = Job { settings, config };
     let hooks = Hooks::new(host, &settings.name, &settings.hooks);
     let result = hooks.before().and_then(|()| run(host, vault, &job, started, progress));
@@ -142,6 +143,7 @@ pub fn backup(
     };
     hooks.after(&mut report);
     if let Some(error) = report.failure.take_if(|failure| failure.code() == Code::Locked) {
+        begun::end(begun, progress);
         return Err(error);
     }
     report.duration_seconds = (host.clock.monotonic() - stopwatch).as_secs_f64();
@@ -152,6 +154,7 @@ pub fn backup(
         progress.warn(&what);
         report.errors.push(what);
     }
+    begun::end(begun, progress);
     Ok(report)
 }
 

@@ -39,6 +39,7 @@ use self::choose::{choose, forget_cached};
 use self::ground::Place;
 use self::server::Database;
 use self::stopwatch::Stopwatch;
+use super::begun::{self, Doing};
 use super::check;
 use super::databases;
 use super::host::Host;
@@ -108,8 +109,9 @@ pub fn drill(
     let cold_cache = forget_cached(host, vault, job, &request.which).unwrap_or(false);
 
     let id = RecordId::from_random(rand::rng().random());
-    let mut stopwatch = Stopwatch::start(host);
     let started = host.clock.now();
+    let begun = begun::begin(host, vault, &job.name, Doing::Drill, started, progress);
+    let mut stopwatch = Stopwatch::start(host);
     let mut run = DrillRun {
         host,
         vault,
@@ -185,6 +187,7 @@ pub fn drill(
         id: id.clone(),
     };
     if interrupted {
+        begun::end(begun, progress);
         return Err(Error::new(
             Code::Interrupted,
             format!("the drill of {} was interrupted; its scratch folder is removed", job.name),
@@ -202,6 +205,7 @@ pub fn drill(
         report.errors.push(what);
         report.recorded = false;
     }
+    begun::end(begun, progress);
     if let (true, true, Some(manifest)) = (report.recorded, report.record.refutes_backup, &chosen) {
         blame(host, vault, manifest, &mut report, progress);
     }

@@ -193,18 +193,18 @@ pub fn is_poolers_refusal(trouble: &ServerTrouble) -> bool {
     said.contains("unsupported startup parameter") || said.contains("pgbouncer")
 }
 
-/// The databases that a server lets anybody into, templates aside.
+/// The databases that a server lets anybody into, templates aside; and whether this role is let in.
 ///
 /// # Errors
 /// When it cannot be asked.
-pub async fn databases(access: &Access) -> Result<Vec<String>, SourceError> {
+pub async fn databases(access: &Access) -> Result<Vec<(String, bool)>, SourceError> {
     let ask = async {
         let mut connection = access.connect().await?;
-        let sql =
-            "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1";
-        let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut connection).await?;
+        let sql = "SELECT datname::text, pg_catalog.has_database_privilege(oid, 'CONNECT') FROM pg_catalog.pg_database \
+                   WHERE datallowconn AND NOT datistemplate ORDER BY 1";
+        let found = sqlx::query_as(sql).fetch_all(&mut connection).await?;
         connection.close().await?;
-        Ok(names)
+        Ok(found)
     };
     ask.await.map_err(|trouble: ServerTrouble| SourceError::Server {
         server: access.address.to_string(),

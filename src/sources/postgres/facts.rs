@@ -30,9 +30,7 @@ pub struct RowSum {
 impl RowSum {
     /// Adds one row: as COPY writes it, without its newline.
     pub fn add(&mut self, row: &[u8]) {
-        let mut half = [0; 16];
-        half.copy_from_slice(&blake3::hash(row).as_bytes()[..16]);
-        self.checksum = self.checksum.wrapping_add(u128::from_le_bytes(half));
+        self.checksum = self.checksum.wrapping_add(half(&blake3::hash(row)));
         self.rows += 1;
     }
 
@@ -82,6 +80,53 @@ impl RowSum {
     #[must_use]
     pub fn hex(&self) -> String {
         format!("{:032x}", self.checksum)
+    }
+}
+
+fn half(hash: &blake3::Hash) -> u128 {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash.as_bytes()[..16]);
+    u128::from_le_bytes(half)
+}
+
+/// Large objects: how many, their bytes, and the sum of their hashes modulo 2^128, in whatever order they come. The
+/// slices of one object come one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct ObjectSum {
+    objects: u64,
+    bytes: u64,
+    checksum: u128,
+    open: Option<blake3::Hasher>,
+}
+
+impl ObjectSum {
+    /// An object begins, and with it ends the one before.
+    pub(super) fn begin(&mut self, object: u32) {
+        self.end();
+        self.objects += 1;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&object.to_le_bytes());
+        self.open = Some(hasher);
+    }
+
+    /// The next bytes of the object that was begun.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.open {
+            hasher.update(bytes);
+            self.bytes += bytes.len() as u64;
+        }
+    }
+
+    /// Their number and the sum of their sizes, and the checksum as facts have it.
+    pub(super) fn finish(mut self) -> ((u64, u64), String) {
+        self.end();
+        ((self.objects, self.bytes), format!("{:032x}", self.checksum))
+    }
+
+    fn end(&mut self) {
+        if let Some(hasher) = self.open.take() {
+            self.checksum = self.checksum.wrapping_add(half(&hasher.finalize()));
+        }
     }
 }
 
@@ -225,6 +270,8 @@ pub(super) async fn of_database(leader: &mut Session, catalog: &Catalog) -> Resu
             role_passwords: false,
             tables: Vec::new(),
             large_objects: (0, 0),
+            large_object_checksum: None,
+            sequences: None,
             indexes: restored(&indexes)?,
             constraints: restored(&constraints)?,
         })

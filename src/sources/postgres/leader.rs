@@ -53,7 +53,7 @@ pub(super) struct Led {
     pub(super) described: Option<Described>,
     pub(super) facts: PostgresFacts,
     /// sequences.sql.
-    pub(super) sequences: Vec<u8>,
+    pub(super) set_sequences: Vec<u8>,
 }
 
 /// Why an attempt did not come to its end.
@@ -133,11 +133,14 @@ async fn attempt(
         false => None,
     };
     lock_tables(&mut leader, options, clock, &mut catalog.tables).await?;
-    let sequences = match values::sequences(&mut leader, &catalog.sequences).await {
+    let mut sequences = match values::sequences(&mut leader, &catalog.sequences).await {
         Err(trouble) if is_gone(&trouble) => return Err(Setback::Changed("a sequence was dropped".to_owned())),
         read => read.map_err(|trouble| leader.wrong("cannot read the sequences", trouble))?,
     };
-    Ok(Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, described, facts, sequences })
+    let set_sequences = values::set_sequences(&sequences);
+    sequences.sort_by(|one, other| (&one.schema, &one.name).cmp(&(&other.schema, &other.name)));
+    facts.sequences = Some(sequences);
+    Ok(Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, described, facts, set_sequences })
 }
 
 /// Up to when a standby has what its primary has. Its last transaction is that of its primary which may have had none for
@@ -164,7 +167,7 @@ const HOLDERS: &str = "SELECT DISTINCT n.nspname::text || '.' || c.relname::text
 
 /// Puts to a failure that is about locks who holds them: the server names neither him nor, always, the table.
 async fn with_holders(options: &PostgresOptions, error: SourceError) -> SourceError {
-    let (server, mut what, hint, transient) = match error {
+    let (server, mut what, mut hint, transient) = match error {
         SourceError::Server { server, what, hint, transient } if is_about_locks(&what) => {
             (server, what, hint, transient)
         }
@@ -172,7 +175,13 @@ async fn with_holders(options: &PostgresOptions, error: SourceError) -> SourceEr
     };
     // Where they cannot be asked for, what went wrong is at hand all the same.
     for (table, process) in holders(options).await.unwrap_or_default() {
-        let holder = if process == 0 { "a prepared transaction".to_owned() } else { format!("process {process}") };
+        let (holder, end) = match process {
+            0 => ("a prepared transaction".to_owned(), "ROLLBACK PREPARED ends it: select * from pg_prepared_xacts".into()),
+            _ => (format!("process {process}"), format!("select pg_terminate_backend({process}) ends it")),
+        };
+        if let Some(hint) = hint.as_mut().filter(|hint| !hint.contains(" ends it")) {
+            hint.push_str(&format!("; {end}"));
+        }
         what.push_str(&format!("; {holder} has {table} for itself, or waits to"));
     }
     SourceError::Server { server, what, hint, transient }

@@ -17,6 +17,7 @@ mod database;
 mod error;
 mod finish;
 mod globals;
+mod order;
 mod prepare;
 mod statements;
 mod worker;

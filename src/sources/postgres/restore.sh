@@ -89,20 +89,17 @@ leave --globals out if none is missing, or else run the statements for the missi
     psql -X -q -d "$server" -f globals.sql
 fi
 
-if [ -n "$unrestorable" ]; then
-    pg_restore --list --create --file="$work/all" schema.dump || die "schema.dump cannot be read"
-    grep -v -E "^($unrestorable);" "$work/all" >"$work/entries"
-fi
+pg_restore --list --create --file="$work/all" schema.dump || die "schema.dump cannot be read"
+grep -v -E "^(${unrestorable:-none});" "$work/all" >"$work/entries"
 schema() {
-    if [ -n "$unrestorable" ]; then
-        set -- "$@" --use-list="$work/entries"
-    fi
+    list=$1
+    shift
     # shellcheck disable=SC2086
-    pg_restore --exit-on-error $owner "$@" schema.dump
+    pg_restore --exit-on-error $owner --use-list="$work/$list" "$@" schema.dump
 }
 
 say "database, types, tables, functions"
-schema --create --section=pre-data -d "$server" ||
+schema entries --create --section=pre-data -d "$server" ||
     die "the schema could not be created: if the database exists, drop or rename it; if a role is missing, add --globals or --no-owner"
 
 if [ -f large-objects.sql ]; then
@@ -132,9 +129,33 @@ fi
 say "sequences"
 sql -f sequences.sql || die "sequences.sql could not be loaded"
 
-say "indexes, constraints, triggers, materialized views"
-schema --section=post-data --jobs="$jobs" -d "$target" ||
-    die "what stands after the data could not be created"
+# What reads rows goes several at a time, each kind among its like. What else changes partitions and their indexes locks
+# more of their family than pg_restore knows: two of them at a time can wait for each other until the server ends one.
+keys='2606 [0-9]+ CONSTRAINT|1259 [0-9]+ INDEX'
+attachments='0 0 INDEX ATTACH'
+foreign_keys='2606 [0-9]+ FK CONSTRAINT'
+filled='[0-9]+ [0-9]+ MATERIALIZED VIEW DATA'
+watching='[0-9]+ [0-9]+ (EVENT TRIGGER|COMMENT - EVENT TRIGGER)'
+post_data() {
+    say "$1"
+    [ -s "$work/step" ] || return 0
+    schema step --section=post-data --jobs="$2" -d "$target" || die "what stands after the data could not be created ($1)"
+}
+only() {
+    grep -E "^[0-9]+; ($1) " "$work/entries" >"$work/step" || :
+}
+only "$keys"
+post_data "keys and indexes" "$jobs"
+only "$attachments"
+post_data "indexes of partitions" 1
+only "$foreign_keys"
+post_data "foreign keys" "$jobs"
+grep -v -E "^[0-9]+; ($keys|$attachments|$foreign_keys|$filled|$watching) " "$work/entries" >"$work/step" || :
+post_data "constraints, triggers, policies" 1
+only "$filled"
+post_data "materialized views" "$jobs"
+only "$watching"
+post_data "event triggers" 1
 
 say "statistics for the planner"
 sql -c ANALYZE

@@ -60,7 +60,7 @@ async fn begin(
     runtime: &Handle,
     clock: &Arc<dyn Clock>,
 ) -> Result<PostgresSnapshot, SourceError> {
-    let Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, described, facts, sequences } =
+    let Led { leader, snapshot, recovery_point, dated, held_since, catalog, dumped, described, facts, set_sequences } =
         leader::lead(options, private.path(), clock).await?;
     let Dumped { mut notes, globals, schema, unrestorable, .. } = dumped;
     let script = script::restore_script(&facts.database, &unrestorable);
@@ -120,7 +120,7 @@ async fn begin(
         stage: Stage::Head(head),
         readers: Some(readers),
         large_objects: LargeObjects::new(),
-        sequences,
+        set_sequences,
         script,
         leader,
         alarm,
@@ -181,7 +181,8 @@ pub(super) struct PostgresSnapshot {
     /// Gone when all rows are read.
     readers: Option<Readers>,
     large_objects: LargeObjects,
-    sequences: Vec<u8>,
+    /// sequences.sql.
+    set_sequences: Vec<u8>,
     /// restore.sh.
     script: String,
     /// Gone when everything is read, or when the alarm was raised.
@@ -218,7 +219,9 @@ impl Snapshot for PostgresSnapshot {
     fn finish(self: Box<Self>) -> Result<Finished, SourceError> {
         let Self { reading, mut facts, mut notes, alarm, large_objects, .. } = *self;
         facts.tables = facts::of_tables(reading.tables.iter().map(|table| &table.listed).zip(&reading.tallies));
-        facts.large_objects = large_objects.totals;
+        let (totals, checksum) = large_objects.into_sum().finish();
+        facts.large_objects = totals;
+        facts.large_object_checksum = Some(checksum);
         notes.extend(alarm.take_notes());
         Ok(Finished { facts: Some(Facts::Postgres(Box::new(facts))), notes })
     }
@@ -276,7 +279,7 @@ impl PostgresSnapshot {
                 }
                 Stage::Sequences => {
                     self.stage = Stage::Script;
-                    let bytes = Bytes::from(std::mem::take(&mut self.sequences));
+                    let bytes = Bytes::from(std::mem::take(&mut self.set_sequences));
                     let member = Filled { part: Part::Sequences, bytes, counted: None };
                     let is_large = member.bytes.len() > pieces::MAX_MEMBER_BYTES;
                     Some(if is_large { Portion::Large(member) } else { Portion::Several(vec![member]) })

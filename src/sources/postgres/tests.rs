@@ -225,6 +225,13 @@ fn odd_objects_come_back_by_the_script_alone() {
     assert_eq!(copy.table("parent").rows, 1);
     assert_eq!(copy.table("shapes").columns, ["id", "w"]);
     assert_eq!(copy.facts.large_objects, (2, 600_000));
+    let full = [0x00, 0xff, 0x5c, 0x27].repeat(150_000);
+    let objects = [(4711_u32, full), (4712, Vec::new())];
+    let hashes = objects.map(|(object, bytes)| blake3::hash(&[&object.to_le_bytes()[..], &bytes].concat()));
+    let sum = hashes
+        .iter()
+        .fold(0_u128, |sum, hash| sum.wrapping_add(u128::from_le_bytes(hash.as_bytes()[..16].try_into().unwrap())));
+    assert_eq!(copy.facts.large_object_checksum, Some(format!("{sum:032x}")));
     assert!(copy.facts.roles.contains(&"Chief of Staff".to_owned()) && copy.facts.role_passwords);
     assert!(copy.facts.constraints.contains(&"public.refs.\"to shapes\" (not valid)".to_owned()));
     assert!(copy.notes.iter().any(|note| note.path.display() == "public.away"));

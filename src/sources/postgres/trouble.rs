@@ -103,7 +103,7 @@ fn tool_said(address: &ServerAddress, tried: &str, said: String, hint: Option<St
     let role = super::layout::quoted(&address.role);
     let signs = |signs: &[&str]| signs.iter().any(|sign| said.contains(sign));
     let Advice { hint: advised, transient } = if is_about_locks(&said) {
-        later("somebody holds or wants an exclusive lock; try later, or raise max_lock_wait")
+        lasting("somebody holds or wants an exclusive lock; try later, or raise max_lock_wait")
     } else if signs(&["permission denied"]) {
         lasting(format!("let the role read everything: GRANT pg_read_all_data TO {role}"))
     } else if signs(&["out of shared memory"]) {
@@ -168,7 +168,8 @@ fn advice(address: &ServerAddress, trouble: &ServerTrouble, state: &str, said: &
             lasting(format!("GRANT SELECT ON LARGE OBJECT … TO {role}, or let the backup log in as their owner"))
         }
         "42501" => lasting(format!("GRANT pg_read_all_data TO {role}, or GRANT SELECT ON … TO {role}")),
-        "55P03" => later("another session holds it; try later, or raise max_lock_wait"),
+        // As long as it may be waited for it was.
+        "55P03" => lasting("another session holds it; try later, or raise max_lock_wait"),
         "57014" => lasting(format!(
             "somebody cancelled it, or a timeout struck that a pooler or proxy sets: look into the server's log, and \
              ALTER ROLE {role} SET statement_timeout = 0"

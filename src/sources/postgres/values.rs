@@ -6,9 +6,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use sqlx::Row as _;
 
+use crate::domain::contents::PostgresSequenceFacts;
 use crate::sources::SourceError;
 
 use super::connect::ServerTrouble;
+use super::facts::ObjectSum;
 use super::layout::{Part, literal, quoted};
 use super::pieces::{Filled, MAX_MEMBER_BYTES};
 use super::session::Session;
@@ -21,31 +23,56 @@ const OBJECT_BATCH: usize = 32;
 /// How much of a large object one statement holds: as hexadecimal digits half a MiB.
 const SLICE_BYTES: usize = 256 * 1024;
 
-/// A `setval` for each sequence, one a line. Locks are given back.
-pub(super) async fn sequences(session: &mut Session, sequences: &[Sequence]) -> Result<Vec<u8>, ServerTrouble> {
-    let mut out = String::new();
+/// What each sequence says now. Locks are given back.
+pub(super) async fn sequences(
+    session: &mut Session,
+    sequences: &[Sequence],
+) -> Result<Vec<PostgresSequenceFacts>, ServerTrouble> {
     session.try_run("SAVEPOINT reading").await?;
-    for batch in sequences.chunks(SEQUENCE_BATCH) {
+    let names: Vec<(&str, &str)> = sequences.iter().map(|it| (it.schema.as_str(), it.name.as_str())).collect();
+    let found = sequence_values(session, &names).await?;
+    session.try_run("ROLLBACK TO SAVEPOINT reading; RELEASE SAVEPOINT reading").await?;
+    Ok(found)
+}
+
+/// The same of sequences by schema and name, in their order.
+pub(super) async fn sequence_values(
+    session: &mut Session,
+    names: &[(&str, &str)],
+) -> Result<Vec<PostgresSequenceFacts>, ServerTrouble> {
+    let mut found = Vec::with_capacity(names.len());
+    for batch in names.chunks(SEQUENCE_BATCH) {
         let selects: Vec<String> = batch
             .iter()
             .enumerate()
-            .map(|(at, sequence)| format!("SELECT {at}::int8, last_value, is_called FROM {}", qualified(sequence)))
+            .map(|(at, (schema, name))| {
+                format!("SELECT {at}::int8, last_value, is_called FROM {}", qualified(schema, name))
+            })
             .collect();
-        for row in session.try_rows(&selects.join(" UNION ALL ")).await? {
+        for row in session.try_rows(&format!("{} ORDER BY 1", selects.join(" UNION ALL "))).await? {
             let at = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
-            let (value, is_called): (i64, bool) = (row.try_get(1)?, row.try_get(2)?);
-            if let Some(sequence) = batch.get(at) {
-                let name = literal(&qualified(sequence));
-                out.push_str(&format!("SELECT pg_catalog.setval({name}, {value}, {is_called});\n"));
+            if let Some((schema, name)) = batch.get(at) {
+                let (last_value, is_called) = (row.try_get(1)?, row.try_get(2)?);
+                let (schema, name) = ((*schema).to_owned(), (*name).to_owned());
+                found.push(PostgresSequenceFacts { schema, name, last_value, is_called });
             }
         }
     }
-    session.try_run("ROLLBACK TO SAVEPOINT reading; RELEASE SAVEPOINT reading").await?;
-    Ok(out.into_bytes())
+    Ok(found)
 }
 
-fn qualified(sequence: &Sequence) -> String {
-    format!("{}.{}", quoted(&sequence.schema), quoted(&sequence.name))
+/// sequences.sql: a `setval` for each sequence, one a line.
+pub(super) fn set_sequences(sequences: &[PostgresSequenceFacts]) -> Vec<u8> {
+    let mut out = String::new();
+    for PostgresSequenceFacts { schema, name, last_value, is_called } in sequences {
+        let name = literal(&qualified(schema, name));
+        out.push_str(&format!("SELECT pg_catalog.setval({name}, {last_value}, {is_called});\n"));
+    }
+    out.into_bytes()
+}
+
+fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", quoted(schema), quoted(name))
 }
 
 /// Reads the large objects one after the other, in slices.
@@ -56,8 +83,8 @@ pub(super) struct LargeObjects {
     slices: VecDeque<(u32, u64, Vec<u8>)>,
     /// Members so far.
     number: u32,
-    /// How many, and their sizes.
-    pub(super) totals: (u64, u64),
+    /// Of what was read until now.
+    sum: ObjectSum,
     finished: bool,
 }
 
@@ -66,7 +93,7 @@ const NEXT_OBJECTS: &str = "SELECT own.oid::int8, lo_get(own.oid, 0, $SLICE) FRO
 
 impl LargeObjects {
     pub(super) fn new() -> Self {
-        Self { after: None, slices: VecDeque::new(), number: 0, totals: (0, 0), finished: false }
+        Self { after: None, slices: VecDeque::new(), number: 0, sum: ObjectSum::default(), finished: false }
     }
 
     /// The next member; `None` after the last.
@@ -89,12 +116,26 @@ impl LargeObjects {
         Ok(Some(Filled { part, bytes: Bytes::from(statements), counted: None }))
     }
 
+    /// Reads them to their end, for their sum alone.
+    pub(super) async fn sum_up(mut self, session: &mut Session) -> Result<ObjectSum, SourceError> {
+        while self.next_slice(session).await?.is_some() {}
+        Ok(self.sum)
+    }
+
+    /// Of what was read until now.
+    pub(super) fn into_sum(self) -> ObjectSum {
+        self.sum
+    }
+
     /// The next slice: the first of an object, which may be empty, or another that has bytes.
     async fn next_slice(&mut self, session: &mut Session) -> Result<Option<(u32, u64, Vec<u8>)>, SourceError> {
         loop {
             if let Some((object, offset, bytes)) = self.slices.pop_front() {
                 let end = offset + bytes.len() as u64;
-                self.totals.1 += bytes.len() as u64;
+                if offset == 0 {
+                    self.sum.begin(object);
+                }
+                self.sum.add(&bytes);
                 if bytes.len() == SLICE_BYTES {
                     let more = Self::slice(session, object, end).await?;
                     self.slices.push_front((object, end, more));
@@ -130,7 +171,6 @@ impl LargeObjects {
             // The server's oids have 32 bits.
             let object = object as u32;
             self.after = Some(object);
-            self.totals.0 += 1;
             self.slices.push_back((object, 0, bytes));
         }
         Ok(())

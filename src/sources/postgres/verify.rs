@@ -1,5 +1,7 @@
 //! A restored database against the facts that were taken with its backup: every table is read once more, its rows
-//! counted and summed, and what belongs to tables is compared by name.
+//! counted and summed, what belongs to tables is compared by name, sequences and large objects by what is in them.
+
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,8 +59,8 @@ struct Restored {
 type Relations = BTreeMap<(String, String), Restored>;
 
 /// Compares the database with `facts` by `connections` connections at a time: one [`Check`] for every table, and one
-/// each for tables that have rows and should not be there, indexes, constraints, extensions and large objects. `None`
-/// where `stop` ended it early.
+/// each for tables that have rows and should not be there, indexes, constraints, extensions, sequences (where the facts
+/// have them) and large objects. `None` where `stop` ended it early.
 ///
 /// # Errors
 /// When the server cannot be asked. A table that is missing or cannot be read is a check that did not pass.
@@ -77,7 +79,11 @@ pub fn verify(
     };
     runtime.block_on(async {
         tokio::select! {
-            compared = compare(access, facts, connections) => compared.map(Some).map_err(|trouble| failed(&trouble)),
+            compared = async {
+                let mut checks = compare(access, facts, connections).await.map_err(|trouble| failed(&trouble))?;
+                checks.extend(values::compare(access, facts).await?);
+                Ok(Some(checks))
+            } => compared,
             // The readers and their connections go with what is dropped here.
             () = stop => Ok(None),
         }
@@ -101,7 +107,6 @@ async fn compare(access: &Access, facts: &PostgresFacts, connections: u32) -> Re
         sqlx::query_scalar("SELECT extname::text FROM pg_catalog.pg_extension").fetch_all(&mut connection).await?;
     let names: Vec<String> = facts.extensions.iter().map(|(name, _)| name.clone()).collect();
     checks.push(sets("extensions", &names, &extensions));
-    checks.push(large_objects(&mut connection, facts.large_objects).await?);
     Ok(checks)
 }
 
@@ -337,34 +342,6 @@ async fn constraints(
          AND NOT (o.contype = 'f' AND o.conparentid <> 0){kinds}"
     );
     Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(of).fetch_all(connection).await?)
-}
-
-/// Their number and sizes. A hole in one has a size and no data, so what counts is where the last page ends.
-async fn large_objects(connection: &mut PgConnection, expected: (u64, u64)) -> Result<Check, ServerTrouble> {
-    let name = "large objects";
-    let shown = |(count, bytes): (u64, u64)| format!("{count} of {bytes} bytes together");
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata")
-        .fetch_one(&mut *connection)
-        .await?;
-    if count == 0 && expected == (0, 0) {
-        return Ok(Check::equal(name, shown(expected), shown((0, 0))));
-    }
-    let superuser: bool =
-        sqlx::query_scalar("SELECT pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')")
-            .fetch_one(&mut *connection)
-            .await?;
-    // A page of a large object holds a quarter of a block. Who may not see the pages asks each object for its end.
-    let sql = if superuser {
-        "SELECT coalesce(sum(size), 0)::bigint FROM (SELECT max(pageno::bigint * \
-         (pg_catalog.current_setting('block_size')::int / 4) + pg_catalog.octet_length(data)) AS size \
-         FROM pg_catalog.pg_largeobject GROUP BY loid) AS sizes"
-    } else {
-        "SELECT coalesce(sum(size), 0)::bigint FROM (SELECT pg_catalog.lo_lseek64(open, 0, 2) AS size, \
-         pg_catalog.lo_close(open) AS closed FROM (SELECT pg_catalog.lo_open(oid, 262144) AS open \
-         FROM pg_catalog.pg_largeobject_metadata OFFSET 0) AS opened OFFSET 0) AS sizes"
-    };
-    let bytes: i64 = sqlx::query_scalar(sql).fetch_one(connection).await?;
-    Ok(Check::equal(name, shown(expected), shown((count.unsigned_abs(), bytes.unsigned_abs()))))
 }
 
 /// Names that must be the same on both sides.

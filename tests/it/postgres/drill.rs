@@ -131,7 +131,7 @@ type Change<'a> = &'a dyn Fn(&mut PostgresFacts);
 
 #[test]
 fn a_database_that_differs_from_its_facts_fails_it() {
-    let (_server, world) = backed_up("", "");
+    let (_server, world) = backed_up("SELECT lo_from_bytea(4711, 'large');", "");
     let forge = Forge::of(&world);
     let sound = forge.manifests().remove(0);
     // Commits a backup like the sound one, but for a fact of it.
@@ -148,7 +148,7 @@ fn a_database_that_differs_from_its_facts_fails_it() {
         forge.replace_contents(db, &lines);
         forge.commit(&manifest);
     };
-    let changes: [(Change<'_>, &str); 5] = [
+    let changes: [(Change<'_>, &str); 9] = [
         (&|facts| facts.tables[0].rows += 1, "public.messages"),
         (&|facts| facts.tables[1].checksum = "0".repeat(32), "public.users"),
         (
@@ -161,11 +161,25 @@ fn a_database_that_differs_from_its_facts_fails_it() {
         ),
         (&|facts| facts.indexes.push("public.zz_index".to_owned()), "zz_index"),
         (&|facts| facts.constraints.push("public.users.zz_constraint".to_owned()), "zz_constraint"),
+        (&|facts| facts.sequences.as_mut().unwrap()[0].last_value -= 1, "messages_id_seq is 30000 and was 29999"),
+        (&|facts| facts.sequences.as_mut().unwrap()[0].name.push('x'), "messages_id_seqx is missing"),
+        (&|facts| facts.large_object_checksum = Some("0".repeat(32)), "1 of 5 bytes together"),
+        (&|facts| facts.large_objects.0 += 1, "2 of 5 bytes together"),
     ];
     for (fact, says) in changes {
         commit_with(fact);
         fails(&world, true, says);
     }
+    // One that was made before these were counted passes without them, but for what it says.
+    let older: Change<'_> = &|facts| (facts.sequences, facts.large_object_checksum) = (None, None);
+    commit_with(older);
+    let document = world.json(0, &DRILL);
+    assert_eq!(document["drills"][0]["outcome"], "passed", "{document}");
+    commit_with(&|facts| {
+        older(facts);
+        facts.large_objects.1 += 1;
+    });
+    fails(&world, true, "1 of 6 bytes together");
     // The backup before them is as good as ever.
     let document = world.json(0, &["drill", "--backup", "oldest", "--identity", "identity.txt"]);
     assert_eq!(document["drills"][0]["outcome"], "passed", "{document}");

@@ -2,6 +2,7 @@
 //! programs of the usual version and with those of a newer one, which write and read dumps in other ways.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -65,10 +66,35 @@ fn put_back(world: &World, target: &Server, database: &str, more: &[&str]) {
     restore(world, &target.url(database), &[&["--tools", tools], more].concat());
 }
 
+/// Stands in front of pg_restore and refuses to make several things at a time that lock whole families of partitions:
+/// two such can wait for each other, and whether they do is a matter of microseconds.
+const GUARD: &str = r#"#!/bin/sh
+several='' list=/dev/null
+for argument in "$@"; do
+    case $argument in
+    --jobs=1) ;;
+    --jobs=*) several=yes ;;
+    --use-list=*) list=${argument#*=} ;;
+    --section=post-data) part=post-data ;;
+    esac
+done
+if [ -n "$several" ] && grep -E '(INDEX ATTACH|TRIGGER|RULE|POLICY|ROW SECURITY|PUBLICATION) ' "$list" >&2; then
+    echo "these at a time: $*" >&2
+    exit 1
+fi
+[ "${part:-}" != post-data ] || echo "guarded: $several" >&2
+exec "@PROGRAMS@/pg_restore" "$@"
+"#;
+
 /// restore.sh of an unpacked backup, with the programs of a server's own version.
 fn script(world: &World, target: &Server, args: &[&str]) -> Said {
     let mut sh = Command::new("sh");
-    let path = format!("{}:{}", target.programs().display(), std::env::var("PATH").unwrap());
+    let guard = tempfile::tempdir().unwrap();
+    let file = guard.path().join("pg_restore");
+    fs::write(&file, GUARD.replace("@PROGRAMS@", target.programs().to_str().unwrap())).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    let folders = [guard.path(), target.programs()].map(|folder| folder.display().to_string());
+    let path = format!("{}:{}", folders.join(":"), std::env::var("PATH").unwrap());
     said(sh.arg("tar/restore.sh").args(args).current_dir(world.path("")).env("PATH", path))
 }
 
@@ -202,6 +228,7 @@ fn loads_by_script(start: Start) {
     let target = start();
     let out = load(&target);
     assert_eq!(out.code, Some(0), "{}\n{}", out.stdout, out.stderr);
+    assert!(out.stderr.contains("guarded: yes"), "{}", out.stderr);
     assert_same_database((&target, "everything"), (&source, "everything"), "loaded by restore.sh");
     // A role that is there keeps its rights, whatever it had.
     target.sql("postgres", "ALTER ROLE reader CREATEDB");

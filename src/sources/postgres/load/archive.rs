@@ -77,7 +77,7 @@ impl Entry {
         beginnings.iter().any(|beginning| self.description().starts_with(beginning))
     }
 
-    fn read(line: &str) -> Option<Self> {
+    pub(super) fn read(line: &str) -> Option<Self> {
         // 215; 1259 16389 TABLE public users postgres
         let (number, rest) = line.split_once("; ")?;
         let number = number.parse().ok()?;

@@ -21,9 +21,9 @@ const FIRST_OWN_OID: u32 = 16384;
 pub(super) struct Properties {
     /// `CREATE DATABASE …`.
     pub(super) create: String,
-    /// Owner, rights, comment, settings.
+    /// Owner, rights, settings.
     pub(super) at_once: Vec<String>,
-    /// What could lock us out while we load.
+    /// What could lock us out while we load, and what says what it is.
     pub(super) at_the_end: Vec<String>,
 }
 
@@ -54,6 +54,9 @@ impl Properties {
                 // The session is ours.
             } else if tenancy == Tenancy::Guest && !is_setting(&statement) {
                 // It is nothing to the server's owner.
+            } else if statement.begins(&["COMMENT", "ON", "DATABASE"]) {
+                // Until then it says that it is not complete.
+                properties.at_the_end.push(text);
             } else if statement.says("IS_TEMPLATE") || (statement.says("CONNECTION") && statement.says("LIMIT")) {
                 properties.at_the_end.push(text);
             } else {
@@ -80,6 +83,13 @@ fn is_session(statement: &Statement<'_>) -> bool {
 pub(super) async fn exists(maintenance: &mut PgConnection, name: &str) -> Result<bool, ServerTrouble> {
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)";
     Ok(sqlx::query_scalar(sql).bind(name).fetch_one(maintenance).await?)
+}
+
+/// What it is described as.
+pub(super) async fn comment(maintenance: &mut PgConnection, name: &str) -> Result<Option<String>, ServerTrouble> {
+    let sql = "SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = $1";
+    let found: Option<Option<String>> = sqlx::query_scalar(sql).bind(name).fetch_optional(maintenance).await?;
+    Ok(found.flatten())
 }
 
 /// Something that users made in the database, for instance; `None` where there is nothing.
@@ -163,13 +173,18 @@ mod tests {
             read.at_once,
             [
                 "ALTER DATABASE \"Shop 2\" OWNER TO owner",
-                "COMMENT ON DATABASE \"Shop 2\" IS 'the shop''s; DATABASE shop'",
                 "ALTER DATABASE \"Shop 2\" SET \"TimeZone\" TO 'Europe/Moscow'",
                 "ALTER ROLE app IN DATABASE \"Shop 2\" SET work_mem TO '8MB'",
                 "REVOKE CONNECT,TEMPORARY ON DATABASE \"Shop 2\" FROM PUBLIC",
             ]
         );
-        assert_eq!(read.at_the_end, ["ALTER DATABASE \"Shop 2\" CONNECTION LIMIT = 5"]);
+        assert_eq!(
+            read.at_the_end,
+            [
+                "COMMENT ON DATABASE \"Shop 2\" IS 'the shop''s; DATABASE shop'",
+                "ALTER DATABASE \"Shop 2\" CONNECTION LIMIT = 5"
+            ]
+        );
         let bare = Properties::read(SQL, "shop", "shop", Owners::Drop, Tenancy::Owner, Tablespaces::Drop).unwrap();
         assert!(!bare.create.contains("TABLESPACE"));
         assert!(!bare.at_once.iter().any(|text| text.starts_with("ALTER ROLE")));

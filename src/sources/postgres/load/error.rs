@@ -126,7 +126,9 @@ impl LoadError {
             }
             Some("28P01" | "28000") => Some("check the role and its password: --password-file FILE".to_owned()),
             Some("3D000") => Some("name a database that is there, or one that may be made".to_owned()),
-            Some("42501") => Some("log in as a superuser, or as a role that owns what is restored".to_owned()),
+            Some("42501") => Some(
+                "log in as a superuser; or add --no-owner: everything will belong to the role that restores".to_owned(),
+            ),
             Some("53100") => Some("make room on the server's disk, then restore again with --overwrite".to_owned()),
             Some("55006" | "55P03") => Some("end the sessions that use it, then try again".to_owned()),
             Some("57P01" | "57P02" | "57P03" | "53200") => {

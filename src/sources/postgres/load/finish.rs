@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::task::JoinSet;
 
-use super::archive::{Entry, Run, trouble};
+use super::archive::{Run, trouble};
 use super::error::LoadError;
-use super::{Filling, Loaded, Outside, connect, run};
+use super::order::{Pace, Step};
+use super::prepare::{COMMENT, DENIED};
+use super::{Filling, Loaded, Outside, connect, order, run};
 use crate::sources::postgres::connect::{Access, ServerTrouble};
 use crate::sources::postgres::layout::ListedTable;
 
@@ -53,13 +55,12 @@ impl Filling {
         if self.options.whole() {
             phase("index");
             self.leave_out_foreign(&mut connection).await?;
-            let entries = std::mem::take(&mut self.post_data);
-            // Keys are the only entries of this very name: foreign keys and checks are `FK CONSTRAINT` and so on.
-            let (keys, others): (Vec<Entry>, Vec<Entry>) =
-                entries.into_iter().partition(|entry| entry.description().starts_with("CONSTRAINT "));
-            self.index("making keys", &target, &keys).await?;
+            let (keys, others) = order::steps(std::mem::take(&mut self.post_data));
+            self.index(&target, &keys).await?;
             phase("queryable");
-            self.index("making indexes, constraints and triggers", &target, &others).await?;
+            for step in &others {
+                self.index(&target, step).await?;
+            }
         }
         phase("analyze");
         let found: Result<Vec<String>, _> = if self.options.whole() {
@@ -70,8 +71,13 @@ impl Filling {
         let names = found.map_err(|cause| trouble(&target, "listing the tables")(cause.into()))?;
         analyze(&target, names, self.options.jobs).await?;
         for statement in &self.at_the_end {
-            let ran = run(&mut connection, statement.clone()).await;
-            ran.map_err(trouble(&target, "setting the database's properties"))?;
+            match run(&mut connection, statement.clone()).await {
+                // It was given away meanwhile, and everything else of it is there.
+                Err(refused) if statement.starts_with(COMMENT) && refused.state().as_deref() == Some(DENIED) => {
+                    self.remarks.push(format!("the database is complete, and its comment is not ours to set any more: {statement}"));
+                }
+                ran => ran.map_err(trouble(&target, "setting the database's properties"))?,
+            }
         }
         // What went before did not wait for the disk; this does, and with it everything before. It makes nothing: by now
         // there may be event triggers.
@@ -81,11 +87,15 @@ impl Filling {
         Ok(Loaded { remarks: self.remarks })
     }
 
-    async fn index(&self, doing: &str, target: &Access, entries: &[Entry]) -> Result<(), LoadError> {
+    async fn index(&self, target: &Access, Step { doing, pace, entries }: &Step) -> Result<(), LoadError> {
         if entries.is_empty() {
             return Ok(());
         }
-        self.archive.run(target, doing, "post-data", Run::Entries { entries, jobs: self.options.jobs.max(1) }).await
+        let jobs = match pace {
+            Pace::Several => self.options.jobs.max(1),
+            Pace::OneByOne => 1,
+        };
+        self.archive.run(target, doing, "post-data", Run::Entries { entries, jobs }).await
     }
 
     /// In a drill nobody is asked: a materialized view over foreign tables is not filled.

@@ -11,7 +11,7 @@ use super::statements::{Statement, statements};
 use super::{Existing, Filling, Globals, LoadOptions, Loader, Owners, Tenancy, connect, globals, run};
 use crate::sources::postgres::connect::ServerTrouble;
 use crate::sources::postgres::layout::{
-    GLOBALS, LARGE_OBJECT_OWNERS, LARGE_OBJECTS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, quoted,
+    GLOBALS, LARGE_OBJECT_OWNERS, LARGE_OBJECTS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, literal, quoted,
 };
 
 /// SQLSTATEs of a right on a parameter that the server does not have, or that our role cannot give.
@@ -22,7 +22,11 @@ const LARGE_OBJECT_BATCH: usize = 500;
 /// Entries that name roles, beside owners and rights, and how they are called.
 const NAMING_ROLES: [(&str, &str); 2] = [("POLICY ", "policies"), ("USER MAPPING ", "user mappings")];
 /// SQLSTATE of what a role may not do.
-const DENIED: &str = "42501";
+pub(super) const DENIED: &str = "42501";
+/// How a statement begins that describes the database.
+pub(super) const COMMENT: &str = "COMMENT ON DATABASE ";
+/// What a database is described as until it is complete: whoever is woken up by it sees it in `\l+`.
+pub(super) const UNFINISHED: &str = "NOT COMPLETE: lifeboat is restoring it, or was stopped while it did";
 
 impl Loader {
     /// Makes roles (where told), the database, and everything in it that rows need. From here on something is changed.
@@ -166,9 +170,9 @@ impl Loader {
             }
             ran.map_err(trouble(&self.options.access, format!("making roles, {}", words.join(" "))))?;
         }
-        let made = globals::roles(globals).difference(&self.roles).count();
-        if made > 0 {
-            self.remarks.push(format!("{made} roles were made"));
+        let made: Vec<String> = globals::roles(globals).difference(&self.roles).cloned().collect();
+        if !made.is_empty() {
+            self.remarks.push(format!("roles were made: {}", made.join(", ")));
         }
         let now = roles(&mut self.maintenance).await.map_err(trouble(&self.options.access, "looking at the server"))?;
         if self.options.owners == Owners::Keep {
@@ -234,6 +238,9 @@ impl Loader {
             dropped.map_err(trouble(access, format!("dropping database {}", options.database)))?;
             there = false;
         }
+        let name = quoted(&options.database);
+        let unfinished = literal(UNFINISHED);
+        let mut comment = None;
         if there {
             let target = options.target();
             let found = database::encoding(&mut connect(&target).await?).await;
@@ -249,6 +256,25 @@ impl Loader {
             let made = run(&mut self.maintenance, properties.create).await;
             made.map_err(|cause| LoadError::database_not_made(&access.address.to_string(), doing.clone(), cause))?;
         }
+        let mut at_the_end = properties.at_the_end;
+        if options.tenancy == Tenancy::Owner {
+            if there {
+                let asked = database::comment(&mut self.maintenance, &options.database).await;
+                comment = asked.map_err(trouble(access, doing.clone()))?;
+            }
+            // A database that somebody else owns is not ours to describe.
+            let marked = run(&mut self.maintenance, format!("{COMMENT}{name} IS {unfinished}")).await;
+            match marked {
+                Err(refused) if there && refused.state().as_deref() == Some(DENIED) => {}
+                marked => {
+                    marked.map_err(trouble(access, doing.clone()))?;
+                    if !at_the_end.iter().any(|statement| statement.starts_with(COMMENT)) {
+                        let before = comment.as_deref().map_or("NULL".to_owned(), literal);
+                        at_the_end.push(format!("{COMMENT}{name} IS {before}"));
+                    }
+                }
+            }
+        }
         for statement in properties.at_once {
             let words: Vec<&str> = statement.split(' ').skip(3).take(2).collect();
             match run(&mut self.maintenance, statement.clone()).await {
@@ -259,7 +285,7 @@ impl Loader {
                 ran => ran.map_err(trouble(access, doing.clone()))?,
             }
         }
-        Ok(properties.at_the_end)
+        Ok(at_the_end)
     }
 }
 

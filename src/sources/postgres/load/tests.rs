@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::*;
 use crate::domain::check::Check;
-use crate::domain::contents::{LocaleProvider, PostgresTableFacts};
+use crate::domain::contents::{LocaleProvider, PostgresSequenceFacts, PostgresTableFacts};
 use crate::error::{Code, Diagnostic as _};
 use crate::sources::postgres::binaries::Wanted;
 use crate::sources::postgres::layout::{TABLES_VERSION, TableList};
@@ -192,6 +192,19 @@ fn shop(server: &Server) -> Members {
             })
             .collect(),
         large_objects: (1, 4),
+        large_object_checksum: {
+            let hash = blake3::hash(&[&4711_u32.to_le_bytes()[..], b"\x00\xff\x5c\x27"].concat());
+            Some(format!("{:032x}", u128::from_le_bytes(hash.as_bytes()[..16].try_into().unwrap())))
+        },
+        sequences: Some(vec![
+            PostgresSequenceFacts { schema: "public".into(), name: "odd".into(), last_value: 97, is_called: true },
+            PostgresSequenceFacts {
+                schema: "public".into(),
+                name: "users_id_seq".into(),
+                last_value: 500,
+                is_called: true,
+            },
+        ]),
         indexes: server
             .psql("shop", "SELECT string_agg(format('%I.%I', schemaname, indexname), '|') FROM pg_indexes WHERE schemaname !~ '^pg_'")
             .split('|').map(str::to_owned).collect(),
@@ -281,7 +294,7 @@ fn all_pass(server: &Server, database: &str, facts: &PostgresFacts) -> bool {
     let checks = compare(server, database, facts);
     let failed: Vec<_> = checks.iter().filter(|check| !check.passed).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    checks.len() == facts.tables.len() + 5
+    checks.len() == facts.tables.len() + 6
 }
 
 #[test]
@@ -324,20 +337,36 @@ fn a_database_comes_back_beside_the_living_one_and_anew() {
     server.psql("shop", "UPDATE public.users SET mood = 'sad' WHERE id = 7");
     server.psql("shop", "ALTER TABLE public.nothing RENAME TO something");
     server.psql("shop", "DROP INDEX public.users_mood");
-    server.psql("shop", "SELECT lo_unlink(4711)");
+    server.psql("shop", "SELECT setval('public.odd', 97, false), setval('public.users_id_seq', 499)");
+    server.psql("shop", "SELECT lo_put(4711, 2, '\\x5d')");
     let checks = compare(&server, "shop", &members.facts);
-    let failed: Vec<&str> = checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect();
+    let failed = |checks: &[Check]| -> Vec<String> {
+        checks.iter().filter(|check| !check.passed).map(|check| check.name.clone()).collect()
+    };
+    let actual = |name: &str| checks.iter().find(|check| check.name == name).unwrap().actual.clone();
+    let sequences = "public.odd is 97 (not yet given) and was 97, public.users_id_seq is 499 and was 500";
+    assert_eq!(actual("sequences"), sequences);
+    assert!(actual("large objects").starts_with("1 of 4 bytes together, sum "));
     assert_eq!(
-        failed,
+        failed(&checks),
         [
             "table public.users",
             "table public.nothing",
             "table public.parted_1",
             "tables with rows that are not in the backup",
             "indexes",
+            "sequences",
             "large objects"
         ]
     );
+    server.psql("shop", "SELECT setval('public.odd', 97), setval('public.users_id_seq', 500)");
+    server.psql("shop", "SELECT lo_put(4711, 2, '\\x5c')");
+    let mended = failed(&compare(&server, "shop", &members.facts));
+    assert!(!mended.iter().any(|name| name == "sequences" || name == "large objects"), "{mended:?}");
+    server.psql("shop", "SELECT lo_unlink(4711)");
+    server.psql("shop", "DROP SEQUENCE public.odd");
+    let missing = failed(&compare(&server, "shop", &members.facts));
+    assert!(missing.ends_with(&["sequences".to_owned(), "large objects".to_owned()]), "{missing:?}");
 }
 
 #[test]
@@ -366,7 +395,7 @@ fn what_could_not_end_well_is_refused_before_anything_is_made() {
     // Roles are made when told; without owners none are needed.
     let globals = LoadOptions { globals: Globals::Make, ..options.clone() };
     let (_, loaded, _) = members.fill(members.head(server.begin(globals).unwrap()).unwrap()).unwrap();
-    assert_eq!(loaded.remarks, ["1 roles were made"]);
+    assert_eq!(loaded.remarks, ["roles were made: clerk"]);
     assert!(all_pass(&server, "shop", &members.facts));
     assert_eq!(server.psql("shop", "SELECT has_table_privilege('clerk', 'public.users', 'SELECT')"), "t");
     server.psql("shop", "REASSIGN OWNED BY \"Shop Owner\" TO postgres");
