@@ -15,6 +15,7 @@ mod hosts;
 mod journeys;
 mod kill;
 mod kill_erasing;
+mod metrics;
 mod postgres;
 mod resume;
 mod sabotage;
