@@ -421,6 +421,41 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_is_broken_by_what_is_believed() {
+        let mut survey = Survey::default();
+        let shop: JobName = "shop".parse().unwrap();
+        let faults = [
+            Fault::Missing { first: 2, last: 5 },
+            Fault::Untrusted(Distrust::NoSignature),
+            Fault::Duplicate { sequence: 6, other: String::new() },
+            Fault::BrokenChain { says: String::new() },
+        ];
+        survey.problems.extend(faults.map(|fault| Problem { key: String::new(), job: shop.clone(), fault }));
+        assert_eq!(chain_breaks_of(&survey, &shop), 2, "the others are told by themselves");
+        assert_eq!(chain_breaks_of(&survey, &"blog".parse().unwrap()), 0);
+    }
+
+    #[test]
+    fn a_job_is_told_of_as_far_as_its_vault_is_known() {
+        let text = "[vault.main]\nurl = \"/v\"\nrecipients = \
+                    [\"age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa\"]\n[job.shop]\nschedule = \
+                    \"0 */6 * * *\"\nretention = { keep_at_least = \"14d\", delete_after = \"30d\" }\nobjectives = { rpo = \
+                    \"24h\" }\n[job.shop.source.uploads]\nkind = \"files\"\npaths = [\"/srv\"]\n";
+        let settings = Settings::parse(text, std::path::Path::new("/etc/lifeboat.toml")).unwrap();
+        let world = World::new();
+        let jobs: Vec<&JobSettings> = settings.jobs.values().collect();
+        let gone = || crate::error::Error::new(crate::error::Code::StorageFailed, "gone");
+        let silent = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, |_| Ok((vault_id(), Err(gone()))), now());
+        let silent = silent.unwrap();
+        assert_eq!((silent.jobs.len(), silent.unopened.len()), (1, 0));
+        assert_eq!((silent.vaults[0].silent.as_deref(), silent.vaults[0].stored_bytes), (Some("gone"), None));
+        let unopened = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, |_| Err(gone()), now()).unwrap();
+        assert_eq!((unopened.jobs.len(), unopened.vaults.len()), (0, 0));
+        assert_eq!(unopened.unopened[0].objectives.rpo, Some(hours(24)));
+        assert_eq!((&*unopened.unopened[0].vault, &*unopened.unopened[0].why), ("main", "gone"));
+    }
+
+    #[test]
     fn jobs_that_another_host_writes_are_its_business() {
         let mut world = World::new();
         let mut survey = Survey::default();

@@ -25,7 +25,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes `target`, and waits until it listens.
+    /// Starts one that scrapes `target`, and waits until it answers.
     fn start(world: &World, target: SocketAddr) -> Self {
         let config = world.path("prometheus.yml");
         let text = serde_json::json!({
@@ -47,13 +47,17 @@ impl Prometheus {
         let (tell, told) = mpsc::channel();
         // It is read to its end, or Prometheus would wait for a reader.
         thread::spawn(move || {
+            let mut address = None;
             for line in log.lines().map_while(Result::ok) {
-                if let Some((_, address)) = line.split_once("msg=\"Listening on\" address=") {
-                    let _ = tell.send(address.parse().unwrap());
+                if let Some((_, listens)) = line.split_once("msg=\"Listening on\" address=") {
+                    address = Some(listens.parse::<SocketAddr>().unwrap());
+                }
+                if line.contains("Server is ready to receive web requests") {
+                    address.take().into_iter().for_each(|address| tell.send(address).unwrap());
                 }
             }
         });
-        let address = told.recv_timeout(PATIENCE).expect("prometheus says where it listens");
+        let address = told.recv_timeout(PATIENCE).expect("prometheus says where it listens, and that it is ready");
         Self { process, address }
     }
 
@@ -124,7 +128,7 @@ fn a_real_prometheus_alerts_when_a_backup_is_broken_on_purpose() {
     let prometheus = Prometheus::start(&world, serve(file));
     let firing = "ALERTS{alertstate=\"firing\"}";
     let is_well = |answer: &[Value]| answer.is_empty();
-    prometheus.wait_for("lifeboat_last_run_success{job_name=\"shop\"} == 1", |answer| answer.len() == 1);
+    prometheus.wait_for("lifeboat_last_run_success{operation=\"backup\"} == 1", |answer| answer.len() == 1);
     assert_eq!(prometheus.query(firing), Vec::<Value>::new());
 
     fs::rename(world.path("uploads"), world.path("away")).unwrap();
