@@ -275,6 +275,13 @@ pub struct StatusArgs {
     /// One line and an exit code of 0, 1, 2 or 3, as monitoring plugins speak
     #[arg(long, conflicts_with = "json")]
     pub nagios: bool,
+    /// Every figure in Prometheus's text format
+    #[arg(long, conflicts_with_all = ["json", "nagios"])]
+    pub prometheus: bool,
+    /// Where to write that: whole or not at all, for all to read, as node exporter's textfile collector wants it
+    /// [default: stdout]
+    #[arg(long, value_name = "FILE", requires = "prometheus")]
+    pub output: Option<PathBuf>,
 }
 
 /// `report`.

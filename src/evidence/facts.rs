@@ -28,6 +28,8 @@ pub struct JobFacts {
     pub next_backup: Option<DateTime<Utc>>,
     /// When the drill's schedule fires next.
     pub next_drill: Option<DateTime<Utc>>,
+    /// When the prune's schedule fires next, where it has one of its own.
+    pub next_prune: Option<DateTime<Utc>>,
     /// Whether this host could open its own backups.
     pub identity: OwnIdentity,
     /// What the vault itself says of the backups that the catalog knows.
@@ -42,6 +44,8 @@ pub struct JobFacts {
     pub gaps: Vec<SequenceRange>,
     /// The newest backup that this host saw is not in the vault, and nobody removed it.
     pub hidden: Option<Hidden>,
+    /// How many believed manifests of the job do not follow the one before them, or share their number with another.
+    pub chain_breaks: usize,
     /// When backups should have begun in the report's window, in order, none after its end; status does without.
     pub scheduled_backups: Vec<DateTime<Utc>>,
     /// When drills should have begun in the report's window, in order, none after its end; status does without.
@@ -102,6 +106,34 @@ pub struct VaultFacts {
     pub waiting: Waiting,
     /// What it says and the catalog could not be told, in sentences.
     pub untold: Vec<String>,
+    /// Why it cannot be opened or read; `None` where it was.
+    pub silent: Option<String>,
+    /// Bytes of everything in it, where somebody asked for that and it could be listed in time.
+    pub stored_bytes: Option<u64>,
+}
+
+/// Everything that is known of some jobs and their vaults.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Gathered {
+    /// The jobs, in the order in which they were asked for.
+    pub jobs: Vec<JobFacts>,
+    /// The vaults that this host knows, by name.
+    pub vaults: Vec<VaultFacts>,
+    /// Jobs in vaults that this host never opened and cannot open now: the catalog knows nothing of them.
+    pub unopened: Vec<Unopened>,
+}
+
+/// A job in a vault that this host never opened and cannot open now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unopened {
+    /// The job.
+    pub job: JobName,
+    /// The vault's name in the config.
+    pub vault: String,
+    /// What the config promises.
+    pub objectives: Objectives,
+    /// Why the vault cannot be opened.
+    pub why: String,
 }
 
 /// Records of this host that the vault has not got yet.

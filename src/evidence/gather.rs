@@ -1,15 +1,17 @@
 //! Gathers what is promised of a job (the config) and what is known of it (the catalog, held against the vault) into facts.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
 use super::facts::{
-    DrillPlan, Hidden, JobFacts, OwnIdentity, Promise, Unapproved, Unbelieved, VaultFacts, VaultRef, Waiting, Witness,
+    DrillPlan, Gathered, Hidden, JobFacts, OwnIdentity, Promise, Unapproved, Unbelieved, Unopened, VaultFacts,
+    VaultRef, Waiting, Witness,
 };
 use crate::catalog::{BackupRow, QuarantineRow, RemovalRow};
-use crate::config::{JobSettings, Settings};
+use crate::config::{JobSettings, PruneWhen, Settings};
 use crate::domain::ids::{BackupId, JobName, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::domain::objectives::{Objectives, Window};
@@ -19,12 +21,24 @@ use crate::error::Result;
 use crate::operations::host::Host;
 use crate::operations::records::standing;
 use crate::operations::vaults::{Look, OpenVault};
+use crate::storage::Listed;
 use crate::vault::layout::Key;
 use crate::vault::survey::{Fault, Survey};
 use crate::vault::trust::TrustDocument;
 
 /// Scheduled moments that a report lists; a schedule of every minute over years is cut here.
 const MAX_SCHEDULED: usize = 100_000;
+/// How long a vault may take to be listed for its size; a scraper has long given up by then.
+const LISTING_LIMIT: Duration = Duration::from_secs(20);
+
+/// Whether everything in a vault is listed for its size: on a store that is paid by the request, one for a thousand objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    /// It is.
+    Count,
+    /// It is not.
+    LeaveOut,
+}
 
 /// A vault as one command sees it, looked at once for all of its jobs.
 #[derive(Debug)]
@@ -47,9 +61,65 @@ impl VaultView {
         });
         Self { name: name.to_owned(), id, seen }
     }
+
+    /// Bytes of everything in it; `None` where it cannot be listed within [`LISTING_LIMIT`].
+    fn stored_bytes(&self, host: &Host) -> Option<u64> {
+        let (vault, _) = self.seen.as_ref().ok()?;
+        let mut bytes = 0u64;
+        let mut add = |listed: Listed| bytes = bytes.saturating_add(listed.size_bytes);
+        let listing = async { tokio::time::timeout(LISTING_LIMIT, vault.storage.list("", &mut add)).await };
+        host.runtime.block_on(listing).ok()?.ok()?;
+        Some(bytes)
+    }
 }
 
-/// The facts of a vault that are no job's.
+/// Gathers the facts of these jobs and of their vaults, each vault looked at once. `open` gives the id of a job's vault, and
+/// the vault: where it cannot be opened, what this host remembers of that id is told; where it has none, the job is
+/// [`Unopened`].
+///
+/// # Errors
+/// When catalog or outbox cannot be read.
+pub fn gather(
+    host: &Host,
+    settings: &Settings,
+    jobs: &[&JobSettings],
+    sizes: Sizes,
+    open: impl Fn(&JobSettings) -> Result<(VaultId, Result<OpenVault>)>,
+    now: DateTime<Utc>,
+) -> Result<Gathered> {
+    let mut views: BTreeMap<&str, Result<VaultView>> = BTreeMap::new();
+    for job in jobs {
+        views
+            .entry(&job.vault)
+            .or_insert_with(|| open(job).map(|(id, vault)| VaultView::look(host, &job.vault, id, vault)));
+    }
+    let mut gathered = Gathered::default();
+    for job in jobs {
+        match &views[job.vault.as_str()] {
+            Ok(view) => gathered.jobs.push(job_facts(host, settings, job, view, None, now)?),
+            Err(error) => gathered.unopened.push(Unopened {
+                job: job.name.clone(),
+                vault: job.vault.clone(),
+                objectives: objectives(job),
+                why: error.to_string(),
+            }),
+        }
+    }
+    for view in views.values().flatten() {
+        let stored_bytes = match sizes {
+            Sizes::Count => view.stored_bytes(host),
+            Sizes::LeaveOut => None,
+        };
+        gathered.vaults.push(VaultFacts { stored_bytes, ..vault_facts(host, settings, view, now)? });
+    }
+    Ok(gathered)
+}
+
+fn objectives(job: &JobSettings) -> Objectives {
+    Objectives { rpo: job.objectives.rpo, rto: job.objectives.rto }
+}
+
+/// The facts of a vault that are no job's; not its size.
 ///
 /// # Errors
 /// When the outbox cannot be listed.
@@ -72,6 +142,8 @@ pub fn vault_facts(host: &Host, settings: &Settings, view: &VaultView, now: Date
             folder: standing.folder,
         },
         untold: seen.map(|(_, look)| look.untold.clone()).unwrap_or_default(),
+        silent: view.seen.as_ref().err().map(ToString::to_string),
+        stored_bytes: None,
     })
 }
 
@@ -133,7 +205,7 @@ pub fn job_facts(
     let removals = host.runtime.block_on(catalog.removals(id, Some(&job.name)))?;
     let quarantines = host.runtime.block_on(catalog.quarantines(id, Some(&job.name)))?;
     let witness;
-    let (mut gaps, mut hidden) = (Vec::new(), None);
+    let (mut gaps, mut hidden, mut chain_breaks) = (Vec::new(), None, 0);
     let (mut unbelieved, mut quarantined, mut unapproved) = (Vec::new(), Vec::new(), Vec::new());
     match &view.seen {
         Ok((vault, Look { survey, .. })) => {
@@ -145,6 +217,7 @@ pub fn job_facts(
             let account = Account { unbelieved: &unbelieved, explained: &explained, quarantines: &quarantines };
             witness = hold_against(&mut backups, survey, &account, now);
             gaps = unexplained(survey, &job.name, &explained);
+            chain_breaks = chain_breaks_of(survey, &job.name);
             let of_job = vault.hidden_newest(host, survey, std::slice::from_ref(&job.name))?;
             hidden = of_job.first().map(|(_, there, seen)| Hidden { there: *there, seen: *seen });
         }
@@ -159,7 +232,7 @@ pub fn job_facts(
             timezone: zone.name().to_owned(),
             schedule: Some(job.schedule.to_string()),
             backup_gap: gap(&job.schedule),
-            objectives: Objectives { rpo: job.objectives.rpo, rto: job.objectives.rto },
+            objectives: objectives(job),
             keep_at_least: Some(job.retention.keep_at_least),
             delete_after: Some(job.retention.delete_after),
             erasing_lead: Some(lead.length(&job.retention)),
@@ -169,6 +242,10 @@ pub fn job_facts(
         },
         next_backup: job.schedule.next_after(now, zone),
         next_drill: drill_schedule.and_then(|schedule| schedule.next_after(now, zone)),
+        next_prune: match &job.prune {
+            PruneWhen::AfterBackup => None,
+            PruneWhen::Scheduled(schedule) => schedule.next_after(now, zone),
+        },
         identity,
         witness,
         unbelieved,
@@ -176,6 +253,7 @@ pub fn job_facts(
         unapproved,
         gaps,
         hidden,
+        chain_breaks,
         scheduled_backups: scheduled(&job.schedule, window, zone),
         scheduled_drills: drill_schedule.map(|schedule| scheduled(schedule, window, zone)).unwrap_or_default(),
         backups,
@@ -209,6 +287,12 @@ fn unbelieved_of(survey: &Survey, job: &JobName) -> Vec<Unbelieved> {
         _ => None,
     });
     unbelieved.collect()
+}
+
+/// Believed manifests that cannot all be what they say.
+fn chain_breaks_of(survey: &Survey, job: &JobName) -> usize {
+    let of_job = survey.problems.iter().filter(|problem| problem.job == *job);
+    of_job.filter(|problem| matches!(problem.fault, Fault::Duplicate { .. } | Fault::BrokenChain { .. })).count()
 }
 
 fn unapproved_of(survey: &Survey, job: &JobName, trust: &TrustDocument) -> Vec<Unapproved> {
@@ -334,6 +418,41 @@ mod tests {
         assert_eq!(unexplained(&survey, &shop, &explained(&survey, &shop, &removals, &[])), gap);
         let quarantines = [quarantine(2, None, vec![SequenceRange { first: 4, last: 5 }])];
         assert_eq!(unexplained(&survey, &shop, &explained(&survey, &shop, &removals, &quarantines)), []);
+    }
+
+    #[test]
+    fn a_chain_is_broken_by_what_is_believed() {
+        let mut survey = Survey::default();
+        let shop: JobName = "shop".parse().unwrap();
+        let faults = [
+            Fault::Missing { first: 2, last: 5 },
+            Fault::Untrusted(Distrust::NoSignature),
+            Fault::Duplicate { sequence: 6, other: String::new() },
+            Fault::BrokenChain { says: String::new() },
+        ];
+        survey.problems.extend(faults.map(|fault| Problem { key: String::new(), job: shop.clone(), fault }));
+        assert_eq!(chain_breaks_of(&survey, &shop), 2, "the others are told by themselves");
+        assert_eq!(chain_breaks_of(&survey, &"blog".parse().unwrap()), 0);
+    }
+
+    #[test]
+    fn a_job_is_told_of_as_far_as_its_vault_is_known() {
+        let text = "[vault.main]\nurl = \"/v\"\nrecipients = \
+                    [\"age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa\"]\n[job.shop]\nschedule = \
+                    \"0 */6 * * *\"\nretention = { keep_at_least = \"14d\", delete_after = \"30d\" }\nobjectives = { rpo = \
+                    \"24h\" }\n[job.shop.source.uploads]\nkind = \"files\"\npaths = [\"/srv\"]\n";
+        let settings = Settings::parse(text, std::path::Path::new("/etc/lifeboat.toml")).unwrap();
+        let world = World::new();
+        let jobs: Vec<&JobSettings> = settings.jobs.values().collect();
+        let gone = || crate::error::Error::new(crate::error::Code::StorageFailed, "gone");
+        let silent = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, |_| Ok((vault_id(), Err(gone()))), now());
+        let silent = silent.unwrap();
+        assert_eq!((silent.jobs.len(), silent.unopened.len()), (1, 0));
+        assert_eq!((silent.vaults[0].silent.as_deref(), silent.vaults[0].stored_bytes), (Some("gone"), None));
+        let unopened = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, |_| Err(gone()), now()).unwrap();
+        assert_eq!((unopened.jobs.len(), unopened.vaults.len()), (0, 0));
+        assert_eq!(unopened.unopened[0].objectives.rpo, Some(hours(24)));
+        assert_eq!((&*unopened.unopened[0].vault, &*unopened.unopened[0].why), ("main", "gone"));
     }
 
     #[test]

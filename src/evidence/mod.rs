@@ -10,6 +10,7 @@ pub mod facts;
 pub mod gather;
 pub mod keeping;
 pub mod markdown;
+pub mod metrics;
 pub mod report;
 pub mod status;
 pub mod text;

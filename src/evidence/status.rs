@@ -561,7 +561,7 @@ fn newest_complete(facts: &JobFacts) -> Option<&BackupRow> {
     present.filter(|row| row.completeness == Completeness::Complete).max_by_key(|row| (row.committed, row.sequence))
 }
 
-fn newest_drill(facts: &JobFacts) -> Option<&DrillRow> {
+pub(super) fn newest_drill(facts: &JobFacts) -> Option<&DrillRow> {
     facts.drills.iter().max_by_key(|row| (row.drill.finished, row.id.clone()))
 }
 

@@ -16,6 +16,7 @@ mod hosts;
 mod journeys;
 mod kill;
 mod kill_erasing;
+mod metrics;
 mod postgres;
 mod resume;
 mod sabotage;

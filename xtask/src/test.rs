@@ -33,6 +33,14 @@ const TOOLS: &[(&str, &str)] = &[
     ("cc", "gcc"),
 ];
 
+/// A package whose programs are taken out of it: installed, it would start a server on this machine, and bring a web page's
+/// libraries along.
+const UNPACKED_PACKAGE: &str = "prometheus";
+const UNPACKED_PROGRAMS: &[&str] = &["prometheus", "promtool"];
+/// Where they lie in the package, and where they are put.
+const UNPACKED_FROM: &str = "usr/bin";
+const UNPACKED_TO: &str = "/usr/local/bin";
+
 /// Where Debian and its kin put PostgreSQL's programs, a folder for each major version; none of them is on PATH.
 const POSTGRES: &str = "/usr/lib/postgresql";
 /// And what belongs to the same version: the extensions that a database with everything in it has.
@@ -75,6 +83,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     let started = Instant::now();
     demand_root()?;
     install(TOOLS)?;
+    unpack()?;
     install_postgres()?;
     install_newer_postgres(Path::new(NEWER_POSTGRES))?;
     let mut steps = Vec::new();
@@ -168,6 +177,40 @@ fn install_packages(packages: &[&str]) -> Result<(), String> {
     let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
     args.extend(packages);
     apt_get(&args).map_err(|why| format!("cannot install {list}: {why}\nhint: install them by hand, then try again"))
+}
+
+/// Takes programs out of a package of the distribution, which is not installed. apt-get checks what it downloads.
+fn unpack() -> Result<(), String> {
+    let tools: Vec<_> = UNPACKED_PROGRAMS.iter().map(|program| (*program, UNPACKED_PACKAGE)).collect();
+    if missing(&tools).is_empty() {
+        return Ok(());
+    }
+    println!("== tools: taking {} out of {UNPACKED_PACKAGE} (apt-get)", UNPACKED_PROGRAMS.join(" and "));
+    let failed = |why: String| {
+        let programs = UNPACKED_PROGRAMS.join(" and ");
+        format!("cannot get {programs}: {why}\nhint: put them into {UNPACKED_TO} by hand, then try again")
+    };
+    apt_get(&["update", "-qq"]).map_err(failed)?;
+    let script = r#"set -eu
+        folder=$(mktemp -d)
+        trap 'rm -rf "$folder"' EXIT
+        cd "$folder"
+        # The folder is root's alone, so root downloads.
+        apt-get download -qq -o APT::Sandbox::User=root "$1"
+        dpkg-deb --extract "$1"_*.deb "$folder/unpacked"
+        from=$2 to=$3
+        shift 3
+        for program; do install -m 755 "unpacked/$from/$program" "$to/$program"; done"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh", UNPACKED_PACKAGE, UNPACKED_FROM, UNPACKED_TO]).args(UNPACKED_PROGRAMS);
+    let status = shell.stdin(Stdio::null()).status().map_err(|error| failed(format!("sh: {error}")))?;
+    if !status.success() {
+        return Err(failed(format!("unpacking {UNPACKED_PACKAGE} ended with {status}")));
+    }
+    match missing(&tools).as_slice() {
+        [] => Ok(()),
+        _ => Err(failed(format!("they lie in {UNPACKED_TO}, which is not on PATH"))),
+    }
 }
 
 /// Installs the distribution's PostgreSQL: servers, their clients, and extensions.

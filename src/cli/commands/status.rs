@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fs::Permissions;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
+use crate::config::JobSettings;
 use crate::domain::objectives::Window;
 use crate::domain::quantity::parse_duration;
 use crate::error::{Code, Error, Result};
 use crate::evidence::facts::JobFacts;
-use crate::evidence::gather::{VaultView, job_facts, vault_facts};
-use crate::evidence::{markdown, report as reporting, status as standing, text};
+use crate::evidence::gather::{Sizes, VaultView, gather, job_facts, vault_facts};
+use crate::evidence::{markdown, metrics, report as reporting, status as standing, text};
 use crate::operations::TOOL;
 
 use super::super::Exit;
@@ -22,6 +26,9 @@ use super::super::session::{Configured, Session};
 pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Exit> {
     let session = session.configured()?;
     let now = session.host.clock.now();
+    if args.prometheus {
+        return metrics(&session, args, now);
+    }
     let views = views(&session, &args.jobs)?;
     let facts = facts(&session, &args.jobs, &views, None, now)?;
     let vaults = views.values().map(|view| vault_facts(&session.host, &session.settings, view, now));
@@ -39,6 +46,19 @@ pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Ex
             false => text::Colour::Plain,
         };
         print(&text::table(&status, now, colour));
+    }
+    Ok(Exit::DONE)
+}
+
+/// A vault that cannot be reached is told in the text, which is the place where whoever reads it looks.
+fn metrics(session: &Configured, args: &StatusArgs, now: DateTime<Utc>) -> Result<Exit> {
+    let open = |job: &JobSettings| Ok((session.vault_id(job)?, session.vault(job)));
+    let jobs = session.jobs(&args.jobs)?;
+    let gathered = gather(&session.host, &session.settings, &jobs, Sizes::Count, open, now)?;
+    let text = metrics::metrics(&gathered, None, now);
+    match &args.output {
+        None => print(&text),
+        Some(path) => write_whole(path, &text, Readers::All, "the metrics")?,
     }
     Ok(Exit::DONE)
 }
@@ -61,18 +81,36 @@ pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Ex
     };
     match &args.output {
         None => print(&rendered),
-        Some(path) => {
-            // Whole or not at all: an auditor must never find half a report.
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-            let failed = |cause: std::io::Error| {
-                Error::new(Code::RestoreFailed, format!("cannot write the report to {}: {cause}", path.display()))
-            };
-            let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-            writeln!(file, "{}", rendered.trim_end()).map_err(failed)?;
-            file.persist(path).map_err(|error| failed(error.error))?;
-        }
+        // An auditor must never find half a report.
+        Some(path) => write_whole(path, &rendered, Readers::Owner, "the report")?,
     }
     Ok(Exit::DONE)
+}
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readers {
+    /// Who wrote it.
+    Owner,
+    /// Everybody, whatever the umask.
+    All,
+}
+
+/// Writes a file whole or not at all: whoever reads it meanwhile finds the one that was there before.
+fn write_whole(path: &Path, text: &str, readers: Readers, what: &str) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |cause: std::io::Error| {
+        Error::new(Code::RestoreFailed, format!("cannot write {what} to {}: {cause}", path.display()))
+            .with_hint(format!("look at `ls -ld {0}` and `df {0}`", folder.display()))
+    };
+    // Its name does not end as the file's does: node exporter reads every *.prom that it finds.
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    writeln!(file, "{}", text.trim_end()).map_err(failed)?;
+    if readers == Readers::All {
+        file.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
+    }
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
 }
 
 /// The vaults of these jobs, each looked at once.
