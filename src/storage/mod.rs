@@ -9,11 +9,14 @@
 //!
 //! Cancelling a call (dropping its future) is the same as losing its answer: it may still take effect.
 
+pub mod ahead;
 #[cfg(test)]
 mod contract;
 pub mod fault;
 pub mod local;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod slow;
 
 use std::fmt;
 use std::io;
@@ -26,6 +29,8 @@ use crate::error::{Code, Diagnostic};
 
 /// The longest key in bytes that every store takes.
 pub const MAX_KEY_BYTES: usize = 512;
+/// Requests under way at once, where a store does not say otherwise.
+pub const USUAL_PARALLEL: usize = 16;
 
 /// A place for bytes under keys.
 ///
@@ -39,6 +44,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// The kind of store, one word: `folder`, `memory`.
     fn kind(&self) -> &'static str;
+
+    /// How many requests may be under way at once and be the faster for it, at least 1. Whoever has many to make keeps so
+    /// many under way; more are no error.
+    fn parallel(&self) -> usize {
+        USUAL_PARALLEL
+    }
 
     /// Stores `bytes` under `key` unless something is there already. Whole or not at all.
     ///

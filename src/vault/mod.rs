@@ -2,6 +2,7 @@
 //!
 //! It knows segments and documents by their bytes; it does not know sources, configs or the catalog.
 
+pub mod ahead;
 pub mod claims;
 pub mod error;
 pub mod identity;
