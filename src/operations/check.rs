@@ -200,12 +200,7 @@ fn spoilt(problem: &Problem) -> Vec<BackupId> {
 }
 
 /// Objects and lists that nothing names: only told when all jobs are looked at.
-fn find_strays(
-    host: &Host,
-    storage: &Arc<dyn Storage>,
-    named: &NamedObjects,
-    report: &mut CheckReport,
-) -> Result<()> {
+fn find_strays(host: &Host, storage: &Arc<dyn Storage>, named: &NamedObjects, report: &mut CheckReport) -> Result<()> {
     let mut strays = Vec::new();
     for prefix in [OBJECTS, LISTS] {
         host.runtime.block_on(storage.list(prefix, &mut |listed| {

@@ -543,7 +543,9 @@ impl Iterator for Data<'_> {
             Err(error) => return Some(Err(error.into())),
         };
         let length = bytes.len() as u64;
-        if length > self.left && (length - self.left >= BLOCK_BYTES as u64 || !self.begun.is_empty() || !self.segments.is_empty()) {
+        if length > self.left
+            && (length - self.left >= BLOCK_BYTES as u64 || !self.begun.is_empty() || !self.segments.is_empty())
+        {
             return wrong("more");
         }
         bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));

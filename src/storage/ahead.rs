@@ -3,6 +3,7 @@
 //!
 //! It does not know what is read, nor what will be: whoever reads follows a plan of its own.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -77,6 +78,33 @@ impl Ahead {
         Some(self.spawn(key, expected_bytes, limit_bytes, Some(room)))
     }
 
+    /// Reads all these, keys with their sizes and no more than these, in their order, and calls `visit` for each.
+    ///
+    /// # Errors
+    /// The first of `visit`.
+    pub fn each<E>(
+        &self,
+        wanted: impl IntoIterator<Item = (String, u64)>,
+        mut visit: impl FnMut(Result<Fetched, StorageError>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut wanted = wanted.into_iter().peekable();
+        let mut begun = VecDeque::new();
+        loop {
+            while begun.len() < self.depth()
+                && let Some((key, size_bytes)) = wanted.peek()
+                && let Some(fetching) = match begun.is_empty() {
+                    true => Some(self.begin(key.clone(), *size_bytes, *size_bytes)),
+                    false => self.try_begin(key.clone(), *size_bytes, *size_bytes),
+                }
+            {
+                begun.push_back(fetching);
+                wanted.next();
+            }
+            let Some(next) = begun.pop_front() else { return Ok(()) };
+            visit(next.wait())?;
+        }
+    }
+
     /// What is larger than all the room is read alone.
     fn share(&self, expected_bytes: u64) -> u32 {
         u32::try_from(expected_bytes).unwrap_or(u32::MAX).clamp(1, self.room_bytes)
@@ -126,7 +154,11 @@ impl Fetching {
     /// # Errors
     /// The store's.
     pub fn wait(mut self) -> Result<Fetched, StorageError> {
-        let answer = self.ahead.runtime.block_on(&mut self.task).unwrap_or_else(|_| {
+        let answer = self.ahead.runtime.block_on(&mut self.task).unwrap_or_else(|ended| {
+            // As if it had been asked from here.
+            if ended.is_panic() {
+                std::panic::resume_unwind(ended.into_panic());
+            }
             let (place, doing) = (self.ahead.storage.describe(), format!("reading {}", self.key));
             Err(StorageError::OutcomeUnknown { place, doing })
         });

@@ -51,6 +51,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
         USUAL_PARALLEL
     }
 
+    /// Whether reading from it is paid for, in money or in waiting: then nobody reads more than he needs.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// Stores `bytes` under `key` unless something is there already. Whole or not at all.
     ///
     /// Neither durable nor certain to be visible (to `get`, `size`, `list`, in this process or another) before

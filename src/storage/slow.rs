@@ -1,7 +1,7 @@
 //! A layer that makes a store far away: it counts what is asked of it, as a store in a network would bill it, and knows how
 //! many requests were under way at once. Tests assert on that, and never on a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub(crate) struct Slow {
     parallel: usize,
     /// Requests wait until so many were under way at once.
     company: usize,
+    /// Only these keys are read and written in company; `None` for all.
+    awaited: Option<BTreeSet<String>>,
     under_way: AtomicUsize,
     most: watch::Sender<usize>,
     counts: Mutex<BTreeMap<String, u64>>,
@@ -40,7 +42,13 @@ impl Slow {
     /// under way.
     pub(crate) fn with_company(inner: Arc<dyn Storage>, parallel: usize, company: usize) -> Self {
         let (under_way, counts) = (AtomicUsize::new(0), Mutex::default());
-        Self { inner, parallel, company, under_way, most: watch::Sender::new(0), counts }
+        Self { inner, parallel, company, awaited: None, under_way, most: watch::Sender::new(0), counts }
+    }
+
+    /// Only of these keys it is counted how many are under way.
+    pub(crate) fn awaiting(mut self, keys: impl IntoIterator<Item = String>) -> Self {
+        self.awaited = Some(keys.into_iter().collect());
+        self
     }
 
     /// The most `get`s and `put`s that were under way at once.
@@ -48,7 +56,7 @@ impl Slow {
         *self.most.borrow()
     }
 
-    /// Requests so far, or since they were last forgotten: `get`, `put`, `list` and so on, with the first part of the key:
+    /// Requests so far: `get`, `put`, `list` and so on, with the first part of the key:
     /// `get objects`. The time costs nothing.
     pub(crate) fn requests(&self) -> BTreeMap<String, u64> {
         self.counted().clone()
@@ -57,11 +65,6 @@ impl Slow {
     /// The sum of [`Slow::requests`].
     pub(crate) fn total(&self) -> u64 {
         self.counted().values().sum()
-    }
-
-    /// Counts from zero again.
-    pub(crate) fn forget(&self) {
-        self.counted().clear();
     }
 
     fn count(&self, verb: &str, key: &str, requests: u64) {
@@ -73,7 +76,10 @@ impl Slow {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn in_company<T>(&self, request: impl Future<Output = T>) -> T {
+    async fn in_company<T>(&self, key: &str, request: impl Future<Output = T>) -> T {
+        if self.awaited.as_ref().is_some_and(|keys| !keys.contains(key)) {
+            return request.await;
+        }
         let _under_way = UnderWay::begin(self);
         let waited = async { self.most.subscribe().wait_for(|most| *most >= self.company).await.map(|_| ()) };
         // What came of the waiting shows in the number.
@@ -117,9 +123,13 @@ impl Storage for Slow {
         self.parallel
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     async fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StorageError> {
         self.count("put", key, 1);
-        self.in_company(self.inner.put(key, bytes)).await
+        self.in_company(key, self.inner.put(key, bytes)).await
     }
 
     async fn replace(&self, key: &str, bytes: Bytes) -> Result<(), StorageError> {
@@ -129,7 +139,7 @@ impl Storage for Slow {
 
     async fn get(&self, key: &str, limit_bytes: u64) -> Result<Bytes, StorageError> {
         self.count("get", key, 1);
-        self.in_company(self.inner.get(key, limit_bytes)).await
+        self.in_company(key, self.inner.get(key, limit_bytes)).await
     }
 
     async fn size(&self, key: &str) -> Result<Option<u64>, StorageError> {
@@ -138,7 +148,7 @@ impl Storage for Slow {
     }
 
     async fn list(&self, prefix: &str, visit: &mut (dyn FnMut(Listed) + Send)) -> Result<(), StorageError> {
-        let mut keys = 0;
+        let mut keys: u64 = 0;
         let counting = &mut |listed| {
             keys += 1;
             visit(listed);

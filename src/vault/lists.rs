@@ -188,7 +188,9 @@ pub fn read_lists<'a>(
     storage: &'a dyn Storage,
     ids: impl IntoIterator<Item = ObjectId> + 'a,
 ) -> impl Stream<Item = (ObjectId, Result<Vec<ListedSegment>, VaultError>)> + 'a {
-    stream::iter(ids).map(move |id| async move { (id, read_list(storage, id).await) }).buffered(storage.parallel().max(1))
+    stream::iter(ids)
+        .map(move |id| async move { (id, read_list(storage, id).await) })
+        .buffered(storage.parallel().max(1))
 }
 
 #[cfg(test)]
