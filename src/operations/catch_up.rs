@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use futures_util::{StreamExt as _, stream};
 use sha2::{Digest, Sha256};
 
 use crate::domain::ids::{BackupId, JobName, RecordId};
@@ -41,6 +42,14 @@ pub fn catch_up(host: &Host, home: &Home, vault: &OpenVault, survey: &Survey) ->
     let known = host.runtime.block_on(home.catalog.known_records(&vault.id))?;
     untold.extend(outbox(host, home, vault, &known)?);
     Ok(untold)
+}
+
+/// Tells the catalog of backups only: for whoever caught up a moment ago and surveyed again.
+///
+/// # Errors
+/// When the catalog cannot be written.
+pub fn catch_up_with_backups(host: &Host, home: &Home, vault: &OpenVault, survey: &Survey) -> Result<()> {
+    backups(host, home, vault, survey).map(drop)
 }
 
 /// A record's folder and id.
@@ -124,16 +133,20 @@ fn records(host: &Host, home: &Home, vault: &OpenVault, known: &HashSet<Place>) 
         .collect();
     let mut untold = Vec::new();
     let (mut believed, mut distrusted) = (HashSet::new(), Vec::new());
+    let storage = &*vault.storage;
     for names in unread.chunks(BATCH) {
         let mut records = Vec::new();
-        for (name, looks) in names {
-            match runtime.block_on(read_record(&*vault.storage, &vault.trust, name)) {
+        let read = stream::iter(names)
+            .map(|(name, looks)| async move { (name, looks, read_record(storage, &vault.trust, name).await) })
+            .buffered(storage.parallel().max(1));
+        for (name, looks, answer) in runtime.block_on(read.collect::<Vec<_>>()) {
+            match answer {
                 Ok(verified) => {
                     believed.insert(place(name));
                     records.push(verified.record);
                 }
                 Err(VaultError::RecordUntrusted { key, reason }) => {
-                    distrusted.push((place(name), key, (*looks).clone(), reason));
+                    distrusted.push((place(name), key, looks.to_string(), reason));
                 }
                 // Removed since the listing.
                 Err(VaultError::Storage(error)) if error.is_not_found() => {}

@@ -7,12 +7,12 @@
 
 pub mod objects;
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use futures_util::{StreamExt as _, stream};
 use rand::RngExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -22,7 +22,9 @@ use crate::domain::manifest::Manifest;
 use crate::domain::record::{Finder, Record};
 use crate::error::{Code, Diagnostic, Error, Result};
 use crate::observe::Progress;
+use crate::storage::ahead::{Ahead, Fetched};
 use crate::storage::{Storage, StorageError};
+use crate::vault::VaultError;
 use crate::vault::layout::{Key, LISTS, ManifestName, OBJECTS};
 use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
 use crate::vault::records::{read_details, survey_records};
@@ -30,6 +32,7 @@ use crate::vault::survey::{Fault, Problem, Survey};
 
 use self::objects::NamedObjects;
 use super::host::Host;
+use super::lock;
 use super::refute::{self, OnRecord};
 use super::restore::plan;
 use super::vaults::{Look, OpenVault, manifests};
@@ -124,13 +127,13 @@ pub fn check(
     report.backups = manifests.len() as u64;
     check_recipients(vault, &manifests, &mut report);
 
-    let named = objects::check(host, &*vault.storage, &manifests, progress)?;
+    let named = objects::check(host, &vault.storage, &manifests, progress)?;
     report.objects = named.count();
     report.bytes = named.bytes;
     report.damaged.extend(named.damaged.iter().cloned());
 
     if jobs.is_empty() {
-        find_strays(host, &*vault.storage, &named, &mut report)?;
+        find_strays(host, &vault.storage, &named, &mut report)?;
         // A record that is not believed says nothing of its job either: they are looked at all together.
         check_records(host, vault, known, &mut report)?;
     }
@@ -197,7 +200,7 @@ fn spoilt(problem: &Problem) -> Vec<BackupId> {
 }
 
 /// Objects and lists that nothing names: only told when all jobs are looked at.
-fn find_strays(host: &Host, storage: &dyn Storage, named: &NamedObjects, report: &mut CheckReport) -> Result<()> {
+fn find_strays(host: &Host, storage: &Arc<dyn Storage>, named: &NamedObjects, report: &mut CheckReport) -> Result<()> {
     let mut strays = Vec::new();
     for prefix in [OBJECTS, LISTS] {
         host.runtime.block_on(storage.list(prefix, &mut |listed| {
@@ -207,23 +210,26 @@ fn find_strays(host: &Host, storage: &dyn Storage, named: &NamedObjects, report:
                 _ => false,
             };
             if !named {
-                strays.push(listed.key);
+                strays.push((listed.key, listed.size_bytes));
             }
         }))?;
     }
     report.strays = strays.len() as u64;
-    for key in strays {
-        let expected = match Key::parse(&key) {
-            Key::Object(id) | Key::List(id) => id.0,
-            _ => {
-                report.damaged_strays.push(key);
-                continue;
-            }
-        };
-        if !matches!(hash_object(host, storage, &key), Ok((hash, _)) if hash == expected) {
-            report.damaged_strays.push(key);
+    let expected = |key: &str| match Key::parse(key) {
+        Key::Object(id) | Key::List(id) => Some(id.0),
+        _ => None,
+    };
+    let (to_hash, others): (Vec<_>, Vec<_>) = strays.into_iter().partition(|(key, _)| expected(key).is_some());
+    let damaged = Mutex::new(others.into_iter().map(|(key, _)| key).collect::<Vec<String>>());
+    let wanted = to_hash.iter().map(|(key, size)| Wanted { key: key.clone(), expected_bytes: *size });
+    in_parallel(host, storage, wanted, &|index, read| {
+        let key = &to_hash[index].0;
+        if !matches!(hash_of(read), Ok((hash, _)) if Some(hash) == expected(key)) {
+            push(&damaged, key.clone());
         }
-    }
+        Ok(())
+    })?;
+    report.damaged_strays.append(&mut lock(&damaged));
     report.damaged_strays.sort();
     Ok(())
 }
@@ -269,9 +275,12 @@ fn check_records(
         let code = Code::ManifestUntrusted.name();
         report.damaged.push(Damage { object: problem.key, code, reason, backups: Vec::new() });
     }
-    for verified in &records.records {
-        match host.runtime.block_on(read_details(storage, verified)) {
-            Ok(_) => {}
+    let details = stream::iter(&records.records)
+        .map(|verified| async move { (verified, read_details(storage, verified).await.map(drop)) })
+        .buffered(storage.parallel().max(1));
+    for (verified, read) in host.runtime.block_on(details.collect::<Vec<_>>()) {
+        match read {
+            Ok(()) => {}
             Err(error) if error.code() == Code::ObjectMissing && expired(&verified.record) => {}
             Err(error) if matches!(error.code(), Code::ObjectDamaged | Code::ObjectMissing) => {
                 let object = Key::RecordDetails(verified.name.clone()).to_string();
@@ -284,9 +293,8 @@ fn check_records(
     Ok(())
 }
 
-fn hash_object(host: &Host, storage: &dyn Storage, key: &str) -> std::result::Result<([u8; 32], u64), StorageError> {
-    let bytes = host.runtime.block_on(storage.get(key, MAX_OBJECT_BYTES))?;
-    Ok((Sha256::digest(&bytes).into(), bytes.len() as u64))
+fn hash_of(read: Read) -> std::result::Result<([u8; 32], u64), StorageError> {
+    read.map(|read| (Sha256::digest(&read.bytes).into(), read.bytes.len() as u64))
 }
 
 /// Opens every backup's contents whole, and of its segments so many percent, chosen at random.
@@ -326,9 +334,14 @@ fn read_data(
                     && (percent >= 100 || rand::rng().random_range(0..100) < percent)
             });
             let findings = Mutex::new(Vec::new());
-            in_parallel(host.workers, segments.len(), &|index| {
+            let wanted = segments.iter().map(|segment| Wanted {
+                key: Key::Object(segment.object).to_string(),
+                expected_bytes: segment.stored_bytes,
+            });
+            in_parallel(host, reader.storage(), wanted, &|index, read| {
                 let segment = &segments[index];
-                match reader.segment(segment, &id_key) {
+                let opened = read.map_err(VaultError::from);
+                match opened.and_then(|read| reader.open(segment, &read.bytes, &id_key)) {
                     Ok(plain) => progress.advance(plain.len() as u64),
                     Err(error) => push(&findings, (segment.object, error.code(), error.to_string())),
                 }
@@ -358,24 +371,52 @@ fn plain_reason(error: &dyn std::error::Error) -> String {
 }
 
 fn push<T>(to: &Mutex<Vec<T>>, item: T) {
-    to.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+    lock(to).push(item);
 }
 
-/// Calls `work` for every index below `count`, on `workers` threads.
-fn in_parallel(workers: usize, count: usize, work: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
-    let next = AtomicUsize::new(0);
+/// Something to be read.
+struct Wanted {
+    key: String,
+    /// What it has, as far as that is known.
+    expected_bytes: u64,
+}
+
+/// What was read, or why not.
+type Read = std::result::Result<Fetched, StorageError>;
+
+/// Reads all these, ahead of the workers, and calls `work` for each, on any of their threads.
+fn in_parallel(
+    host: &Host,
+    storage: &Arc<dyn Storage>,
+    wanted: impl Iterator<Item = Wanted> + Send,
+    work: &(dyn Fn(usize, Read) -> Result<()> + Sync),
+) -> Result<()> {
+    let ahead = Ahead::new(host.runtime.clone(), Arc::clone(storage));
+    let begun = Mutex::new((wanted.enumerate().peekable(), VecDeque::new()));
+    // Whoever takes one asks for more. Nobody holds another while he waits for room.
+    let next = || {
+        let (wanted, begun) = &mut *lock(&begun);
+        while begun.len() < ahead.depth()
+            && let Some((index, Wanted { key, expected_bytes })) = wanted.peek()
+            && let Some(fetching) = match begun.is_empty() {
+                true => Some(ahead.begin(key.clone(), *expected_bytes, MAX_OBJECT_BYTES)),
+                false => ahead.try_begin(key.clone(), *expected_bytes, MAX_OBJECT_BYTES),
+            }
+        {
+            begun.push_back((*index, fetching));
+            wanted.next();
+        }
+        begun.pop_front()
+    };
     let failure: Mutex<Option<Error>> = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..host.workers {
             scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count {
-                        break;
-                    }
-                    if let Err(error) = work(index) {
-                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                        next.store(count, Ordering::Relaxed);
+                while lock(&failure).is_none()
+                    && let Some((index, fetching)) = next()
+                {
+                    if let Err(error) = work(index, fetching.wait()) {
+                        lock(&failure).get_or_insert(error);
                     }
                 }
             });
@@ -386,7 +427,7 @@ fn in_parallel(workers: usize, count: usize, work: &(dyn Fn(usize) -> Result<()>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::clock::Clock as _;

@@ -22,6 +22,8 @@ pub mod quarantine;
 pub mod rebuild;
 pub mod records;
 pub mod refute;
+#[cfg(test)]
+mod requests;
 pub mod restore;
 pub mod restore_into;
 pub mod selection;

@@ -35,6 +35,7 @@ use crate::vault::trust::JobPattern;
 
 pub use self::pause::AfterPause;
 use super::backup::agreed_time;
+use super::catch_up::catch_up;
 use super::host::Host;
 use super::lost::lost;
 use super::records;
@@ -242,9 +243,11 @@ pub fn prune(
 /// Looks at everything, and plans.
 fn look(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>) -> Result<(Stock, PruneReport)> {
     agreed_time(host, vault)?;
-    // The catalog hears of other hosts' records first: a backup that a drill elsewhere refuted is not a good one.
-    vault.survey(host, None)?;
     let stock = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust))?;
+    // The catalog hears of other hosts' records first: a backup that a drill elsewhere refuted is not a good one.
+    if let Some(home) = host.home_if_any() {
+        catch_up(host, home, vault, stock.survey())?;
+    }
     let mut report = plan(host, vault, request, &stock)?;
     report.stops = stops(host, vault, request, &stock)?;
     report.stops.extend(pause::stop(host, vault, request, stock.taken())?);

@@ -18,7 +18,10 @@ use crate::domain::manifest::{Manifest, SourceEntry};
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::sources::unpack::{Large, Summary, UnpackOptions, Unpacked, Unpacker};
-use crate::vault::reader::{Located, Plan, Reader};
+use crate::storage::ahead::ROOM_BYTES;
+use crate::vault::VaultError;
+use crate::vault::ahead::{Begun, Segments, Step, Take, Walk};
+use crate::vault::reader::{Plan, PlannedPiece, Reader};
 
 use super::host::Host;
 use super::lock;
@@ -75,7 +78,9 @@ pub fn restore(
         must_be_empty(request.target)?;
     }
     // Opening every plan first proves that an identity fits, before anything is written.
-    let plans = sources.iter().map(|source| plan(reader, manifest, source)).collect::<Result<Vec<Plan>>>()?;
+    let begun: Vec<_> = sources.iter().map(|source| reader.begin_plan(source)).collect();
+    let plans = begun.into_iter().map(|begun| begun.open().map_err(|error| explained(error, manifest)));
+    let plans = plans.collect::<Result<Vec<Plan>>>()?;
     let mut restored = Vec::new();
     for (source, plan) in sources.iter().zip(plans) {
         let selection = selection.with_link_targets(reader, source)?;
@@ -146,28 +151,26 @@ pub fn cat(
         progress.begin(&format!("reading {source}"), Some(entry.logical_bytes));
         let mut plan = plan(reader, manifest, entry)?;
         let id_key = plan.id_key();
-        let mut pending = VecDeque::new();
+        let mut walk = Walk::new(Segments::new(reader, ROOM_BYTES), &mut plan, &|_| Take::All);
         std::thread::scope(|scope| -> Result<()> {
-            let mut waiting = VecDeque::new();
-            let mut at_end = false;
+            let mut opening = VecDeque::new();
+            let mut end = None;
             loop {
-                while !at_end && waiting.len() < host.workers * 2 {
-                    if pending.is_empty() {
-                        match plan.next_piece()? {
-                            Some(piece) => pending.extend(piece.segments),
-                            None => at_end = true,
+                while end.is_none() && opening.len() < host.workers * 2 {
+                    match walk.next() {
+                        Ok(Some(Step::Whole(begun) | Step::Head { head: begun, .. } | Step::Data(begun))) => {
+                            opening.push_back(scope.spawn(move || begun.open(&id_key)));
                         }
-                    }
-                    if let Some(segment) = pending.pop_front() {
-                        waiting.push_back(scope.spawn(move || reader.segment(&segment, &id_key)));
+                        ended => end = Some(ended),
                     }
                 }
-                let Some(next) = waiting.pop_front() else { break };
-                let plain = next.join().map_err(|_| Error::new(Code::Internal, "a reading thread panicked"))??;
+                let Some(next) = opening.pop_front() else { break };
+                let plain = next.join().map_err(|_| Error::new(Code::Internal, "an opening thread panicked"))??;
                 out.write_all(&plain).map_err(written)?;
                 progress.advance(plain.len() as u64);
             }
-            Ok(())
+            // What the plan named before its end, or before its damage, is written by now.
+            end.map_or(Ok(()), |end| Ok(end.map(drop)?))
         })?;
         progress.end();
     }
@@ -179,14 +182,18 @@ pub fn cat(
 /// # Errors
 /// As [`Reader::plan`].
 pub fn plan(reader: &Reader, manifest: &Manifest, source: &SourceEntry) -> Result<Plan> {
-    reader.plan(source).map_err(|error| match Error::from(error) {
+    reader.plan(source).map_err(|error| explained(error, manifest))
+}
+
+fn explained(error: VaultError, manifest: &Manifest) -> Error {
+    match Error::from(error) {
         error if error.code() == Code::NoIdentity => {
             let recipients = manifest.recipients.join(", ");
             Error::new(Code::NoIdentity, format!("none of the identities given opens backup {}", manifest.id))
                 .with_hint(format!("it is sealed to {recipients}: give the identity file of one, --identity FILE"))
         }
         error => error,
-    })
+    }
 }
 
 fn chosen_sources<'a>(manifest: &'a Manifest, name: Option<&SourceName>) -> Result<Vec<&'a SourceEntry>> {
@@ -290,9 +297,9 @@ impl Selection {
 
 enum Task {
     /// A segment of whole members.
-    Whole(Located),
+    Whole(Begun),
     /// A part of a large file's data.
-    Data { large: Arc<Large>, segment: Located, offset: u64 },
+    Data { large: Arc<Large>, segment: Begun, offset: u64 },
 }
 
 /// Unpacks all wanted pieces of a source.
@@ -322,7 +329,7 @@ pub fn unpack_source(
                         // The channel is emptied, so that the feeder is not left waiting.
                         continue;
                     }
-                    match carry_out(task, reader, id_key, unpacker, selection, progress) {
+                    match carry_out(task, id_key, unpacker, selection, progress) {
                         Ok(unpacked) => add(total, unpacked),
                         Err(error) => {
                             lock(failure).get_or_insert(error);
@@ -366,41 +373,51 @@ fn feed(
     let id_key = plan.id_key();
     let mut unpacked = Unpacked::default();
     let closed = |_| Error::new(Code::Internal, "the restoring threads are gone");
-    while let Some(piece) = plan.next_piece()? {
-        host.check_interrupted()?;
-        if lock(failure).is_some() {
-            break;
-        }
+    let wanted = |piece: &PlannedPiece| {
         // A piece without members is tar's end: who restores everything reads it too, so that its damage is noticed.
         let wanted = piece.members.iter().any(|member| selection.wants(&member.path.0));
-        if !wanted && !selection.is_everything() {
-            continue;
+        if wanted || selection.is_everything() { Take::All } else { Take::Nothing }
+    };
+    let mut walk = Walk::new(Segments::new(reader, ROOM_BYTES), plan, &wanted);
+    let mut filled = None;
+    while let Some(step) = walk.next()? {
+        host.check_interrupted()?;
+        if lock(failure).is_some() {
+            return Ok(unpacked);
         }
-        let mut segments = piece.segments.into_iter();
-        let Some(first) = segments.next() else { continue };
-        if segments.len() == 0 {
-            tasks.send(Task::Whole(first)).map_err(closed)?;
-            continue;
+        match step {
+            Step::Whole(segment) => {
+                finish_last(filled.take())?;
+                tasks.send(Task::Whole(segment)).map_err(closed)?;
+            }
+            Step::Head { head, .. } => {
+                finish_last(filled.take())?;
+                let Some(large) = unpacker.begin_large(&head.open(&id_key)?, &|path| selection.wants(path))? else {
+                    continue;
+                };
+                unpacked.members += 1;
+                unpacked.bytes += large.member().size_bytes;
+                filled = Some((Arc::new(large), 0));
+            }
+            Step::Data(segment) => {
+                // A file that is left out, though its piece is not.
+                let Some((large, offset)) = &mut filled else { continue };
+                let length = segment.plain_bytes();
+                tasks.send(Task::Data { large: Arc::clone(large), segment, offset: *offset }).map_err(closed)?;
+                *offset += length;
+            }
         }
-        let header = reader.segment(&first, &id_key)?;
-        let Some(large) = unpacker.begin_large(&header, &|path| selection.wants(path))? else { continue };
-        unpacked.members += 1;
-        unpacked.bytes += large.member().size_bytes;
-        let large = Arc::new(large);
-        let mut offset = 0;
-        for segment in segments {
-            let length = segment.plain.bytes;
-            tasks.send(Task::Data { large: Arc::clone(&large), segment, offset }).map_err(closed)?;
-            offset += length;
-        }
-        finish_if_last(large)?;
     }
+    finish_last(filled)?;
     Ok(unpacked)
+}
+
+fn finish_last(filled: Option<(Arc<Large>, u64)>) -> Result<()> {
+    filled.map_or(Ok(()), |(large, _)| finish_if_last(large))
 }
 
 fn carry_out(
     task: Task,
-    reader: &Reader,
     id_key: &[u8; 32],
     unpacker: &Unpacker,
     selection: &Selection,
@@ -408,13 +425,13 @@ fn carry_out(
 ) -> Result<Unpacked> {
     match task {
         Task::Whole(segment) => {
-            let plain = reader.segment(&segment, id_key)?;
+            let plain = segment.open(id_key)?;
             let unpacked = unpacker.unpack(&plain, &|path| selection.wants(path))?;
             progress.advance(plain.len() as u64);
             Ok(unpacked)
         }
         Task::Data { large, segment, offset } => {
-            let plain = reader.segment(&segment, id_key)?;
+            let plain = segment.open(id_key)?;
             large.write_at(offset, &plain)?;
             progress.advance(plain.len() as u64);
             finish_if_last(large)?;

@@ -3,6 +3,7 @@
 //! One thread follows the plan; some fetch and open segments, some put rows into tables, each by a connection of its
 //! own. What must come before the rows stands at the beginning of the plan and is waited for.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,8 @@ use crate::sources::postgres::load::{
 };
 use crate::sources::tar::BLOCK_BYTES;
 use crate::sources::tar::read::{entries, large};
+use crate::storage::ahead::ROOM_BYTES;
+use crate::vault::ahead::{Begun, Segments, Step, Take, Walk};
 use crate::vault::reader::{Located, Plan, PlannedPiece, Reader};
 
 use super::host::Host;
@@ -253,7 +256,7 @@ struct Total {
 /// A piece on its way.
 enum Task {
     /// A segment of whole members.
-    Whole(Located),
+    Whole(Begun),
     /// A long member: the head, and where its data lies.
     Long { part: Part, data_bytes: u64, segments: Vec<Located> },
 }
@@ -271,6 +274,8 @@ type Queue<T> = Mutex<Receiver<T>>;
 struct Run<'a> {
     reader: &'a Reader,
     id_key: [u8; 32],
+    /// Bytes of a long member that each loading thread may have asked for.
+    long_room_bytes: u32,
     filling: &'a Filling,
     failure: Mutex<Option<Error>>,
     total: Mutex<Total>,
@@ -300,6 +305,7 @@ fn fill(
     let run = Run {
         reader,
         id_key,
+        long_room_bytes: ROOM_BYTES / jobs.max(1),
         filling: &filling,
         failure: Mutex::new(None),
         total: Mutex::new(Total::default()),
@@ -344,30 +350,26 @@ impl Run<'_> {
     /// Follows the plan, as far as it is wanted.
     fn feed(&self, host: &Host, first: Option<PlannedPiece>, plan: &mut Plan, tasks: &SyncSender<Task>) -> Result<()> {
         let closed = |_| Error::new(Code::Internal, "the restoring threads are gone");
-        let mut next = first;
-        while let Some(piece) = next {
+        // A piece without members is tar's end: who restores everything reads it too, so that its damage is noticed. A
+        // long member is read by whoever loads it.
+        let wanted = |piece: &PlannedPiece| {
+            let wanted = parts(piece).into_iter().any(|part| self.wants(part));
+            if wanted || self.filling.is_whole() { Take::Head } else { Take::Nothing }
+        };
+        let mut walk = Walk::new(Segments::new(self.reader, ROOM_BYTES), plan, &wanted).behind(first);
+        while let Some(step) = walk.next()? {
             host.check_interrupted()?;
             if self.has_failed() {
                 return Ok(());
             }
-            // A piece without members is tar's end: who restores everything reads it too, so that its damage is noticed.
-            if parts(&piece).into_iter().any(|part| self.wants(part)) || self.filling.is_whole() {
-                let mut segments = piece.segments.into_iter();
-                if let Some(head) = segments.next() {
-                    let task = if segments.len() == 0 {
-                        Task::Whole(head)
-                    } else {
-                        let head = large(&self.reader.segment(&head, &self.id_key)?)?;
-                        Task::Long {
-                            part: part_of(&head.member.path.0)?,
-                            data_bytes: head.data_bytes,
-                            segments: segments.collect(),
-                        }
-                    };
-                    tasks.send(task).map_err(closed)?;
+            let task = match step {
+                Step::Whole(segment) | Step::Data(segment) => Task::Whole(segment),
+                Step::Head { head, rest } => {
+                    let head = large(&head.open(&self.id_key)?)?;
+                    Task::Long { part: part_of(&head.member.path.0)?, data_bytes: head.data_bytes, segments: rest }
                 }
-            }
-            next = plan.next_piece()?;
+            };
+            tasks.send(task).map_err(closed)?;
         }
         Ok(())
     }
@@ -387,7 +389,7 @@ impl Run<'_> {
                 continue;
             }
             let ready = match task {
-                Task::Whole(segment) => self.reader.segment(&segment, &self.id_key).map(Opened::Whole),
+                Task::Whole(segment) => segment.open(&self.id_key).map(Opened::Whole),
                 Task::Long { part, data_bytes, segments } => Ok(Opened::Long { part, data_bytes, segments }),
             };
             match ready {
@@ -429,12 +431,7 @@ impl Run<'_> {
                 Ok(())
             }
             Opened::Long { part, data_bytes, segments } if self.wants(part) => {
-                let data = Data {
-                    reader: self.reader,
-                    id_key: &self.id_key,
-                    left: data_bytes,
-                    segments: segments.into_iter(),
-                };
+                let data = Data::new(self.reader, &self.id_key, self.long_room_bytes, data_bytes, segments);
                 let Part::Rows { oid, .. } = part else {
                     let whole = data.collect::<Result<Vec<Vec<u8>>>>()?.concat();
                     return self.put(worker, part, &whole);
@@ -502,7 +499,7 @@ fn take_head(
     }
     let head = large(&tar)?;
     let part = part_of(&head.member.path.0)?;
-    for bytes in (Data { reader, id_key, left: head.data_bytes, segments: Vec::from(data).into_iter() }) {
+    for bytes in Data::new(reader, id_key, ROOM_BYTES, head.data_bytes, data.to_vec()) {
         let bytes = bytes?;
         progress.advance(bytes.len() as u64);
         loader.take(part, &bytes)?;
@@ -512,10 +509,18 @@ fn take_head(
 
 /// The data of a long member, segment by segment, without tar's padding.
 struct Data<'a> {
-    reader: &'a Reader,
+    source: Segments,
     id_key: &'a [u8; 32],
     left: u64,
-    segments: std::vec::IntoIter<Located>,
+    segments: VecDeque<Located>,
+    begun: VecDeque<Begun>,
+}
+
+impl<'a> Data<'a> {
+    fn new(reader: &Reader, id_key: &'a [u8; 32], room_bytes: u32, left: u64, segments: Vec<Located>) -> Self {
+        let source = Segments::new(reader, room_bytes);
+        Self { source, id_key, left, segments: segments.into(), begun: VecDeque::new() }
+    }
 }
 
 impl Iterator for Data<'_> {
@@ -524,7 +529,8 @@ impl Iterator for Data<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let wrong =
             |what| Some(Err(Error::new(Code::DataUnsafe, format!("a long member has {what} data than declared"))));
-        let Some(segment) = self.segments.next() else {
+        self.source.ask(&mut self.segments, &mut self.begun);
+        let Some(segment) = self.begun.pop_front() else {
             return if self.left == 0 {
                 None
             } else {
@@ -532,12 +538,14 @@ impl Iterator for Data<'_> {
                 wrong("less")
             };
         };
-        let mut bytes = match self.reader.segment(&segment, self.id_key) {
+        let mut bytes = match segment.open(self.id_key) {
             Ok(bytes) => bytes,
             Err(error) => return Some(Err(error.into())),
         };
         let length = bytes.len() as u64;
-        if length > self.left && (length - self.left >= BLOCK_BYTES as u64 || self.segments.len() > 0) {
+        if length > self.left
+            && (length - self.left >= BLOCK_BYTES as u64 || !self.begun.is_empty() || !self.segments.is_empty())
+        {
             return wrong("more");
         }
         bytes.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));

@@ -14,12 +14,12 @@ use crate::storage::Storage;
 use crate::storage::local::Local;
 use crate::storage::s3::{self, S3};
 use crate::vault::identity::{Pin, comment_lines, read_comments};
-use crate::vault::manifests::MAX_NUMBER;
+use crate::vault::manifests::{MAX_NUMBER, VerifiedManifest};
 use crate::vault::survey::{self, Survey};
 use crate::vault::trust::{TrustDocument, exists, read_trust};
 use crate::vault::{Distrust, VaultError};
 
-use super::catch_up::catch_up;
+use super::catch_up::{catch_up, catch_up_with_backups};
 use super::host::Host;
 
 /// A vault whose vault.json was found to be signed by the key that we trust.
@@ -230,6 +230,19 @@ impl OpenVault {
         let survey = host.runtime.block_on(survey::survey(&*self.storage, &self.trust, job))?;
         if let Some(home) = host.home_if_any() {
             catch_up(host, home, self, &survey)?;
+        }
+        Ok(survey)
+    }
+
+    /// Once more, in a verb that surveyed the job a moment ago: only manifests that are new since are read.
+    ///
+    /// # Errors
+    /// As [`OpenVault::survey`].
+    pub fn survey_again(&self, host: &Host, job: &JobName, earlier: &[VerifiedManifest]) -> Result<Survey> {
+        let again = survey::survey_again(&*self.storage, &self.trust, Some(job), earlier);
+        let survey = host.runtime.block_on(again)?;
+        if let Some(home) = host.home_if_any() {
+            catch_up_with_backups(host, home, self, &survey)?;
         }
         Ok(survey)
     }

@@ -134,6 +134,14 @@ impl Storage for Fault {
         self.inner.kind()
     }
 
+    fn parallel(&self) -> usize {
+        self.inner.parallel()
+    }
+
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     async fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StorageError> {
         self.through(format!("writing {key}"), self.inner.put(key, bytes)).await
     }

@@ -9,6 +9,7 @@
 //!
 //! Cancelling a call (dropping its future) is the same as losing its answer: it may still take effect.
 
+pub mod ahead;
 #[cfg(test)]
 mod contract;
 pub mod fault;
@@ -16,6 +17,8 @@ pub mod local;
 pub mod memory;
 pub mod remote;
 pub mod s3;
+#[cfg(test)]
+pub(crate) mod slow;
 
 use std::fmt;
 use std::io;
@@ -32,6 +35,8 @@ pub use remote::RemoteFault;
 pub const MAX_KEY_BYTES: usize = 512;
 /// The most keys that are deleted in one call.
 pub const MAX_DELETED_AT_ONCE: usize = 1000;
+/// Requests under way at once, where a store does not say otherwise.
+pub const USUAL_PARALLEL: usize = 16;
 
 /// A place for bytes under keys.
 ///
@@ -45,6 +50,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// The kind of store, one word: `folder`, `memory`.
     fn kind(&self) -> &'static str;
+
+    /// How many requests may be under way at once and be the faster for it, at least 1. Whoever has many to make keeps so
+    /// many under way; more are no error.
+    fn parallel(&self) -> usize {
+        USUAL_PARALLEL
+    }
+
+    /// Whether reading from it is paid for, in money or in waiting: then nobody reads more than he needs.
+    fn is_far(&self) -> bool {
+        false
+    }
 
     /// Stores `bytes` under `key` unless something is there already. Whole or not at all.
     ///

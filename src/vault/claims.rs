@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::VaultError;
 use super::layout::{ClaimName, Key};
@@ -51,46 +52,74 @@ pub async fn write_claim(storage: &dyn Storage, claim: &Claim) -> Result<ClaimNa
     Ok(name)
 }
 
+/// Claims that lie in the store, and when it last saw them.
+pub type ListedClaims = Vec<(ClaimName, Option<DateTime<Utc>>)>;
+
+/// Lists the claims of a job, or of all jobs: renewed ones too, as long as they lie there.
+///
+/// # Errors
+/// The store's.
+pub async fn list_claims(storage: &dyn Storage, job: Option<&JobName>) -> Result<ListedClaims, StorageError> {
+    let mut listed = Vec::new();
+    storage
+        .list(&Key::claims_of(job), &mut |found| {
+            if let Key::Claim(name) = Key::parse(&found.key) {
+                listed.push((name, found.modified));
+            }
+        })
+        .await?;
+    Ok(listed)
+}
+
 /// Reads the newest claim of each run of a job, or of all jobs, whether or not it still holds.
 ///
 /// # Errors
 /// The store's, where it fails; a claim that cannot be understood is in the answer.
 pub async fn read_claims(storage: &dyn Storage, job: Option<&JobName>) -> Result<Vec<FoundClaim>, VaultError> {
+    read_listed_claims(storage, list_claims(storage, job).await?).await
+}
+
+/// The same of what was just listed.
+///
+/// # Errors
+/// As [`read_claims`].
+pub async fn read_listed_claims(storage: &dyn Storage, listed: ListedClaims) -> Result<Vec<FoundClaim>, VaultError> {
     type Newest = (u64, Option<DateTime<Utc>>);
     let mut newest: BTreeMap<(JobName, RunId), Newest> = BTreeMap::new();
-    storage
-        .list(&Key::claims_of(job), &mut |listed| {
-            if let Key::Claim(name) = Key::parse(&listed.key) {
-                let newest = newest.entry((name.job, name.run)).or_insert((0, None));
-                if name.number >= newest.0 {
-                    *newest = (name.number, listed.modified);
-                }
-            }
-        })
-        .await?;
-    let mut found = Vec::with_capacity(newest.len());
-    for ((job, run), (number, modified)) in newest {
-        let (mut name, mut modified) = (ClaimName { job, run, number }, modified);
-        loop {
-            match storage.get(&Key::Claim(name.clone()).to_string(), MAX_CLAIM_BYTES).await {
-                Ok(document) => {
-                    found.push(FoundClaim { claim: parse(&name, &document), name, modified });
-                    break;
-                }
-                // Gone since the listing: given up, because its run has ended, or renewed by the next number.
-                Err(error) if error.is_not_found() => match newest_after(storage, &name).await? {
-                    Some(renewed) => (name, modified) = renewed,
-                    None => break,
-                },
-                Err(error @ (StorageError::TooLarge { .. } | StorageError::NotAFile { .. })) => {
-                    found.push(FoundClaim { claim: Err(error.to_string()), name, modified });
-                    break;
-                }
-                Err(error) => return Err(error.into()),
-            }
+    for (name, modified) in listed {
+        let newest = newest.entry((name.job, name.run)).or_insert((0, None));
+        if name.number >= newest.0 {
+            *newest = (name.number, modified);
         }
     }
-    Ok(found)
+    let found: Vec<Option<FoundClaim>> = stream::iter(newest)
+        .map(|((job, run), (number, modified))| read_newest(storage, ClaimName { job, run, number }, modified))
+        .buffered(storage.parallel().max(1))
+        .try_collect()
+        .await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Reads a claim that was listed, or the one that renewed it; `None` where it was given up.
+async fn read_newest(
+    storage: &dyn Storage,
+    mut name: ClaimName,
+    mut modified: Option<DateTime<Utc>>,
+) -> Result<Option<FoundClaim>, VaultError> {
+    loop {
+        match storage.get(&Key::Claim(name.clone()).to_string(), MAX_CLAIM_BYTES).await {
+            Ok(document) => return Ok(Some(FoundClaim { claim: parse(&name, &document), name, modified })),
+            // Gone since the listing: given up, because its run has ended, or renewed by the next number.
+            Err(error) if error.is_not_found() => match newest_after(storage, &name).await? {
+                Some(renewed) => (name, modified) = renewed,
+                None => return Ok(None),
+            },
+            Err(error @ (StorageError::TooLarge { .. } | StorageError::NotAFile { .. })) => {
+                return Ok(Some(FoundClaim { claim: Err(error.to_string()), name, modified }));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The newest claim of the same run with a higher number.

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
 
 use super::VaultError;
 use super::layout::{Key, object_id};
@@ -166,14 +167,30 @@ pub fn objects_of(list: ObjectId, stored: &[u8]) -> Result<Vec<ObjectId>, VaultE
 /// The store's ([`StorageError::NotFound`] where it is missing), [`VaultError::HashDiffers`],
 /// [`VaultError::ListMalformed`].
 pub async fn read_list(storage: &dyn Storage, id: ObjectId) -> Result<Vec<ListedSegment>, VaultError> {
-    let key = Key::List(id).to_string();
-    let stored: Result<Bytes, StorageError> = storage.get(&key, MAX_LIST_BYTES).await;
-    let stored = stored?;
-    let found = object_id(&stored);
+    let stored: Result<Bytes, StorageError> = storage.get(&Key::List(id).to_string(), MAX_LIST_BYTES).await;
+    open_list(id, &stored?)
+}
+
+/// Holds the stored bytes of a list to its name, and opens them.
+///
+/// # Errors
+/// [`VaultError::HashDiffers`], [`VaultError::ListMalformed`].
+pub fn open_list(id: ObjectId, stored: &[u8]) -> Result<Vec<ListedSegment>, VaultError> {
+    let found = object_id(stored);
     if found != id {
-        return Err(VaultError::HashDiffers { key, found });
+        return Err(VaultError::HashDiffers { key: Key::List(id).to_string(), found });
     }
-    decode(&stored).map_err(|reason| VaultError::ListMalformed { key, reason })
+    decode(stored).map_err(|reason| VaultError::ListMalformed { key: Key::List(id).to_string(), reason })
+}
+
+/// Reads lists, several at once; the answers come in the order of the names.
+pub fn read_lists<'a>(
+    storage: &'a dyn Storage,
+    ids: impl IntoIterator<Item = ObjectId> + 'a,
+) -> impl Stream<Item = (ObjectId, Result<Vec<ListedSegment>, VaultError>)> + 'a {
+    stream::iter(ids)
+        .map(move |id| async move { (id, read_list(storage, id).await) })
+        .buffered(storage.parallel().max(1))
 }
 
 #[cfg(test)]

@@ -105,13 +105,15 @@ pub async fn read_manifest(
     name: &ManifestName,
 ) -> Result<VerifiedManifest, VaultError> {
     let key = Key::Manifest(name.clone()).to_string();
-    let document = match storage.get(&key, MAX_MANIFEST_BYTES).await {
+    let signature_key = Key::ManifestSignature(name.clone()).to_string();
+    let (document, signature) =
+        futures_util::join!(storage.get(&key, MAX_MANIFEST_BYTES), storage.get(&signature_key, MAX_SIGNATURE_BYTES));
+    let document = match document {
         Err(error) if error.is_not_found() => return Err(VaultError::ManifestMissing { key }),
         Err(error) => return Err(unreadable(key, error)),
         Ok(document) => document,
     };
-    let signature = Key::ManifestSignature(name.clone()).to_string();
-    let signature = match storage.get(&signature, MAX_SIGNATURE_BYTES).await {
+    let signature = match signature {
         Err(error) if error.is_not_found() => {
             return Err(VaultError::ManifestUntrusted { key, reason: Distrust::NoSignature });
         }

@@ -2,6 +2,7 @@
 //!
 //! It knows segments and documents by their bytes; it does not know sources, configs or the catalog.
 
+pub mod ahead;
 pub mod claims;
 pub mod error;
 pub mod identity;
@@ -9,6 +10,7 @@ pub mod keys;
 pub mod layout;
 pub mod lists;
 pub mod manifests;
+pub mod presence;
 pub mod reader;
 pub mod readme;
 pub mod records;

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use crate::domain::contents::{Facts, Line, Member, Note, PieceSegment};
@@ -13,10 +12,11 @@ use crate::domain::manifest::SourceEntry;
 use crate::domain::segment::MAX_PLAIN_BYTES;
 use crate::seal::{Opener, SealError};
 use crate::storage::Storage;
+use crate::storage::ahead::{Ahead, Fetching};
 
 use super::VaultError;
 use super::layout::Key;
-use super::lists::{ListedSegment, read_list};
+use super::lists::{ListedSegment, MAX_LIST_BYTES, open_list};
 
 /// A line of the contents, and what was fetched behind it: the piece line of a file of many terabytes is shorter.
 const MAX_LINE_BYTES: usize = 256 * 1024 * 1024;
@@ -25,11 +25,21 @@ const CONTENTS_VERSION: u32 = 1;
 /// No stored object is larger than the largest segment, incompressible, with its age header.
 pub const MAX_OBJECT_BYTES: u64 = MAX_PLAIN_BYTES as u64 + 1024 * 1024;
 
+/// What a part of the contents is taken to have, where nothing says how much it is: no writer makes larger ones.
+pub const USUAL_CONTENTS_BYTES: u64 = 5 * 1024 * 1024;
+/// Parts of the contents, and as many lists, that a plan asks for before it needs them. They lead to thousands of segments.
+const PLAN_AHEAD: usize = 4;
+/// Of each, before the plan is known to open: the first part is its head alone.
+const OPENING_AHEAD: usize = 2;
+/// Bytes of both.
+const PLAN_ROOM_BYTES: u32 = 32 * 1024 * 1024;
+// A plan waits for room of its own alone: those that are under way, and the one of each that is being opened, must fit.
+const _: () = assert!((PLAN_AHEAD as u64 + 1) * (USUAL_CONTENTS_BYTES + MAX_LIST_BYTES) <= PLAN_ROOM_BYTES as u64);
+
 /// Fetches and opens. May be shared between threads; its calls block the calling one.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    runtime: Handle,
-    storage: Arc<dyn Storage>,
+    ahead: Ahead,
     opener: Arc<Opener>,
 }
 
@@ -66,7 +76,19 @@ impl Reader {
     /// Reads from `storage` with `opener`'s identities.
     #[must_use]
     pub fn new(runtime: Handle, storage: Arc<dyn Storage>, opener: Arc<Opener>) -> Self {
-        Self { runtime, storage, opener }
+        Self { ahead: Ahead::new(runtime, storage), opener }
+    }
+
+    /// Begins requests, with room of its own for what is read.
+    #[must_use]
+    pub fn ahead(&self, room_bytes: u32) -> Ahead {
+        self.ahead.with_room(room_bytes)
+    }
+
+    /// The store that it reads from.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        self.ahead.storage()
     }
 
     /// Opens the plan of a source: its contents and lists, read as they are needed.
@@ -74,11 +96,18 @@ impl Reader {
     /// # Errors
     /// When the first part of the contents cannot be had or opened, or is not this source's.
     pub fn plan(&self, source: &SourceEntry) -> Result<Plan, VaultError> {
+        self.begin_plan(source).open()
+    }
+
+    /// Asks for what a plan begins with: whoever opens several asks for all of them first.
+    #[must_use]
+    pub fn begin_plan<'s>(&self, source: &'s SourceEntry) -> BegunPlan<'s> {
         let mut plan = Plan {
             reader: self.clone(),
             source: source.name.to_string(),
-            contents: source.contents.iter().copied().collect(),
-            lists: source.lists.iter().copied().collect(),
+            contents: Asked::new(&source.contents, Key::Object, USUAL_CONTENTS_BYTES, MAX_OBJECT_BYTES),
+            lists: Asked::new(&source.lists, Key::List, MAX_LIST_BYTES, MAX_LIST_BYTES),
+            ahead_of_use: self.ahead(PLAN_ROOM_BYTES),
             lines: VecDeque::new(),
             text: Vec::new(),
             read_to: 0,
@@ -89,6 +118,45 @@ impl Reader {
             tail: Tail::default(),
             counted: Counted::default(),
         };
+        plan.contents.ask(&plan.ahead_of_use, OPENING_AHEAD);
+        BegunPlan { source, plan }
+    }
+
+    /// Fetches and opens one segment.
+    ///
+    /// # Errors
+    /// When it is missing, damaged, or not sealed to us.
+    pub fn segment(&self, segment: &Located, id_key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        let key = Key::Object(segment.object).to_string();
+        let stored = self.ahead.runtime().block_on(self.ahead.storage().get(&key, MAX_OBJECT_BYTES))?;
+        self.open(segment, &stored, id_key)
+    }
+
+    /// Opens a segment that was fetched.
+    ///
+    /// # Errors
+    /// When it is damaged, or not sealed to us.
+    pub fn open(&self, segment: &Located, stored: &[u8], id_key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
+        self.opener
+            .open_segment(&segment.object, stored, &segment.plain, id_key)
+            .map_err(|error| blame(error, &segment.object))
+    }
+}
+
+/// A plan whose beginning was asked for.
+#[derive(Debug)]
+pub struct BegunPlan<'s> {
+    source: &'s SourceEntry,
+    plan: Plan,
+}
+
+impl BegunPlan<'_> {
+    /// Waits for it, and opens it.
+    ///
+    /// # Errors
+    /// As [`Reader::plan`].
+    pub fn open(self) -> Result<Plan, VaultError> {
+        let Self { source, mut plan } = self;
         match plan.next_line()? {
             Some(Line::Head { version, .. }) if version > CONTENTS_VERSION => {
                 return Err(VaultError::NewerContents {
@@ -106,21 +174,6 @@ impl Reader {
         plan.ahead = plan.next_line()?;
         Ok(plan)
     }
-
-    /// Fetches and opens one segment.
-    ///
-    /// # Errors
-    /// When it is missing, damaged, or not sealed to us.
-    pub fn segment(&self, segment: &Located, id_key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
-        let stored = self.fetch(&segment.object)?;
-        self.opener
-            .open_segment(&segment.object, &stored, &segment.plain, id_key)
-            .map_err(|error| blame(error, &segment.object))
-    }
-
-    fn fetch(&self, object: &ObjectId) -> Result<Bytes, VaultError> {
-        Ok(self.runtime.block_on(self.storage.get(&Key::Object(*object).to_string(), MAX_OBJECT_BYTES))?)
-    }
 }
 
 /// Says which object it was.
@@ -131,13 +184,57 @@ fn blame(error: SealError, object: &ObjectId) -> VaultError {
     }
 }
 
+/// Objects or lists that will be read in their order, of which the first few are asked for.
+#[derive(Debug)]
+struct Asked {
+    left: VecDeque<ObjectId>,
+    under_way: VecDeque<(ObjectId, Fetching)>,
+    at_once: usize,
+    key: fn(ObjectId) -> Key,
+    expected_bytes: u64,
+    limit_bytes: u64,
+}
+
+impl Asked {
+    fn new(names: &[ObjectId], key: fn(ObjectId) -> Key, expected_bytes: u64, limit_bytes: u64) -> Self {
+        let left = names.iter().copied().collect();
+        Self { left, under_way: VecDeque::new(), at_once: 0, key, expected_bytes, limit_bytes }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.left.is_empty() && self.under_way.is_empty()
+    }
+
+    /// Asks for more, as far as there is room.
+    fn ask(&mut self, ahead: &Ahead, at_once: usize) {
+        while self.under_way.len() < at_once
+            && let Some(name) = self.left.front().copied()
+            && let Some(begun) = ahead.try_begin((self.key)(name).to_string(), self.expected_bytes, self.limit_bytes)
+        {
+            self.left.pop_front();
+            self.under_way.push_back((name, begun));
+        }
+    }
+
+    /// The next one, which is waited for; after it the others are asked for.
+    fn next(&mut self, ahead: &Ahead) -> Option<(ObjectId, Fetching)> {
+        let next = self.under_way.pop_front().or_else(|| {
+            let name = self.left.pop_front()?;
+            Some((name, ahead.begin((self.key)(name).to_string(), self.expected_bytes, self.limit_bytes)))
+        });
+        self.ask(ahead, self.at_once);
+        next
+    }
+}
+
 /// Walks through the pieces of a source, in order, with bounded memory.
 #[derive(Debug)]
 pub struct Plan {
     reader: Reader,
     source: String,
-    contents: VecDeque<ObjectId>,
-    lists: VecDeque<ObjectId>,
+    contents: Asked,
+    lists: Asked,
+    ahead_of_use: Ahead,
     lines: VecDeque<ListedSegment>,
     /// Opened contents, read up to `read_to`.
     text: Vec<u8>,
@@ -184,6 +281,7 @@ impl Plan {
         if self.ended {
             return Ok(None);
         }
+        (self.contents.at_once, self.lists.at_once) = (PLAN_AHEAD, PLAN_AHEAD);
         let named = match self.ahead.take() {
             Some(Line::Piece(named)) => named,
             other => {
@@ -244,8 +342,9 @@ impl Plan {
 
     fn next_list_line(&mut self) -> Result<ListedSegment, VaultError> {
         while self.lines.is_empty() {
-            let list = self.lists.pop_front().ok_or_else(|| self.broken("they name more segments than the lists"))?;
-            self.lines = self.reader.runtime.block_on(read_list(&*self.reader.storage, list))?.into();
+            let next = self.lists.next(&self.ahead_of_use);
+            let (list, begun) = next.ok_or_else(|| self.broken("they name more segments than the lists"))?;
+            self.lines = open_list(list, &begun.wait()?.bytes)?.into();
         }
         self.lines.pop_front().ok_or_else(|| self.broken("they name more segments than the lists"))
     }
@@ -261,10 +360,10 @@ impl Plan {
                 self.read_to += length + 1;
                 return Ok(Some(parsed));
             }
-            let Some(object) = self.contents.pop_front() else {
+            let Some((object, begun)) = self.contents.next(&self.ahead_of_use) else {
                 return if self.read_to == self.text.len() { Ok(None) } else { Err(self.broken("they are cut short")) };
             };
-            let stored = self.reader.fetch(&object)?;
+            let stored = begun.wait()?.bytes;
             let opened = self.reader.opener.open_contents(&object, &stored).map_err(|error| blame(error, &object))?;
             self.text.drain(..self.read_to);
             self.read_to = 0;

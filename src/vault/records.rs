@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, stream};
 
 use super::keys::SigningKey;
 use super::layout::{Key, RECORDS, RecordName, object_id};
@@ -151,9 +152,11 @@ async fn read_bytes(storage: &dyn Storage, name: &RecordName) -> Result<(Bytes, 
         }
         error => error.into(),
     };
-    let document = storage.get(&key, MAX_RECORD_BYTES).await.map_err(wrong)?;
-    let signature = Key::RecordSignature(name.clone()).to_string();
-    match storage.get(&signature, MAX_SIGNATURE_BYTES).await {
+    let signature_key = Key::RecordSignature(name.clone()).to_string();
+    let (document, signature) =
+        futures_util::join!(storage.get(&key, MAX_RECORD_BYTES), storage.get(&signature_key, MAX_SIGNATURE_BYTES));
+    let document = document.map_err(wrong)?;
+    match signature {
         Err(error) if error.is_not_found() => Err(untrusted(Distrust::NoSignature)),
         read => Ok((document, read.map_err(wrong)?)),
     }
@@ -274,8 +277,11 @@ async fn survey_below(storage: &dyn Storage, trust: &TrustDocument, prefix: &str
     answer.strays.extend(beside.into_iter().filter(|(name, _)| !names.contains_key(name)).map(|(_, key)| key));
     answer.strays.sort();
     let now = storage.now().await?;
-    for (name, modified) in names {
-        match read_record_seen(storage, trust, &name, Seen { now, modified }).await {
+    let mut read = stream::iter(names)
+        .map(|(name, modified)| async move { read_record_seen(storage, trust, &name, Seen { now, modified }).await })
+        .buffered(storage.parallel().max(1));
+    while let Some(read) = read.next().await {
+        match read {
             Ok(verified) => answer.records.push(verified),
             Err(VaultError::RecordUntrusted { key, reason }) => answer.problems.push(RecordProblem { key, reason }),
             // Removed since the listing.
@@ -283,6 +289,7 @@ async fn survey_below(storage: &dyn Storage, trust: &TrustDocument, prefix: &str
             Err(error) => return Err(error),
         }
     }
+    drop(read);
     answer
         .records
         .sort_by(|one, other| (one.record.recorded, &one.record.id).cmp(&(other.record.recorded, &other.record.id)));

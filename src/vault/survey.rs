@@ -12,6 +12,8 @@ mod explain;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use futures_util::future::{Either, FutureExt as _, ready};
+use futures_util::{StreamExt as _, stream};
 
 use self::chain::{chain_problems, disown};
 use self::explain::{Explained, explain};
@@ -24,7 +26,7 @@ use crate::domain::ids::{BackupId, JobName};
 use crate::domain::manifest::BackupSummary;
 use crate::domain::record::{RemovalReason, SequenceRange};
 use crate::error::Code;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 
 /// The manifests of a vault.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -178,29 +180,91 @@ fn missing(first: u64, last: u64) -> String {
     }
 }
 
+/// What lies in the folders of manifests, and when the store last saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ManifestFolder {
+    /// Manifests.
+    pub manifests: BTreeMap<ManifestName, Option<DateTime<Utc>>>,
+    /// Signatures.
+    pub signatures: BTreeMap<ManifestName, Option<DateTime<Utc>>>,
+    /// Keys that are neither's.
+    pub others: Vec<String>,
+}
+
+impl ManifestFolder {
+    /// Lists all, or those of one job.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(storage: &dyn Storage, job: Option<&JobName>) -> Result<Self, StorageError> {
+        let mut folder = Self::default();
+        storage
+            .list(&Key::manifests_of(job), &mut |listed| match Key::parse(&listed.key) {
+                Key::Manifest(name) => drop(folder.manifests.insert(name, listed.modified)),
+                Key::ManifestSignature(name) => drop(folder.signatures.insert(name, listed.modified)),
+                _ => folder.others.push(listed.key),
+            })
+            .await?;
+        Ok(folder)
+    }
+}
+
 /// Reads all manifests, or those of one job.
 ///
 /// # Errors
 /// The store's, where it fails; what is wrong with the manifests is in the answer.
 pub async fn survey(storage: &dyn Storage, trust: &TrustDocument, job: Option<&JobName>) -> Result<Survey, VaultError> {
-    let (mut names, mut signatures) = (BTreeMap::new(), BTreeSet::new());
-    let mut survey = Survey::default();
     let now = storage.now().await?;
-    storage
-        .list(&Key::manifests_of(job), &mut |listed| match Key::parse(&listed.key) {
-            Key::Manifest(name) => names.extend([(name, listed.modified)]),
-            Key::ManifestSignature(name) => signatures.extend([name]),
-            _ => survey.strays.push(listed.key),
-        })
-        .await?;
-    let alone = signatures.into_iter().filter(|name| !names.contains_key(name));
-    survey.strays.extend(alone.map(|name| Key::ManifestSignature(name).to_string()));
+    let folder = ManifestFolder::list(storage, job).await?;
+    survey_listed(storage, trust, job, &folder, now, &[]).await
+}
+
+/// The same once more: manifests in `earlier`, which this process read and believed a moment ago, are not read again as
+/// long as they lie there.
+///
+/// # Errors
+/// As [`survey`].
+pub async fn survey_again(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    job: Option<&JobName>,
+    earlier: &[VerifiedManifest],
+) -> Result<Survey, VaultError> {
+    let now = storage.now().await?;
+    let folder = ManifestFolder::list(storage, job).await?;
+    survey_listed(storage, trust, job, &folder, now, earlier).await
+}
+
+/// The same of what was just listed, at `now` by the store's time or later.
+///
+/// # Errors
+/// As [`survey`].
+pub async fn survey_listed(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    job: Option<&JobName>,
+    folder: &ManifestFolder,
+    now: DateTime<Utc>,
+    earlier: &[VerifiedManifest],
+) -> Result<Survey, VaultError> {
+    let names = &folder.manifests;
+    let alone = folder.signatures.keys().filter(|name| !names.contains_key(name));
+    let alone = alone.map(|name| Key::ManifestSignature(name.clone()).to_string());
+    let mut survey = Survey { strays: folder.others.iter().cloned().chain(alone).collect(), ..Survey::default() };
     survey.strays.sort();
 
+    let known: BTreeMap<&ManifestName, &VerifiedManifest> = earlier.iter().map(|known| (&known.name, known)).collect();
+    let read = |name| match known.get(name) {
+        Some(known) => Either::Left(ready(Ok((*known).clone()))),
+        None => Either::Right(read_manifest(storage, trust, name)),
+    };
+    let mut reads = stream::iter(names)
+        .map(|(name, modified)| read(name).map(move |answer| (name, modified, answer)))
+        .buffered(storage.parallel().max(1));
     let mut untrusted = Vec::new();
-    for (name, modified) in &names {
+    while let Some((name, modified, answer)) = reads.next().await {
         let untrusted_for = |reason| Quarantined { name: name.clone(), reason, modified: *modified };
-        match read_manifest(storage, trust, name).await {
+        match answer {
             Ok(verified) => {
                 let times = [verified.manifest.recovery_point, verified.manifest.committed];
                 match times.into_iter().find(|says| *says > now + CLOCK_TOLERANCE) {
@@ -214,6 +278,7 @@ pub async fn survey(storage: &dyn Storage, trust: &TrustDocument, job: Option<&J
             Err(error) => return Err(error),
         }
     }
+    drop(reads);
     survey.manifests.sort_by(|one, other| place(one).cmp(&place(other)));
 
     // After the manifests: a removal's record is written before its manifest goes, so that every gap that a removal

@@ -6,9 +6,10 @@
 //!
 //! **Why nothing that a backup names can be lost.** The rules, of the writer (W) and of a sweep (S):
 //!
-//! 1. W makes its claim durable, *then* reads the condemned lists, and never names what stands there. Before its commit
-//!    it lists the store once more for everything that it names, reads the condemned lists again, and sees that its
-//!    claim still holds. It gives the claim up after the commit.
+//! 1. W makes its claim durable, *then* reads the condemned lists, and never names what stands there; *then* it looks what
+//!    of everything that it may name again is there, and names nothing that it did not see. Before its commit it looks
+//!    for what it stored itself, reads the condemned lists again, and sees that its claim still holds. It gives the
+//!    claim up after the commit.
 //! 2. A claim covers the lists of W's bases and what these name, and everything stored since it began.
 //! 3. S lists the store, *then* reads the claims, *then* the manifests, and treats as garbage what lay there and none
 //!    of them covers. So a run whose object S has listed had its claim before; when S reads the claims it is there, or
@@ -21,7 +22,7 @@
 //! - *W's claim came after S read the claims*, or covers not X (W found it by itself: in its journal, or as a list that
 //!   it would have written alike). Then X was on a condemned list before S began, and by 5 stays there until X is gone.
 //!   If it stood there when W read the lists after its claim, W does not name X. If not, X was gone by then, and
-//!   W does not find it when it lists the store before its commit. Neither depends on how long W or S takes.
+//!   W does not find it when it looks. Neither depends on how long W or S takes.
 //! - *W's claim had lapsed when S read it.* Then W does not commit: it looks at its claim last. Between that look and the
 //!   commit lies one write, and this one write is assumed to take less than the quarter of an hour that is left of the
 //!   claim at least; a run that finds afterwards that it took longer looks again and refutes what it committed.
@@ -53,10 +54,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 pub use self::delete::{Deletion, delete, remove_manifest};
 pub use self::garbage::{Doomed, Garbage};
 use self::inventory::Inventory;
-use super::claims::read_claims;
-use super::layout::{CLAIMS, Key, ManifestName, RECORDS, RecordName};
+use super::claims::{ListedClaims, list_claims, read_listed_claims};
+use super::layout::{Key, ManifestName, RECORDS, RecordName};
 use super::records::{VerifiedRecord, read_record};
-use super::survey::{Fault, Problem, Quarantined, Survey, survey};
+use super::survey::{Fault, ManifestFolder, Problem, Quarantined, Survey, survey_listed};
 use super::trust::TrustDocument;
 use super::{Distrust, VaultError};
 use crate::domain::claim::{CLAIM_HOLDS_AT_MOST, Claim};
@@ -72,8 +73,6 @@ pub const STOCK_HOLDS: TimeDelta = TimeDelta::hours(1);
 pub const STOCK_HOLDS_IN_ALL: TimeDelta = TimeDelta::hours(2);
 /// How long a condemned list stays at least after a sweep has deleted by it: longer than two stocks hold.
 pub const CONDEMNED_LINGERS: TimeDelta = TimeDelta::hours(4);
-/// Reads under way at once.
-const READS_AT_ONCE: usize = 16;
 /// Folders of records of which each may change what is kept: all of theirs are read.
 const FOLDERS_READ_WHOLE: [&str; 2] = ["condemned", "quarantines"];
 /// Of the other known folders, so many of the newest records are read, to learn whether a newer lifeboat writes here: one
@@ -231,9 +230,10 @@ pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<
     // The order matters: see rule 3 at the top.
     let mut inventory = Inventory::list(storage).await?;
     let claims_read = storage.now().await?;
-    let lapsed_claims = lapsed_claims(storage, taken).await?;
+    let claims = list_claims(storage, None).await?;
+    let lapsed_claims = lapsed_claims(&claims, taken);
     let (mut held_until, mut live) = (None, Vec::new());
-    for found in read_claims(storage, None).await? {
+    for found in read_listed_claims(storage, claims).await? {
         if !found.holds(taken) {
             continue;
         }
@@ -242,8 +242,10 @@ pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<
             Err(_) => held_until = held_until.max(Some(found.modified.unwrap_or(taken) + CLAIM_HOLDS_AT_MOST)),
         }
     }
-    let ManifestFolder { manifests, signatures } = ManifestFolder::list(storage).await?;
-    let survey = survey(storage, trust, None).await?;
+    let now = storage.now().await?;
+    let folder = ManifestFolder::list(storage, None).await?;
+    let survey = survey_listed(storage, trust, None, &folder, now, &[]).await?;
+    let ManifestFolder { manifests, signatures, .. } = folder;
     let stopping = |problem: &&Problem| matches!(problem.fault, Fault::Untrusted(_) | Fault::Missing { .. });
     stops.extend(survey.problems.iter().filter(stopping).cloned().map(Stop::Manifest));
 
@@ -263,8 +265,10 @@ pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<
         survey.strays.binary_search(&Key::ManifestSignature(name.clone()).to_string()).is_ok()
             && !live.iter().any(|claim| claim.job == name.job)
     };
+    // Those of which the store knows when it last saw them.
     let orphans = signatures.into_iter().filter(|(name, _)| is_stray(name));
-    let orphans = orphans.map(|(name, modified)| (Key::ManifestSignature(name).to_string(), modified)).collect();
+    let orphans = orphans.filter_map(|(name, modified)| Some((Key::ManifestSignature(name).to_string(), modified?)));
+    let orphans = orphans.collect();
     Ok(Stock {
         taken,
         claims_read,
@@ -333,7 +337,8 @@ async fn read_records(
         let is_sampled = RecordBody::FOLDERS.contains(&folder) && !FOLDERS_READ_WHOLE.contains(&folder);
         wanted.extend(records.of(folder).rev().take(if is_sampled { RECORDS_LOOKED_AT } else { usize::MAX }));
     }
-    let mut read = stream::iter(wanted).map(|name| read_record(storage, trust, name)).buffer_unordered(READS_AT_ONCE);
+    let mut read =
+        stream::iter(wanted).map(|name| read_record(storage, trust, name)).buffer_unordered(storage.parallel().max(1));
     let ReadRecords { mut condemned, mut quarantined_at, mut stops } = ReadRecords::default();
     while let Some(answer) = read.next().await {
         match answer {
@@ -366,41 +371,12 @@ async fn read_records(
 }
 
 /// Claims that cannot hold any more, whatever they say; renewed ones too.
-async fn lapsed_claims(storage: &dyn Storage, now: DateTime<Utc>) -> Result<Vec<String>, VaultError> {
-    let mut lapsed = Vec::new();
-    storage
-        .list(CLAIMS, &mut |listed| {
-            let is_over = listed.modified.is_some_and(|modified| modified + CLAIM_HOLDS_AT_MOST < now);
-            if is_over && matches!(Key::parse(&listed.key), Key::Claim(_)) {
-                lapsed.push(listed.key);
-            }
-        })
-        .await?;
+fn lapsed_claims(claims: &ListedClaims, now: DateTime<Utc>) -> Vec<String> {
+    let is_over = |modified: &Option<DateTime<Utc>>| modified.is_some_and(|at| at + CLAIM_HOLDS_AT_MOST < now);
+    let lapsed = claims.iter().filter(|(_, modified)| is_over(modified));
+    let mut lapsed: Vec<String> = lapsed.map(|(name, _)| Key::Claim(name.clone()).to_string()).collect();
     lapsed.sort();
-    Ok(lapsed)
-}
-
-/// What lies under backups/.
-#[derive(Debug, Default)]
-struct ManifestFolder {
-    manifests: BTreeMap<ManifestName, Option<DateTime<Utc>>>,
-    /// Those of which the store knows when it last saw them.
-    signatures: Vec<(ManifestName, DateTime<Utc>)>,
-}
-
-impl ManifestFolder {
-    async fn list(storage: &dyn Storage) -> Result<Self, VaultError> {
-        let mut folder = Self::default();
-        storage
-            .list(&Key::manifests_of(None), &mut |listed| match (Key::parse(&listed.key), listed.modified) {
-                (Key::Manifest(name), modified) => drop(folder.manifests.insert(name, modified)),
-                (Key::ManifestSignature(name), Some(modified)) => folder.signatures.push((name, modified)),
-                _ => {}
-            })
-            .await?;
-        folder.signatures.sort();
-        Ok(folder)
-    }
+    lapsed
 }
 
 #[cfg(test)]

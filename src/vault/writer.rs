@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore};
 
 use crate::clock::Clock;
 use crate::domain::ids::{KeyedId, ObjectId};
@@ -20,11 +20,12 @@ use crate::seal::{Sealer, keyed_id};
 use crate::storage::{Put, Storage, StorageError};
 
 use super::VaultError;
-use super::layout::{Key, OBJECTS, object_id};
+use super::layout::Key;
 use super::lists::{self, ListedSegment};
+use super::presence::{Looked, look_at};
 
-/// Uploads under way at once.
-const MAX_UPLOADS: usize = 16;
+/// Bytes of uploads under way, of which there are as many at once as the store takes.
+const UPLOAD_ROOM_BYTES: u32 = 64 * 1024 * 1024;
 
 /// What a run stored becomes durable and visible this often, so that one that is killed leaves something to resume from.
 pub const SYNC_EVERY: Duration = Duration::from_secs(60);
@@ -108,7 +109,11 @@ pub struct SegmentStore {
     storage: Arc<dyn Storage>,
     id_key: [u8; 32],
     known: Mutex<HashMap<KeyedId, Known>>,
+    /// Uploads that may be under way.
     slots: Arc<Semaphore>,
+    max_uploads: usize,
+    /// Bytes that they may have.
+    room: Arc<Semaphore>,
     failure: Arc<Mutex<Option<StorageError>>>,
     new_segments: AtomicU64,
     new_bytes: Arc<AtomicU64>,
@@ -116,6 +121,8 @@ pub struct SegmentStore {
     repaired: Arc<Mutex<Vec<String>>>,
     /// Lists that this run wrote.
     own_lists: Mutex<HashSet<ObjectId>>,
+    /// Lists that this run has read, and found to be what their names say.
+    intact: HashSet<ObjectId>,
     barred: Arc<Barred>,
     landed: Option<Arc<Landed>>,
     pace: Option<Arc<Pace>>,
@@ -141,7 +148,7 @@ impl Stored {
 }
 
 impl SegmentStore {
-    /// `known`: what may be named again, each confirmed to lie in the store (see [`absent`]). Of two with the same id
+    /// `known`: what may be named again, each confirmed to lie in the store (see [`super::presence::absent`]). Of two with the same id
     /// the later one counts.
     #[must_use]
     pub fn new(
@@ -151,18 +158,22 @@ impl SegmentStore {
         known: impl IntoIterator<Item = (KeyedId, Known)>,
     ) -> Self {
         let known = known.into_iter().collect();
+        let max_uploads = storage.parallel().max(1);
         Self {
             runtime,
             storage,
             id_key,
             known: Mutex::new(known),
-            slots: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            slots: Arc::new(Semaphore::new(max_uploads)),
+            max_uploads,
+            room: Arc::new(Semaphore::new(UPLOAD_ROOM_BYTES as usize)),
             failure: Arc::new(Mutex::new(None)),
             new_segments: AtomicU64::new(0),
             new_bytes: Arc::new(AtomicU64::new(0)),
             resumed_segments: AtomicU64::new(0),
             repaired: Arc::new(Mutex::new(Vec::new())),
             own_lists: Mutex::default(),
+            intact: HashSet::new(),
             barred: Arc::default(),
             landed: None,
             pace: None,
@@ -173,6 +184,13 @@ impl SegmentStore {
     #[must_use]
     pub fn avoiding(mut self, barred: Arc<Barred>) -> Self {
         self.barred = barred;
+        self
+    }
+
+    /// These lists were read by this run and are what their names say: the same lines need not be stored again.
+    #[must_use]
+    pub fn having_read(mut self, lists: HashSet<ObjectId>) -> Self {
+        self.intact = lists;
         self
     }
 
@@ -270,7 +288,9 @@ impl SegmentStore {
             return Err(error.into());
         }
         locked(&self.own_lists).insert(list);
-        self.upload(Upload { key: Key::List(list), bytes, segment: None })?;
+        if !(self.intact.contains(&list) && self.barred.claimed.contains(&list)) {
+            self.upload(Upload { key: Key::List(list), bytes, segment: None })?;
+        }
         if !self.barred.refuted.is_empty() {
             // Older backups name the list that was found to be wrong: it is put right for them, and not named by this one.
             let (usual, bytes) = lists::encode(&lines);
@@ -284,8 +304,13 @@ impl SegmentStore {
     fn upload(&self, Upload { key, bytes, segment }: Upload) -> Result<(), VaultError> {
         let key = key.to_string();
         let existing = if segment.is_some() { Existing::Believed } else { Existing::Compared };
-        let slots = Arc::clone(&self.slots);
-        let permit = self.runtime.block_on(slots.acquire_owned()).map_err(|_| VaultError::WriterClosed)?;
+        let (slots, room) = (Arc::clone(&self.slots), Arc::clone(&self.room));
+        let share = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(UPLOAD_ROOM_BYTES);
+        let permits = self.runtime.block_on(async {
+            let slot = slots.acquire_owned().await?;
+            Ok::<_, AcquireError>((slot, room.acquire_many_owned(share).await?))
+        });
+        let permits = permits.map_err(|_| VaultError::WriterClosed)?;
         self.check_failure()?;
         let (storage, failure, added) =
             (Arc::clone(&self.storage), Arc::clone(&self.failure), Arc::clone(&self.new_bytes));
@@ -318,7 +343,7 @@ impl SegmentStore {
             }
             guard.key = None;
             drop(guard);
-            drop(permit);
+            drop(permits);
         });
         Ok(())
     }
@@ -335,7 +360,7 @@ impl SegmentStore {
     /// # Errors
     /// The first upload's that failed.
     pub fn settle(&self) -> Result<(), VaultError> {
-        let all = u32::try_from(MAX_UPLOADS).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.max_uploads).unwrap_or(u32::MAX);
         let permit = self.runtime.block_on(self.slots.acquire_many(all)).map_err(|_| VaultError::WriterClosed)?;
         drop(permit);
         self.check_failure()
@@ -547,53 +572,6 @@ impl ContentsWriter {
 impl std::fmt::Debug for ContentsWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ContentsWriter").field("segments", &self.segments.len()).finish_non_exhaustive()
-    }
-}
-
-/// Of the objects wanted, those that do not lie in the store with the size given: one listing, however many.
-///
-/// # Errors
-/// When the store cannot be listed.
-pub async fn absent(
-    storage: &dyn Storage,
-    mut wanted: HashMap<ObjectId, u64>,
-) -> Result<HashMap<ObjectId, u64>, StorageError> {
-    if wanted.is_empty() {
-        return Ok(wanted);
-    }
-    storage
-        .list(OBJECTS, &mut |listed| {
-            if let Key::Object(object) = Key::parse(&listed.key)
-                && wanted.get(&object) == Some(&listed.size_bytes)
-            {
-                wanted.remove(&object);
-            }
-        })
-        .await?;
-    Ok(wanted)
-}
-
-/// What was found where an object should lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Looked {
-    /// Its bytes are those that its name says.
-    Intact,
-    /// Other bytes, or something that is no file.
-    Damaged,
-    /// Nothing.
-    Missing,
-}
-
-/// Reads an object and holds its bytes against its name and size.
-///
-/// # Errors
-/// The store's, where it fails; what is wrong with the object is the answer.
-pub async fn look_at(storage: &dyn Storage, object: ObjectId, stored_bytes: u64) -> Result<Looked, StorageError> {
-    match storage.get(&Key::Object(object).to_string(), stored_bytes).await {
-        Ok(bytes) if object_id(&bytes) == object => Ok(Looked::Intact),
-        Ok(_) | Err(StorageError::TooLarge { .. } | StorageError::NotAFile { .. }) => Ok(Looked::Damaged),
-        Err(error) if error.is_not_found() => Ok(Looked::Missing),
-        Err(error) => Err(error),
     }
 }
 

@@ -30,13 +30,14 @@ use crate::seal::{HostSecret, Sealer, SourceKeys, recipient_set};
 use crate::sources::memory::{MemoryHead, WrittenMemory};
 use crate::vault::layout::{Key, ManifestName};
 use crate::vault::manifests::{commit_manifest, sign_manifest, verify_manifest};
-use crate::vault::writer::{Barred, Pace, absent};
+use crate::vault::presence::{absent, absent_lists};
+use crate::vault::writer::{Barred, Pace};
 
 use self::claim::Held;
 pub(super) use self::claim::agreed_time;
 use self::journal::{Left, Owner};
-use self::reuse::{Allowance, MAX_REFUTED_NAMES, Refuted};
-use self::source::StoredSource;
+use self::reuse::{Allowance, MAX_REFUTED_NAMES, Refuted, Seen};
+use self::source::{Prepared, StoredSource};
 use super::begun::{self, Doing};
 use super::hooks::Hooks;
 use super::host::Host;
@@ -257,6 +258,7 @@ fn run(
     let there: Vec<SourceName> = expanded.sources.iter().map(|source| source.name.clone()).collect();
     let job = &Job { settings: &expanded, config: job.config.clone() };
     let refuted = Refuted::read(host, vault, name)?;
+    let verified = survey.manifests.clone();
     let mut run = Run {
         host,
         vault,
@@ -282,7 +284,7 @@ fn run(
     let claimed = bases.iter().flat_map(|base| &base.sources).flat_map(|source| &source.lists).copied().collect();
     let result = swept(&run, &bases).and_then(|swept| {
         // Only now nobody else gives the job's backups their numbers: another host's run may have ended meanwhile.
-        let last = vault.last_of(host, &vault.survey(host, Some(name))?, name)?;
+        let last = vault.last_of(host, &vault.survey_again(host, name, &verified)?, name)?;
         run.sequence = last.map_or(1, |(sequence, _)| sequence + 1);
         if swept.reuse == Reuse::Nothing {
             left.clear();
@@ -385,14 +387,25 @@ fn store(
     job: &Job<'_>,
     settings: &SourceSettings,
     keys: &SourceKeys,
-    mut left: Option<Left>,
+    prepared: Prepared,
+    seen: &mut Seen,
     allowance: &mut Allowance,
 ) -> Result<StoredSource> {
     let mut pauses = RETRY_PAUSES.iter();
+    let mut first = Some(prepared);
+    let mut left = None;
     loop {
+        let prepared = match first.take() {
+            Some(prepared) => prepared,
+            None => {
+                let mut prepared = source::prepare(run, job, settings, keys, left.take())?;
+                seen.add(reuse::must_be_there(run, [&mut prepared.reusable])?);
+                prepared
+            }
+        };
         let opened = opening::source(run, job.settings, settings, keys);
         let result =
-            opened.and_then(|opened| source::store(run, job, &*opened.source, settings, keys, left.take(), allowance));
+            opened.and_then(|opened| source::store(run, job, &*opened.source, settings, keys, prepared, allowance));
         let (error, pause) = match (result, pauses.next()) {
             (Err(error), Some(pause)) if error.is_transient() => (error, *pause),
             (result, _) => return result,
@@ -421,39 +434,37 @@ fn store_and_commit(
     held: &mut Held,
 ) -> Result<Committed> {
     let Run { host, vault, progress, .. } = *run;
-    let mut stored = Vec::new();
-    let mut allowance = Allowance::of(job.settings.sources.len());
+    let context = |settings: &SourceSettings, e: Error| e.context(format!("source {}", settings.name));
+    let mut prepared = Vec::new();
     for settings in &job.settings.sources {
         let keys = secret.for_source(&vault.id, run.job, &settings.name);
-        let context = |e: Error| e.context(format!("source {}", settings.name));
         let left = left.remove(&settings.name);
-        stored.push(store(run, job, settings, &keys, left, &mut allowance).map_err(context)?);
+        prepared.push(source::prepare(run, job, settings, &keys, left).map_err(|e| context(settings, e))?);
+    }
+    // One listing for all of them.
+    let mut seen = reuse::must_be_there(run, prepared.iter_mut().map(|prepared| &mut prepared.reusable))?;
+    let mut stored = Vec::new();
+    let mut allowance = Allowance::of(job.settings.sources.len(), vault.storage.is_far());
+    for (settings, prepared) in job.settings.sources.iter().zip(prepared) {
+        let keys = secret.for_source(&vault.id, run.job, &settings.name);
+        let result = store(run, job, settings, &keys, prepared, &mut seen, &mut allowance);
+        stored.push(result.map_err(|e| context(settings, e))?);
     }
     host.runtime.block_on(vault.storage.sync())?;
 
-    // What is named must be there, the reused as well as the new: one listing.
+    // What is named must be there, the reused as well as the new.
     let named: HashMap<ObjectId, u64> = stored.iter().flat_map(|s| &s.named).map(|(o, size)| (*o, *size)).collect();
-    let missing = host.runtime.block_on(absent(&*vault.storage, named))?;
-    if let Some(object) = missing.keys().next() {
+    let lists: HashSet<ObjectId> = stored.iter().flat_map(|s| &s.entry.lists).copied().collect();
+    let missing = reuse::missing(run, &seen, &named, &lists)?;
+    if let Some(key) = missing.first() {
         return Err(Error::new(
             Code::ObjectMissing,
             format!(
-                "{} objects that this backup names are not in the vault, {object} for one; nothing was committed",
+                "{} objects that this backup names are not in the vault, {key} for one; nothing was committed",
                 missing.len()
             ),
         )
         .with_hint("run it again: what is missing is stored anew"));
-    }
-
-    for list in stored.iter().flat_map(|s| &s.entry.lists) {
-        let key = Key::List(*list).to_string();
-        if host.runtime.block_on(vault.storage.size(&key))?.is_none() {
-            return Err(Error::new(
-                Code::ObjectMissing,
-                format!("{key} was stored and is not there; nothing was committed"),
-            )
-            .with_hint("run it again: what is missing is stored anew"));
-        }
     }
 
     let lists = stored.iter().flat_map(|s| &s.entry.lists);
@@ -537,11 +548,7 @@ fn gone_since(host: &Host, vault: &OpenVault, stored: &[StoredSource]) -> Result
     let lists: Vec<ObjectId> = stored.iter().flat_map(|s| &s.entry.lists).copied().collect();
     gone.retain(|name| named.contains_key(name) || lists.contains(name));
     gone.extend(host.runtime.block_on(absent(&*vault.storage, named))?.into_keys());
-    for list in lists {
-        if host.runtime.block_on(vault.storage.size(&Key::List(list).to_string()))?.is_none() {
-            gone.insert(list);
-        }
-    }
+    gone.extend(host.runtime.block_on(absent_lists(&*vault.storage, lists.into_iter().collect()))?);
     Ok(gone)
 }
 

@@ -3,8 +3,11 @@
 //! data is still at hand.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::ready;
+use futures_util::{StreamExt as _, stream};
 
 use super::super::host::Host;
 use super::super::records;
@@ -18,11 +21,14 @@ use crate::domain::manifest::Manifest;
 use crate::domain::record::{DrillOutcome, Finder, RecordBody, RefutationRecord};
 use crate::error::{Code, Error, Result};
 use crate::sources::memory::Memory;
+use crate::storage::ahead::Ahead;
+use crate::storage::{Storage, StorageError};
 use crate::vault::Distrust;
 use crate::vault::layout::Key;
-use crate::vault::lists::read_list;
+use crate::vault::lists::read_lists;
+use crate::vault::presence::{Looked, absent, absent_lists, absent_of, judge};
 use crate::vault::records::survey_folder;
-use crate::vault::writer::{Known, Looked, Standing, absent, look_at};
+use crate::vault::writer::{Known, Standing};
 
 /// After this many runs all that was reused all the time was hashed again, as far as the limits below let it.
 const SHARES: u64 = 32;
@@ -30,6 +36,17 @@ const SHARES: u64 = 32;
 const MAX_REHASHED_OBJECTS: usize = 256;
 /// Nor more of their bytes.
 const MAX_REHASHED_BYTES: u64 = 256 * 1024 * 1024;
+/// Where reading is paid for, so many.
+const MAX_REHASHED_OBJECTS_FAR: usize = 32;
+/// And of them so many bytes.
+const MAX_REHASHED_BYTES_FAR: u64 = 64 * 1024 * 1024;
+/// What was seen in the vault so long ago is believed to be there still: under a claim only somebody who keeps to no rules
+/// could have taken it, and he could do that after the commit as well.
+const SIGHT_HOLDS: TimeDelta = TimeDelta::hours(1);
+/// Keys that a store lists with one request.
+const KEYS_A_REQUEST: usize = 1000;
+/// So few are asked for one by one, however short a listing might be.
+const FEW: usize = 16;
 /// Names in one refutation record, so that its document stays below a megabyte.
 pub(super) const MAX_REFUTED_NAMES: usize = 8192;
 /// Objects that a warning names one by one.
@@ -160,8 +177,12 @@ pub(super) struct Allowance {
 
 impl Allowance {
     /// For so many sources.
-    pub(super) fn of(sources: usize) -> Self {
-        Self { sources: sources as u64, objects: MAX_REHASHED_OBJECTS, bytes: MAX_REHASHED_BYTES }
+    pub(super) fn of(sources: usize, is_far: bool) -> Self {
+        let (objects, bytes) = match is_far {
+            false => (MAX_REHASHED_OBJECTS, MAX_REHASHED_BYTES),
+            true => (MAX_REHASHED_OBJECTS_FAR, MAX_REHASHED_BYTES_FAR),
+        };
+        Self { sources: sources as u64, objects, bytes }
     }
 
     /// The next source's share of what it may reuse. Where the limits do not let all of it be hashed, it is taken from
@@ -212,35 +233,59 @@ fn place_of(round: u64) -> [u8; 8] {
     round.wrapping_mul(GOLDEN).to_be_bytes()
 }
 
-/// What a source may name again, and what of it was found wrong.
+/// What a source may name again.
+#[derive(Default)]
 pub(super) struct Reusable {
     /// By the id of the content.
     pub known: Vec<(KeyedId, Known)>,
-    /// Objects that this run found to be wrong: a record says so, and they are not among the known.
-    pub wrong: Vec<ObjectId>,
+    /// Lists of the base that were read, and are what their names say.
+    pub lists: HashSet<ObjectId>,
 }
 
-/// What the base and a run that broke off stored of this source and the vault still has: these objects may be named again.
-pub(super) fn may_be_named(
+/// What the store was seen to have, and when.
+pub(super) struct Seen {
+    at: DateTime<Utc>,
+    /// Objects, and lists that were read.
+    there: HashSet<ObjectId>,
+    /// How many pages of objects it takes to see more, as far as that is known.
+    pages: usize,
+}
+
+impl Seen {
+    /// What was seen later as well; the earlier moment counts.
+    pub(super) fn add(&mut self, later: Self) {
+        self.there.extend(later.there);
+        self.pages = self.pages.max(later.pages);
+    }
+
+    /// Nothing, at this moment of the store's.
+    pub(super) fn nothing(at: DateTime<Utc>) -> Self {
+        Self { at, there: HashSet::new(), pages: 0 }
+    }
+}
+
+/// What the base and a run that broke off stored of this source, whether or not the vault still has it.
+pub(super) fn candidates(
     run: &Run<'_>,
     settings: &SourceSettings,
     base: Option<&Manifest>,
     memory: Option<&Memory>,
     left: Option<&Left>,
-    allowance: &mut Allowance,
-) -> Result<Reusable> {
+) -> Reusable {
     // The base's come later, and so count where both have the same content.
-    let mut known: Vec<(KeyedId, Known)> = Vec::new();
+    let Reusable { mut known, mut lists } = Reusable::default();
     for segment in left.iter().flat_map(|left| &left.segments) {
         let (object, stored_bytes) = (segment.object, segment.stored_bytes);
         known.push((segment.id, Known { object, stored_bytes, standing: Standing::ToBeHashed }));
     }
     let confirmed = |object, stored_bytes| Known { object, stored_bytes, standing: Standing::Confirmed };
     if let Some(entry) = base.and_then(|base| base.sources.iter().find(|source| source.name == settings.name)) {
-        for list in &entry.lists {
-            match run.host.runtime.block_on(read_list(&*run.vault.storage, *list)) {
+        let mut read = read_lists(&*run.vault.storage, entry.lists.iter().copied());
+        while let Some((list, read)) = run.host.runtime.block_on(read.next()) {
+            match read {
                 Ok(lines) => {
                     known.extend(lines.iter().map(|line| (line.id, confirmed(line.object, line.stored_bytes))));
+                    lists.insert(list);
                 }
                 // What a lost list named is sealed again; `check` is who reports the loss.
                 Err(error) => {
@@ -254,16 +299,91 @@ pub(super) fn may_be_named(
     }
     let doubtful = named_by_refuted(run, settings);
     known.retain(|(_, known)| !doubtful.contains(&known.object) && !run.barred.bars(&known.object));
-    let wanted = known.iter().map(|(_, known)| (known.object, known.stored_bytes)).collect();
-    let absent = run.host.runtime.block_on(absent(&*run.vault.storage, wanted))?;
-    known.retain(|(_, known)| !absent.contains_key(&known.object));
+    Reusable { known, lists }
+}
 
-    let wrong = look_again(run, allowance.choose(&known, run.sequence))?;
-    known.retain(|(_, known)| wrong.iter().all(|(object, _)| *object != known.object));
+/// Leaves of all these what the vault has, which one listing tells; it is the answer.
+pub(super) fn must_be_there<'r>(run: &Run<'_>, all: impl IntoIterator<Item = &'r mut Reusable>) -> Result<Seen> {
+    let mut all: Vec<&mut Reusable> = all.into_iter().collect();
+    let now = run.host.runtime.block_on(run.vault.storage.now())?;
+    let known = || all.iter().flat_map(|reusable| &reusable.known).map(|(_, known)| known);
+    let wanted: HashMap<ObjectId, u64> = known().map(|known| (known.object, known.stored_bytes)).collect();
+    let mut seen = Seen::nothing(now);
+    seen.there.extend(wanted.keys());
+    let (absent, objects) = run.host.runtime.block_on(absent_of(&*run.vault.storage, wanted))?;
+    seen.there.retain(|object| !absent.contains_key(object));
+    seen.pages = objects.div_ceil(KEYS_A_REQUEST);
+    for reusable in &mut all {
+        reusable.known.retain(|(_, known)| !absent.contains_key(&known.object));
+        seen.there.extend(&reusable.lists);
+    }
+    Ok(seen)
+}
+
+/// Hashes a share of these again; gives those that are wrong, after a record says so, and takes them from the others.
+pub(super) fn rehash(run: &Run<'_>, reusable: &mut Reusable, allowance: &mut Allowance) -> Result<Vec<ObjectId>> {
+    let wrong = look_again(run, allowance.choose(&reusable.known, run.sequence))?;
+    reusable.known.retain(|(_, known)| wrong.iter().all(|(object, _)| *object != known.object));
     if !wrong.is_empty() {
         refute(run, &wrong)?;
     }
-    Ok(Reusable { known, wrong: wrong.into_iter().map(|(object, _)| object).collect() })
+    Ok(wrong.into_iter().map(|(object, _)| object).collect())
+}
+
+/// What of these objects, with their sizes, and of these lists is not in the vault. What was seen a while ago counts, for
+/// the claim has stood since before that; what was not, because the run stored it, is looked for: one by one, or by
+/// listing, whichever takes fewer requests.
+pub(super) fn missing(
+    run: &Run<'_>,
+    seen: &Seen,
+    objects: &HashMap<ObjectId, u64>,
+    lists: &HashSet<ObjectId>,
+) -> Result<Vec<Key>> {
+    let storage = &*run.vault.storage;
+    let now = run.host.runtime.block_on(storage.now())?;
+    let is_recent = seen.at <= now && now <= seen.at + SIGHT_HOLDS;
+    let doubtful = |name: &ObjectId| !(is_recent && seen.there.contains(name));
+    let objects: HashMap<ObjectId, u64> =
+        objects.iter().filter(|(name, _)| doubtful(name)).map(|(name, size)| (*name, *size)).collect();
+    let lists: HashSet<ObjectId> = lists.iter().copied().filter(doubtful).collect();
+    let mut missing = Vec::new();
+    if objects.len() > seen.pages.max(FEW) {
+        let absent = run.host.runtime.block_on(absent(storage, objects))?;
+        missing.extend(absent.into_keys().map(Key::Object));
+    } else {
+        let keys = objects.into_iter().map(|(object, size)| (Key::Object(object), Some(size)));
+        missing.extend(run.host.runtime.block_on(not_there(storage, keys))?);
+    }
+    if lists.len() > FEW {
+        missing.extend(run.host.runtime.block_on(absent_lists(storage, lists))?.into_iter().map(Key::List));
+    } else {
+        let keys = lists.into_iter().map(|list| (Key::List(list), None));
+        missing.extend(run.host.runtime.block_on(not_there(storage, keys))?);
+    }
+    missing.sort_by_key(ToString::to_string);
+    Ok(missing)
+}
+
+/// Asks for each of these, several at once. Of another size than it should have is as good as missing.
+async fn not_there(
+    storage: &dyn Storage,
+    keys: impl Iterator<Item = (Key, Option<u64>)>,
+) -> std::result::Result<Vec<Key>, StorageError> {
+    let mut asked = stream::iter(keys)
+        .map(|(key, expected)| async move {
+            let there = match storage.size(&key.to_string()).await {
+                Ok(size) => size.is_some_and(|size| expected.is_none_or(|expected| size == expected)),
+                Err(StorageError::NotAFile { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            Ok((!there).then_some(key))
+        })
+        .buffered(storage.parallel().max(1));
+    let mut missing = Vec::new();
+    while let Some(answer) = asked.next().await {
+        missing.extend(answer?);
+    }
+    Ok(missing)
 }
 
 /// What refuted backups name of this source: one of these objects is damaged or was wrong from the start, and only
@@ -278,11 +398,10 @@ fn named_by_refuted(run: &Run<'_>, settings: &SourceSettings) -> HashSet<ObjectI
         .filter(|entry| entry.name == settings.name)
     {
         named.extend(&entry.contents);
-        for list in &entry.lists {
+        let mut read = read_lists(&*run.vault.storage, entry.lists.iter().copied());
+        while let Some((_, lines)) = run.host.runtime.block_on(read.next()) {
             // A list that cannot be read names nothing that could be reused through it.
-            if let Ok(lines) = run.host.runtime.block_on(read_list(&*run.vault.storage, *list)) {
-                named.extend(lines.iter().map(|line| line.object));
-            }
+            named.extend(lines.into_iter().flatten().map(|line| line.object));
         }
     }
     named
@@ -291,13 +410,18 @@ fn named_by_refuted(run: &Run<'_>, settings: &SourceSettings) -> HashSet<ObjectI
 /// Hashes these objects; gives those that are wrong.
 fn look_again(run: &Run<'_>, objects: Vec<(ObjectId, u64)>) -> Result<Vec<(ObjectId, Looked)>> {
     let mut wrong = Vec::new();
-    for (object, stored_bytes) in objects {
+    let ahead = Ahead::new(run.host.runtime.clone(), Arc::clone(&run.vault.storage));
+    let keys = objects.iter().map(|(object, stored_bytes)| (Key::Object(*object).to_string(), *stored_bytes));
+    let mut left = objects.iter();
+    ahead.each(keys, |read| {
         run.host.check_interrupted()?;
-        match run.host.runtime.block_on(look_at(&*run.vault.storage, object, stored_bytes))? {
+        let Some((object, _)) = left.next() else { return Ok(()) };
+        match judge(*object, read.map(|read| read.bytes))? {
             Looked::Intact => {}
-            looked => wrong.push((object, looked)),
+            looked => wrong.push((*object, looked)),
         }
-    }
+        Ok::<(), Error>(())
+    })?;
     Ok(wrong)
 }
 
@@ -337,25 +461,24 @@ fn refute(run: &Run<'_>, wrong: &[(ObjectId, Looked)]) -> Result<()> {
 /// The job's backups that name one of these objects, as far as their lists can be read.
 fn naming(run: &Run<'_>, objects: &HashSet<ObjectId>) -> Vec<BackupId> {
     // Backups share most of their lists.
-    let mut lists: HashMap<ObjectId, bool> = HashMap::new();
-    let mut leads_to = |list: &ObjectId| {
-        *lists.entry(*list).or_insert_with(|| {
-            let lines = run.host.runtime.block_on(read_list(&*run.vault.storage, *list));
-            lines.is_ok_and(|lines| lines.iter().any(|line| objects.contains(&line.object)))
-        })
-    };
-    let mut names_one = |manifest: &&Manifest| {
+    let lists: BTreeSet<ObjectId> =
+        run.earlier.iter().flat_map(|m| &m.sources).flat_map(|source| source.lists.iter().copied()).collect();
+    let leads_to = read_lists(&*run.vault.storage, lists).filter_map(|(list, lines)| {
+        let names_one = lines.is_ok_and(|lines| lines.iter().any(|line| objects.contains(&line.object)));
+        ready(names_one.then_some(list))
+    });
+    let lists: HashSet<ObjectId> = run.host.runtime.block_on(leads_to.collect());
+    let names_one = |manifest: &&Manifest| {
         let mut sources = manifest.sources.iter();
-        sources
-            .any(|source| source.contents.iter().any(|o| objects.contains(o)) || source.lists.iter().any(&mut leads_to))
+        sources.any(|source| {
+            source.contents.iter().any(|o| objects.contains(o)) || source.lists.iter().any(|list| lists.contains(list))
+        })
     };
     run.earlier.iter().filter(|manifest| names_one(manifest)).map(|manifest| manifest.id.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::*;
     use crate::domain::ids::{RecordId, VaultId};
     use crate::domain::record::{DrillEnvironment, DrillRecord};
@@ -450,7 +573,7 @@ mod tests {
         let known = reusable(2000, 1000);
         let mut seen = HashSet::new();
         for sequence in 5..5 + SHARES {
-            let chosen = Allowance::of(1).choose(&known, sequence);
+            let chosen = Allowance::of(1, false).choose(&known, sequence);
             assert!(chosen.iter().all(|(object, _)| u64::from(object.0[0]) % SHARES == sequence % SHARES));
             seen.extend(chosen);
         }
@@ -463,29 +586,29 @@ mod tests {
         let known = reusable(40_000, 4 << 20);
         let mut seen = HashSet::new();
         for round in 0..60 {
-            let chosen = Allowance::of(1).choose(&known, 3 + round * SHARES);
+            let chosen = Allowance::of(1, false).choose(&known, 3 + round * SHARES);
             assert_eq!(chosen.len(), 64);
             seen.extend(chosen);
         }
         let share = known.iter().filter(|(_, known)| u64::from(known.object.0[0]) % SHARES == 3).count();
         assert_eq!(seen.len(), share);
         let small = reusable(40_000, 1);
-        assert_eq!(Allowance::of(1).choose(&small, 3).len(), MAX_REHASHED_OBJECTS);
+        assert_eq!(Allowance::of(1, false).choose(&small, 3).len(), MAX_REHASHED_OBJECTS);
     }
 
     #[test]
     fn sources_have_their_part_and_what_one_leaves_goes_to_the_next() {
         let (many, few) = (reusable(40_000, 1000), reusable(40, 1000));
-        let mut allowance = Allowance::of(3);
+        let mut allowance = Allowance::of(3, false);
         let chosen = [&many, &few, &many].map(|known| allowance.choose(known, 3).len());
         assert_eq!(chosen[0], 86);
         assert!(chosen[1] < 20, "{chosen:?}");
         assert_eq!(chosen.iter().sum::<usize>(), MAX_REHASHED_OBJECTS);
         // However many sources there are, large objects have their turn.
-        assert_eq!(Allowance::of(500).choose(&reusable(1000, 4 << 20), 3).len(), 1);
+        assert_eq!(Allowance::of(500, false).choose(&reusable(1000, 4 << 20), 3).len(), 1);
         // What a broken run left is hashed when it is named, and not before.
         let left: Vec<_> =
             many.iter().map(|(id, known)| (*id, Known { standing: Standing::ToBeHashed, ..*known })).collect();
-        assert!(Allowance::of(1).choose(&left, 3).is_empty());
+        assert!(Allowance::of(1, false).choose(&left, 3).is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! One source of a run: from its snapshot to its entry in the manifest.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -17,7 +18,7 @@ use crate::vault::writer::{ContentsWriter, ListWriter, SegmentStore};
 
 use super::journal::{Journal, Left};
 use super::pipeline::{self, SealingLine};
-use super::reuse::{Allowance, may_be_named};
+use super::reuse::{Allowance, Reusable, candidates, rehash};
 use super::{Job, Run, owner};
 
 /// A source that is stored, and what is left to do once the manifest is committed.
@@ -44,29 +45,54 @@ pub(super) struct StoredSource {
     pub wrong: Vec<ObjectId>,
 }
 
-/// Stores a source. `left` is what a run that broke off stored of it.
-pub(super) fn store(
+/// What a source begins with.
+pub(super) struct Prepared {
+    memory_path: PathBuf,
+    memory: Option<Memory>,
+    /// What a run that broke off left is from here on.
+    begun: DateTime<Utc>,
+    /// What may be named again.
+    pub reusable: Reusable,
+}
+
+/// Reads what there is of a source: its memory, its base's lists. `left` is what a run that broke off stored of it.
+pub(super) fn prepare(
     run: &Run<'_>,
     job: &Job<'_>,
-    source: &dyn Source,
     settings: &crate::config::SourceSettings,
     keys: &SourceKeys,
     left: Option<Left>,
-    allowance: &mut Allowance,
-) -> Result<StoredSource> {
+) -> Result<Prepared> {
     let base = run.base(&settings.name);
     let memory_path = run.host.home()?.state.memory(&run.vault.id, &job.settings.name, &settings.name)?;
     let memory = Memory::open(&memory_path).filter(|memory| {
         base.is_some_and(|base| memory.head().backup == base.id && memory.head().recipient_set == run.recipient_set)
             && memory.head().id_key_hash == *blake3::hash(&keys.id_key).as_bytes()
     });
-    let reusable = may_be_named(run, settings, base, memory.as_ref(), left.as_ref(), allowance)?;
-    let journal_path = run.host.home()?.state.journal(&run.vault.id, run.job, &settings.name)?;
+    let reusable = candidates(run, settings, base, memory.as_ref(), left.as_ref());
     let begun = left.map_or(run.since, |left| left.begun);
+    Ok(Prepared { memory_path, memory, begun, reusable })
+}
+
+/// Stores a source. What may be named again was seen in the vault.
+pub(super) fn store(
+    run: &Run<'_>,
+    job: &Job<'_>,
+    source: &dyn Source,
+    settings: &crate::config::SourceSettings,
+    keys: &SourceKeys,
+    prepared: Prepared,
+    allowance: &mut Allowance,
+) -> Result<StoredSource> {
+    let base = run.base(&settings.name);
+    let Prepared { memory_path, memory, begun, mut reusable } = prepared;
+    let wrong = rehash(run, &mut reusable, allowance)?;
+    let journal_path = run.host.home()?.state.journal(&run.vault.id, run.job, &settings.name)?;
     let journal = Arc::new(Journal::new(journal_path, owner(run, keys), begun));
     let written = Arc::clone(&journal);
     let store = SegmentStore::new(run.host.runtime.clone(), run.vault.storage.clone(), keys.id_key, reusable.known)
         .avoiding(Arc::clone(&run.barred))
+        .having_read(reusable.lists)
         .telling(Arc::new(move |segment| written.landed(segment)))
         .syncing(Arc::clone(&run.pace));
 
@@ -98,7 +124,7 @@ pub(super) fn store(
         run.progress.warn(&format!("{trouble}; if this run breaks off, the next one begins anew"));
     }
     stored.resumed_segments = store.resumed_segments();
-    stored.wrong = reusable.wrong;
+    stored.wrong = wrong;
     stored.dated = dated;
     stored.id_key_hash = *blake3::hash(&keys.id_key).as_bytes();
     Ok(stored)

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::StreamExt as _;
 
 use crate::domain::ids::{BackupId, ObjectId};
 use crate::domain::manifest::Manifest;
@@ -10,10 +12,11 @@ use crate::error::{Code, Diagnostic as _, Result};
 use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
 use crate::vault::layout::Key;
-use crate::vault::lists::read_list;
+use crate::vault::lists::read_lists;
+use crate::vault::reader::USUAL_CONTENTS_BYTES;
 
 use super::super::host::Host;
-use super::{Damage, hash_object, in_parallel, plain_reason, push};
+use super::{Damage, Wanted, hash_of, in_parallel, plain_reason, push};
 
 /// What backups name, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -64,39 +67,45 @@ impl NamedObjects {
 /// When the store cannot be read at all. Damage is no error: it is in the answer.
 pub fn check(
     host: &Host,
-    storage: &dyn Storage,
+    storage: &Arc<dyn Storage>,
     manifests: &[Manifest],
     progress: &dyn Progress,
 ) -> Result<NamedObjects> {
     let mut all = named(manifests);
     let ids = |by: &BTreeSet<usize>| by.iter().map(|&index| manifests[index].id.clone()).collect::<Vec<BackupId>>();
-    for (list, by) in &all.lists {
-        match host.runtime.block_on(read_list(storage, *list)) {
+    let mut lists = read_lists(&**storage, all.lists.keys().copied());
+    while let Some((list, read)) = host.runtime.block_on(lists.next()) {
+        match read {
             Ok(lines) => {
                 for line in lines {
                     let named = all.objects.entry(line.object).or_default();
                     named.stored_bytes = Some(line.stored_bytes);
-                    if named.lists.last() != Some(list) {
-                        named.lists.push(*list);
+                    if named.lists.last() != Some(&list) {
+                        named.lists.push(list);
                     }
                 }
             }
             Err(error) => all.damaged.push(Damage {
-                object: Key::List(*list).to_string(),
+                object: Key::List(list).to_string(),
                 code: error.code().name(),
                 reason: plain_reason(&error),
-                backups: ids(&by.iter().copied().collect()),
+                backups: ids(&all.lists[&list].iter().copied().collect()),
             }),
         }
     }
+    drop(lists);
 
     progress.begin("checking objects", Some(all.objects.values().filter_map(|n| n.stored_bytes).sum()));
     let work: Vec<(&ObjectId, &Named)> = all.objects.iter().collect();
     let findings = Mutex::new(Vec::new());
     let bytes = AtomicU64::new(0);
-    in_parallel(host.workers, work.len(), &|index| {
+    let wanted = work.iter().map(|(object, named)| Wanted {
+        key: Key::Object(**object).to_string(),
+        expected_bytes: named.stored_bytes.unwrap_or(USUAL_CONTENTS_BYTES),
+    });
+    in_parallel(host, storage, wanted, &|index, read| {
         let (object, named) = work[index];
-        match hash_object(host, storage, &Key::Object(*object).to_string()) {
+        match hash_of(read) {
             Ok((hash, size)) => {
                 bytes.fetch_add(size, Ordering::Relaxed);
                 progress.advance(size);

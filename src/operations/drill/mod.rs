@@ -216,7 +216,7 @@ pub fn drill(
 /// stores these anew; without, everything that the backup names.
 fn blame(host: &Host, vault: &OpenVault, manifest: &Manifest, report: &mut DrillReport, progress: &dyn Progress) {
     let manifests = std::slice::from_ref(manifest);
-    let found = check::objects::check(host, &*vault.storage, manifests, progress)
+    let found = check::objects::check(host, &vault.storage, manifests, progress)
         .and_then(|named| refute::record(host, vault, Finder::Drill, manifests, &named.damaged));
     match found {
         Ok(OnRecord::Nothing | OnRecord::Already) => {}

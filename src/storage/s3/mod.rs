@@ -52,6 +52,7 @@ pub struct S3 {
     prefix: String,
     place: String,
     time: Arc<StoreTime>,
+    parallel: usize,
     requests: Semaphore,
     retries: Retries,
     creation: Creation,
@@ -78,6 +79,7 @@ impl S3 {
             bucket: options.bucket,
             place: connected.place,
             time,
+            parallel: options.parallel_requests.max(1),
             requests: Semaphore::new(options.parallel_requests.max(1)),
             retries: Retries::new(clock),
             creation: Creation::default(),
@@ -204,6 +206,10 @@ impl Storage for S3 {
 
     fn kind(&self) -> &'static str {
         "s3"
+    }
+
+    fn parallel(&self) -> usize {
+        self.parallel
     }
 
     async fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StorageError> {

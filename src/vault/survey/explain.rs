@@ -3,9 +3,10 @@
 //! A vault gathers removals for years, and each one repeats the numbers that were gone before it. So they are read from
 //! the newest backwards, and no further than something is left to be explained: in normal running one a job.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::{StreamExt as _, stream};
 
 use super::{Quarantined, Removed, gaps};
 use crate::domain::ids::{BackupId, JobName};
@@ -15,7 +16,7 @@ use crate::storage::Storage;
 use crate::vault::VaultError;
 use crate::vault::layout::RecordName;
 use crate::vault::manifests::VerifiedManifest;
-use crate::vault::records::{Seen, list_records, read_record_seen, survey_folder};
+use crate::vault::records::{Seen, VerifiedRecord, list_records, read_record_seen, survey_folder};
 use crate::vault::trust::TrustDocument;
 
 /// A removal is not looked for among records that are older than the backup by more than this.
@@ -71,7 +72,11 @@ pub(super) async fn explain(
         manifests.iter().map(|m| ((&m.manifest.job, &m.manifest.id), m.manifest.committed)).collect();
     let mut heard = BTreeSet::new();
     let mut last = None;
-    for (name, seen) in names.into_iter().rev() {
+    // As many at once as were read before: what is read in vain is no more than what was needed.
+    let mut names: Vec<(RecordName, Seen)> = names.into_iter().collect();
+    let (mut read, mut at_once) = (VecDeque::new(), 1);
+    loop {
+        let Some(name) = read.front().map(|(name, _)| name).or(names.last().map(|(name, _)| name)) else { break };
         // Of those of one second nobody knows which is the newest, and has the most numbers.
         let is_of_same_second = last.replace(name.stamp().moment()) == Some(name.stamp().moment());
         match look_back_to(&explained, &heard, job, manifests, &revoked, untrusted, &quarantined_at) {
@@ -79,21 +84,30 @@ pub(super) async fn explain(
             _ if is_of_same_second => {}
             _ => break,
         }
-        read_removal(storage, trust, (&name, seen), &committed, &mut explained, &mut heard).await?;
+        if read.is_empty() {
+            let next = names.split_off(names.len().saturating_sub(at_once));
+            let reads = stream::iter(next.into_iter().rev()).map(|(name, seen)| async move {
+                let answer = read_record_seen(storage, trust, &name, seen).await;
+                (name, answer)
+            });
+            read = reads.buffered(at_once).collect().await;
+            at_once = (at_once * 2).min(storage.parallel().max(1));
+        }
+        let Some((name, answer)) = read.pop_front() else { break };
+        take_removal(&name, answer, &committed, &mut explained, &mut heard)?;
     }
     explained.backdated.sort();
     Ok(explained)
 }
 
-async fn read_removal(
-    storage: &dyn Storage,
-    trust: &TrustDocument,
-    (name, seen): (&RecordName, Seen),
+fn take_removal(
+    name: &RecordName,
+    answer: Result<VerifiedRecord, VaultError>,
     committed: &BTreeMap<(&JobName, &BackupId), DateTime<Utc>>,
     explained: &mut Explained,
     heard: &mut BTreeSet<JobName>,
 ) -> Result<(), VaultError> {
-    let record = match read_record_seen(storage, trust, name, seen).await {
+    let record = match answer {
         Ok(verified) => verified.record,
         Err(VaultError::RecordUntrusted { .. }) => return Ok(()),
         Err(VaultError::Storage(error)) if error.is_not_found() => return Ok(()),

@@ -3,7 +3,7 @@
 use futures_util::future::ready;
 
 use super::garbage::{Doomed, Garbage};
-use super::{READS_AT_ONCE, STOCK_HOLDS, STOCK_HOLDS_IN_ALL, StreamExt, TryStreamExt, stream};
+use super::{STOCK_HOLDS, STOCK_HOLDS_IN_ALL, StreamExt, TryStreamExt, stream};
 use crate::storage::{Deleted, Storage, StorageError};
 use crate::vault::VaultError;
 use crate::vault::layout::{Key, ManifestName, RecordName};
@@ -41,9 +41,8 @@ pub async fn delete(
         deletion.left = garbage.to_delete.len() as u64;
         return Ok(deletion);
     }
-    for name in &garbage.used {
-        use_record(storage, name).await?;
-    }
+    let uses = stream::iter(&garbage.used).map(|name| use_record(storage, name));
+    uses.buffered(storage.parallel().max(1)).try_collect::<()>().await?;
     delete_all(storage, garbage, &garbage.to_delete, &mut deletion, told).await?;
     storage.sync().await?;
     finish(storage, garbage).await?;
@@ -85,7 +84,7 @@ pub(super) async fn delete_all(
     };
     let batches: Vec<_> = doomed.chunks(DELETED_AT_ONCE).map(delete).collect();
     stream::iter(batches)
-        .buffer_unordered(READS_AT_ONCE)
+        .buffer_unordered(storage.parallel().max(1))
         .try_for_each(|(batch, deleted)| {
             match deleted {
                 Some(deleted) => {
@@ -107,17 +106,16 @@ pub(super) async fn delete_all(
 
 /// What goes last. A condemned list goes before its signature, which says nothing without it.
 pub(super) async fn finish(storage: &dyn Storage, garbage: &Garbage) -> Result<(), StorageError> {
-    for key in &garbage.leftovers {
-        storage.delete(key).await?;
-    }
-    for name in &garbage.spent {
-        storage.delete(&Key::Record(name.clone()).to_string()).await?;
-    }
+    let spent = garbage.spent.iter().map(|name| Key::Record(name.clone()).to_string());
+    delete_keys(storage, garbage.leftovers.iter().cloned().chain(spent)).await?;
     storage.sync().await?;
-    for name in &garbage.spent {
-        storage.delete(&Key::RecordSignature(name.clone()).to_string()).await?;
-    }
+    delete_keys(storage, garbage.spent.iter().map(|name| Key::RecordSignature(name.clone()).to_string())).await?;
     storage.sync().await
+}
+
+async fn delete_keys(storage: &dyn Storage, keys: impl Iterator<Item = String>) -> Result<(), StorageError> {
+    let deletes = stream::iter(keys).map(|key| async move { storage.delete(&key).await.map(drop) });
+    deletes.buffered(storage.parallel().max(1)).try_collect::<()>().await
 }
 
 /// Deletes a manifest whose removal is recorded: first the manifest, so that no manifest stands without its signature.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::inventory::{Lying, Named};
-use super::{CONDEMNED_LINGERS, Condemned, RECORDS_LOOKED_AT, Stock};
+use super::{CONDEMNED_LINGERS, Condemned, RECORDS_LOOKED_AT, Stock, StreamExt, stream};
 use crate::domain::claim::{CLAIM_HOLDS_AT_MOST, CLOCK_TOLERANCE};
 use crate::domain::ids::{JobName, ObjectId};
 use crate::domain::record::{CondemnedRecord, PruneOutcome, PruneRecord, RecordBody};
@@ -199,17 +199,23 @@ impl Stock {
             let quarantined = self.survey.quarantined.iter().map(|found| &found.name.job);
             self.survey.manifests.iter().map(|verified| &verified.manifest.job).chain(quarantined).any(|of| of == job)
         };
+        let mut doubtful = Vec::new();
+        let is_over = |from: DateTime<Utc>, after: &TimeDelta| {
+            from.checked_add_signed(*after).is_some_and(|until| until <= self.taken)
+        };
         for (name, modified) in &self.records.details {
             // Whose clock was wrong when it was written must not keep its details for ever.
             let written = modified.map_or(name.stamp().moment(), |modified| modified.min(name.stamp().moment()));
-            let is_over = |from: DateTime<Utc>, after: &TimeDelta| {
-                from.checked_add_signed(*after).is_some_and(|until| until <= self.taken)
-            };
             // A drill tells of data that is older than the drill.
-            if !(is_over(written, shortest) || name.folder() == DRILLS) || !documents.contains_key(name) {
-                continue;
+            if (is_over(written, shortest) || name.folder() == DRILLS) && documents.contains_key(name) {
+                doubtful.push((name, written));
             }
-            let expired = match read_record(storage, trust, name).await {
+        }
+        let mut read = stream::iter(doubtful)
+            .map(|(name, written)| async move { (name, written, read_record(storage, trust, name).await) })
+            .buffered(storage.parallel().max(1));
+        while let Some((name, written, answer)) = read.next().await {
+            let expired = match answer {
                 Ok(VerifiedRecord { record, .. }) => {
                     let from = record.data_from().min(written);
                     match delete_after.get(&record.job) {
@@ -227,6 +233,7 @@ impl Stock {
                 leftovers.push(Key::RecordDetails(name.clone()).to_string());
             }
         }
+        drop(read);
         Ok(leftovers)
     }
 

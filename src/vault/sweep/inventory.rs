@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{READS_AT_ONCE, Stop, StreamExt, stream};
+use super::{Stop, StreamExt, stream};
 use crate::domain::claim::{CLOCK_TOLERANCE, Claim};
 use crate::domain::ids::{BackupId, ObjectId};
 use crate::storage::{Storage, StorageError};
@@ -185,7 +185,7 @@ impl Inventory {
         };
         let mut read = stream::iter(unread)
             .map(|list| async move { (list, read_names(storage, list).await) })
-            .buffer_unordered(READS_AT_ONCE);
+            .buffer_unordered(storage.parallel().max(1));
         while let Some((list, names)) = read.next().await {
             self.lists.mark(list, by);
             match names {

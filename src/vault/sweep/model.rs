@@ -19,7 +19,7 @@ use crate::storage::fault::{Effect, Fault as Faulty, Lasting, Moment, Plan};
 use crate::storage::memory::Memory;
 use crate::vault::claims::{give_up, write_claim};
 use crate::vault::keys::SigningKey;
-use crate::vault::layout::{LISTS, OBJECTS, object_id};
+use crate::vault::layout::{CLAIMS, LISTS, OBJECTS, object_id};
 use crate::vault::lists::{ListedSegment, encode, encode_avoiding};
 use crate::vault::manifests::tests::{manifest, start, trust};
 use crate::vault::manifests::{commit_manifest, sign_manifest};
@@ -110,6 +110,8 @@ struct Writer {
     journal: Vec<ObjectId>,
     condemned: BTreeSet<ObjectId>,
     old: Vec<ObjectId>,
+    /// Lists of the base that it saw, and does not write again.
+    seen_lists: BTreeSet<ObjectId>,
     new: Vec<ObjectId>,
     contents: Option<ObjectId>,
     lists: BTreeMap<ObjectId, Vec<ObjectId>>,
@@ -254,6 +256,7 @@ impl World {
             journal,
             condemned: BTreeSet::new(),
             old: Vec::new(),
+            seen_lists: BTreeSet::new(),
             new: Vec::new(),
             contents: None,
             lists: BTreeMap::new(),
@@ -324,7 +327,14 @@ impl World {
             Step::ListStore => {
                 let there = keys(storage, &[LISTS, OBJECTS]).await?;
                 let named = self.backup(which, writer);
-                if named.keys().all(|key| there.contains(&key)) { Step::ReadAgain } else { Step::GiveUp }
+                // What it saw after it had read what is condemned it need not see again.
+                let seen = writer.old.iter().map(|object| Key::Object(*object));
+                let seen: BTreeSet<String> = seen
+                    .chain(writer.seen_lists.iter().map(|list| Key::List(*list)))
+                    .map(|key| key.to_string())
+                    .collect();
+                let is_there = |key: String| seen.contains(&key) || there.contains(&key);
+                if named.keys().all(is_there) { Step::ReadAgain } else { Step::GiveUp }
             }
             Step::ReadAgain => {
                 let condemned = match self.rules {
@@ -353,6 +363,13 @@ impl World {
     async fn work(&mut self, writer: &mut Writer, storage: &dyn Storage) -> Result<(), VaultError> {
         let base = writer.base.as_ref().map(|base| base.lists.values().flatten().copied().collect::<Vec<_>>());
         let may_reuse: Vec<ObjectId> = base.into_iter().flatten().chain(writer.journal.iter().copied()).collect();
+        for list in
+            writer.base.iter().flat_map(|base| base.lists.keys()).filter(|list| !writer.condemned.contains(list))
+        {
+            if storage.size(&Key::List(*list).to_string()).await?.is_some() {
+                writer.seen_lists.insert(*list);
+            }
+        }
         for object in may_reuse {
             let is_new = !writer.old.contains(&object) && !writer.condemned.contains(&object);
             let there = storage.size(&Key::Object(object).to_string()).await?.is_some();
@@ -388,7 +405,9 @@ impl World {
                 Rules::ListNamesReused => encode(&lines),
                 _ => encode_avoiding(&lines, &|list| writer.condemned.contains(list)),
             };
-            storage.put(&Key::List(list).to_string(), bytes).await?;
+            if self.rules == Rules::ListNamesReused || !writer.seen_lists.contains(&list) {
+                storage.put(&Key::List(list).to_string(), bytes).await?;
+            }
             writer.lists.insert(list, piece);
         }
         Ok(())

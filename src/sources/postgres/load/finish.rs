@@ -74,7 +74,9 @@ impl Filling {
             match run(&mut connection, statement.clone()).await {
                 // It was given away meanwhile, and everything else of it is there.
                 Err(refused) if statement.starts_with(COMMENT) && refused.state().as_deref() == Some(DENIED) => {
-                    self.remarks.push(format!("the database is complete, and its comment is not ours to set any more: {statement}"));
+                    self.remarks.push(format!(
+                        "the database is complete, and its comment is not ours to set any more: {statement}"
+                    ));
                 }
                 ran => ran.map_err(trouble(&target, "setting the database's properties"))?,
             }

@@ -11,7 +11,8 @@ use super::statements::{Statement, statements};
 use super::{Existing, Filling, Globals, LoadOptions, Loader, Owners, Tenancy, connect, globals, run};
 use crate::sources::postgres::connect::ServerTrouble;
 use crate::sources::postgres::layout::{
-    GLOBALS, LARGE_OBJECT_OWNERS, LARGE_OBJECTS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, literal, quoted,
+    GLOBALS, LARGE_OBJECT_OWNERS, LARGE_OBJECTS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, literal,
+    quoted,
 };
 
 /// SQLSTATEs of a right on a parameter that the server does not have, or that our role cannot give.
