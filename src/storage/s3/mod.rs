@@ -212,6 +212,10 @@ impl Storage for S3 {
         self.parallel
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     async fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StorageError> {
         check_key(key)?;
         self.create(key, bytes).await
