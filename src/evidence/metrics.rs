@@ -26,12 +26,16 @@ use crate::domain::record::{DrillOutcome, PruneOutcome, RunOutcome};
 const WINDOWS: [(&str, Duration); 3] =
     [("1d", Duration::from_secs(24 * 60 * 60)), ("7d", Duration::from_secs(7 * 24 * 60 * 60)), ("30d", RPO_WINDOW)];
 
-/// What only a daemon knows: sums since its state began, which outlive a restart.
+/// What only a daemon knows; its sums outlive a restart. Operations and reasons are words. Jobs that were not gathered are left
+/// out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DaemonFacts {
-    /// Scheduled runs that were not begun, by job and a word that says why. Jobs that were not gathered are left out.
-    pub skipped: BTreeMap<(JobName, String), u64>,
-    /// Notifications that could not be delivered, by the name of the channel in the config.
+    /// When it starts an operation of a job next: takes the place of what the schedule alone says.
+    pub next: BTreeMap<(JobName, String), DateTime<Utc>>,
+    /// Scheduled runs that were not begun, by job, operation and why not. With the reasons that there can be, at 0: a counter
+    /// that begins at 1 has no increase.
+    pub skipped: BTreeMap<(JobName, String, String), u64>,
+    /// Notifications that could not be delivered, by the name of the channel in the config; with 0 as well.
     pub notify_failures: BTreeMap<String, u64>,
 }
 
@@ -53,17 +57,24 @@ pub fn metrics(gathered: &Gathered, daemon: Option<&DaemonFacts>, now: DateTime<
     for facts in &gathered.vaults {
         add_vault(&mut to, facts);
     }
-    let gathered_jobs = gathered.jobs.iter().map(|facts| &facts.job);
-    let jobs: BTreeSet<&JobName> =
-        gathered_jobs.chain(gathered.unopened.iter().map(|unopened| &unopened.job)).collect();
-    let skipped = daemon.iter().flat_map(|daemon| &daemon.skipped).filter(|((job, _), _)| jobs.contains(job));
-    for ((job, reason), count) in skipped {
-        to.add(Series::ScheduleSkipped, &[job.as_str(), reason], number(*count));
-    }
-    for (channel, count) in daemon.iter().flat_map(|daemon| &daemon.notify_failures) {
-        to.add(Series::NotifyFailures, &[channel], number(*count));
+    if let Some(daemon) = daemon {
+        add_daemon(&mut to, gathered, daemon);
     }
     to.text()
+}
+
+fn add_daemon(to: &mut Exposition, gathered: &Gathered, daemon: &DaemonFacts) {
+    let jobs = gathered.jobs.iter().map(|facts| &facts.job);
+    let jobs: BTreeSet<&JobName> = jobs.chain(gathered.unopened.iter().map(|unopened| &unopened.job)).collect();
+    for ((job, operation), next) in daemon.next.iter().filter(|((job, ..), _)| jobs.contains(job)) {
+        to.add(Series::ScheduleNext, &[job.as_str(), operation], unix_seconds(*next));
+    }
+    for ((job, operation, reason), count) in daemon.skipped.iter().filter(|((job, ..), _)| jobs.contains(job)) {
+        to.add(Series::ScheduleSkipped, &[job.as_str(), operation, reason], number(*count));
+    }
+    for (channel, count) in &daemon.notify_failures {
+        to.add(Series::NotifyFailures, &[channel], number(*count));
+    }
 }
 
 fn add_vault(to: &mut Exposition, facts: &VaultFacts) {

@@ -10,6 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use clap::Parser;
+use lifeboat::cli::args::Cli;
 use lifeboat::evidence::metrics::series::Series;
 use serde_json::Value;
 
@@ -275,6 +277,31 @@ fn the_dashboard_asks_for_what_there_is() {
     assert!(named.contains("lifeboat_recovery_point_timestamp_seconds") && named.len() > 15, "{named:?}");
     let variable = whole["templating"]["list"][1]["definition"].as_str().unwrap();
     assert_eq!(variable, "label_values(lifeboat_job_info, job_name)");
+}
+
+#[test]
+fn the_timer_and_the_cron_line_write_the_textfile() {
+    let folder = "schedules/prometheus/lifeboat-metrics";
+    let (service, timer, cron) =
+        (read(&format!("{folder}.service")), read(&format!("{folder}.timer")), read(&format!("{folder}.cron")));
+    let started: Vec<&str> = service.lines().filter_map(|line| line.strip_prefix("ExecStart=")).collect();
+    let lines = cron.lines().filter(|line| !line.starts_with('#') && !line.split(' ').next().unwrap().contains('='));
+    let typed: Vec<&str> = lines.map(|line| line.split_once(" root ").unwrap().1).collect();
+    assert_eq!((started.len(), typed.len()), (1, 1));
+    assert_eq!(started[0].strip_prefix("/usr/local/bin/"), Some(typed[0]), "both do the same");
+    assert!(typed[0].contains(TEXTFILE));
+    Cli::try_parse_from(typed[0].split_whitespace()).unwrap_or_else(|error| panic!("{error}"));
+
+    // The program of this machine stands where the installed one will.
+    let world = World::empty();
+    let (unit, when) = (world.path("lifeboat-metrics.service"), world.path("lifeboat-metrics.timer"));
+    fs::write(&unit, service.replace("/usr/local/bin/lifeboat", crate::support::PROGRAM)).unwrap();
+    fs::write(&when, timer).unwrap();
+    let verified = said(Command::new("systemd-analyze").args(["verify", "--man=no"]).args([&unit, &when]));
+    assert_eq!((verified.code, verified.stderr.trim()), (Some(0), ""), "{}", verified.stdout);
+    // In tenths.
+    let rated = said(Command::new("systemd-analyze").args(["security", "--offline=yes", "--threshold=20"]).arg(&unit));
+    assert_eq!(rated.code, Some(0), "{}{}", rated.stdout, rated.stderr);
 }
 
 #[test]

@@ -129,11 +129,11 @@ series! {
         "The longest time between two runs that the schedule leaves.",
         "the operation has no schedule; a prune without one has that of the backups it follows";
     ScheduleNext Gauge "lifeboat_schedule_next_timestamp_seconds" ["job_name", "operation"]
-        "When the schedule fires next.", "the operation has no schedule of its own";
-    ScheduleSkipped Counter "lifeboat_schedule_skipped_total" ["job_name", "reason"]
-        "Scheduled runs that the daemon did not begin.", "no daemon wrote this, or it skipped none";
+        "When it is started next: by the daemon where that tells, else by the schedule.", "the operation has no schedule of its own";
+    ScheduleSkipped Counter "lifeboat_schedule_skipped_total" ["job_name", "operation", "reason"]
+        "Scheduled runs that the daemon did not begin.", "it is not the daemon that tells";
     NotifyFailures Counter "lifeboat_notify_failures_total" ["channel"]
-        "Notifications that the daemon could not deliver.", "no daemon wrote this, or none failed";
+        "Notifications that the daemon could not deliver.", "it is not the daemon that tells";
     AuditChainOk Gauge "lifeboat_audit_chain_ok" ["job_name"]
         "Whether each backup that the job ever had is in the vault and believed, or gone for a recorded reason: 1 or 0.",
         "the vault cannot be read";

@@ -38,7 +38,9 @@ fn full() -> (Gathered, DaemonFacts) {
     let mut facts = erasing_with_findings();
     facts.next_prune = Some(now() + TimeDelta::hours(1));
     let mut daemon = DaemonFacts::default();
-    daemon.skipped.insert(("shop".parse().unwrap(), "overlap".to_owned()), 2);
+    let shop: JobName = "shop".parse().unwrap();
+    daemon.next.insert((shop.clone(), "drill".to_owned()), now() + TimeDelta::minutes(7));
+    daemon.skipped.insert((shop, "backup".to_owned(), "overlap".to_owned()), 2);
     daemon.notify_failures.insert("ops".to_owned(), 3);
     (gathered(vec![facts]), daemon)
 }
@@ -59,7 +61,13 @@ fn everything_is_told_where_everything_is_known() {
         assert!(text.contains(&format!("# TYPE {name} ")), "{name}\n{text}");
     }
     assert_eq!(text, metrics(&gathered, Some(&daemon), now()));
-    assert_eq!(value(&text, "lifeboat_schedule_skipped_total{job_name=\"shop\",reason=\"overlap\"}"), Some("2"));
+    let skipped = "lifeboat_schedule_skipped_total{job_name=\"shop\",operation=\"backup\",reason=\"overlap\"}";
+    assert_eq!(value(&text, skipped), Some("2"));
+    let drill = "lifeboat_schedule_next_timestamp_seconds{job_name=\"shop\",operation=\"drill\"}";
+    let next = |moment: DateTime<Utc>| moment.timestamp().to_string();
+    assert_eq!(value(&text, drill), Some(&*next(now() + TimeDelta::minutes(7))), "the daemon knows better");
+    let without = metrics(&gathered, None, now());
+    assert_eq!(value(&without, drill), Some(&*next(now() + TimeDelta::hours(14))));
     assert_eq!(value(&text, "lifeboat_notify_failures_total{channel=\"ops\"}"), Some("3"));
     assert_eq!(value(&text, "lifeboat_last_run_success{job_name=\"shop\",operation=\"prune\"}"), Some("0"));
     assert_eq!(
