@@ -6,12 +6,14 @@
 //!
 //! No multipart uploads (docs/decisions/0013): what a vault stores at once is far smaller than what one PUT takes.
 
+mod bandwidth;
 mod client;
 mod listing;
 mod removal;
 mod retry;
 mod time;
 mod trouble;
+mod unfinished;
 mod writing;
 
 #[cfg(test)]
@@ -32,9 +34,10 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::{Deleted, Listed, Put, RemoteFault, Storage, StorageError, check_key};
 use crate::clock::Clock;
 
+use bandwidth::Bandwidth;
 pub use client::{Keys, Options};
 use removal::Versions;
-use retry::{Outcome, Retries};
+use retry::{Outcome, Retries, Sleep};
 use time::StoreTime;
 use trouble::{Kind, Trouble};
 use writing::Creation;
@@ -54,6 +57,9 @@ pub struct S3 {
     time: Arc<StoreTime>,
     requests: Semaphore,
     retries: Retries,
+    bandwidth: Bandwidth,
+    /// How slow a request may be, before it is given up.
+    slowest_bytes_a_second: u64,
     creation: Creation,
     versions: OnceCell<Versions>,
 }
@@ -72,14 +78,20 @@ impl S3 {
     pub async fn open(options: Options, clock: Arc<dyn Clock>) -> Result<Self, StorageError> {
         let time = Arc::new(StoreTime::new(Arc::clone(&clock)));
         let connected = client::connect(&options, &time).await?;
+        let sleep: Arc<Sleep> = Arc::new(|pause| Box::pin(tokio::time::sleep(pause)));
+        let parallel = options.parallel_requests.max(1);
+        // Half of each request's share of the limit.
+        let share = options.bandwidth_limit_bytes.map_or(u64::MAX, |limit| limit / parallel as u64 / 2);
         Ok(Self {
             client: connected.client,
             prefix: if options.prefix.is_empty() { String::new() } else { format!("{}/", options.prefix) },
             bucket: options.bucket,
             place: connected.place,
             time,
-            requests: Semaphore::new(options.parallel_requests.max(1)),
-            retries: Retries::new(clock),
+            requests: Semaphore::new(parallel),
+            bandwidth: Bandwidth::new(options.bandwidth_limit_bytes, Arc::clone(&clock), Arc::clone(&sleep)),
+            slowest_bytes_a_second: SLOWEST_BYTES_A_SECOND.min(share).max(1),
+            retries: Retries::new(clock, sleep),
             creation: Creation::default(),
             versions: OnceCell::new(),
         })
@@ -110,7 +122,7 @@ impl S3 {
         Fut: Future<Output = Result<T, Trouble>> + Send,
         T: Send,
     {
-        let within = ANSWER_WITHIN + Duration::from_secs(bytes / SLOWEST_BYTES_A_SECOND);
+        let within = ANSWER_WITHIN + Duration::from_secs(bytes / self.slowest_bytes_a_second);
         self.retries
             .run(|| {
                 let attempt = attempt();
@@ -158,6 +170,7 @@ impl S3 {
         let mut body = answer.body;
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|error| Trouble::new(Kind::Lost, &error.to_string()))?;
+            self.bandwidth.book(chunk.len() as u64).await;
             let size_bytes = (bytes.len() + chunk.len()) as u64;
             if size_bytes > limit_bytes {
                 return Ok(Fetched::TooLarge { size_bytes });
@@ -249,6 +262,10 @@ impl Storage for S3 {
             check_key(key)?;
         }
         self.remove_many(keys).await
+    }
+
+    async fn clear_unfinished(&self, before: DateTime<Utc>) -> Result<u64, StorageError> {
+        self.abort_uploads(before).await
     }
 
     async fn sync(&self) -> Result<(), StorageError> {

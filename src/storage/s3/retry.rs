@@ -20,7 +20,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
-type Sleep = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+/// Waits for a while.
+pub(super) type Sleep = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 /// Clock, sleep and randomness of retries.
 #[derive(Clone)]
@@ -39,12 +40,8 @@ pub(super) struct Outcome<T> {
 }
 
 impl Retries {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            sleep: Arc::new(|pause| Box::pin(tokio::time::sleep(pause))),
-            random: Arc::new(|| rand::rng().random()),
-        }
+    pub(super) fn new(clock: Arc<dyn Clock>, sleep: Arc<Sleep>) -> Self {
+        Self { clock, sleep, random: Arc::new(|| rand::rng().random()) }
     }
 
     /// Tries until it succeeds, fails for good, or time or tries are used up.

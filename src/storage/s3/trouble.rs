@@ -138,7 +138,7 @@ fn kind_of(status: u16, code: &str, message: &str, region: Option<&str>) -> Kind
     let fault = Kind::Fault;
     match code {
         "NoSuchBucket" => fault(RemoteFault::NoBucket),
-        "NoSuchKey" | "NoSuchVersion" | "NotFound" if status == 404 => Kind::NotFound,
+        "NoSuchKey" | "NoSuchVersion" | "NoSuchUpload" | "NotFound" if status == 404 => Kind::NotFound,
         "PreconditionFailed" => Kind::Precondition,
         "ConditionalRequestConflict" | "OperationAborted" => Kind::Contended,
         "SlowDown"

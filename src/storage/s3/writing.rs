@@ -66,6 +66,7 @@ impl S3 {
         body: &Body,
         over: Over,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
+        self.bandwidth.book(body.length()).await;
         let mut request = self
             .client
             .put_object()
