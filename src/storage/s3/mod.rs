@@ -88,7 +88,7 @@ impl S3 {
             bucket: options.bucket,
             place: connected.place,
             time,
-            requests: Semaphore::new(parallel),
+            requests: Semaphore::new(options.parallel_requests.max(1)),
             bandwidth: Bandwidth::new(options.bandwidth_limit_bytes, Arc::clone(&clock), Arc::clone(&sleep)),
             slowest_bytes_a_second: SLOWEST_BYTES_A_SECOND.min(share).max(1),
             retries: Retries::new(clock, sleep),
@@ -141,7 +141,6 @@ impl S3 {
         let doing = if key.is_empty() { doing.to_owned() } else { format!("{doing} {key}") };
         match trouble.kind {
             Kind::NotFound => StorageError::NotFound { place, key: key.to_owned() },
-            Kind::Full => StorageError::Full { place, doing, source: std::io::Error::other(trouble.said.to_string()) },
             kind => StorageError::Remote { place, doing, fault: kind.fault(), said: trouble.said },
         }
     }
