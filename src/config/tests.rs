@@ -14,6 +14,7 @@ use crate::domain::schedule::Schedule;
 use crate::error::{Code, Diagnostic};
 
 mod postgres;
+mod s3;
 
 const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
 /// Its identity; the pair stands in the tests of the age crate and belongs to no one.
@@ -300,8 +301,8 @@ fn bad() -> Vec<(String, usize, usize, &'static str)> {
             8,
             "there is no such kind; there are `files`, `sqlite` and `postgres`; did you mean `files`?",
         ),
-        (in_vault("").replace("/v", "s3://acme/prod"), 2, 7, "s3:// vaults are not in this version yet"),
-        (in_vault("region = \"eu-1\""), 4, 1, "`region`: an S3 vault is not in this version yet"),
+        (in_vault("").replace("/v", "s3://Acme/prod"), 2, 7, "lowercase letters, digits, `-` and `.`"),
+        (in_vault("region = \"eu-1\""), 4, 10, "`region` belongs to a vault in a bucket"),
         ("[notify.heartbeat]\nurl = 1".into(), 1, 2, "`notify`: a notification is not in this version yet"),
         ("[daemon]\nlisten = \"x\"".into(), 1, 2, "`daemon`: the daemon is not in this version yet"),
         (with(FILES, "[job.shop.check]"), 10, 11, "not in this version yet"),
@@ -365,7 +366,7 @@ fn no_secret_is_ever_shown() {
         (drill("identity = { env = \"hunter2=\" }"), "hunter2", "holds no `/`"),
         (drill("pasword = \"hunter2\""), "hunter2", "unknown key `pasword`"),
         (drill("idntity = \"hunter2\""), "hunter2", "did you mean `identity`?"),
-        (format!("{}secret_key = \"hunter2\"\n", vault()), "hunter2", "not in this version yet"),
+        (format!("{}secret_key = \"hunter2\"\n", vault()), "hunter2", "`secret_key` must not stand in the config"),
         (format!("{}secret_key = hunter2\n", vault()), "hunter2", "not TOML"),
         (format!("{}trust = \"{secret}\"\n", vault()), &secret[10..], "what stood here is not shown"),
         (vault().replace("/srv/backups", "ftp://me:hunter2@host/x"), "hunter2", "ftp:// is no place"),

@@ -476,6 +476,12 @@ fn sweep(
     report.waiting_objects += deleted.left;
     report.left_objects = deleted.left;
     report.clean_through = garbage.clean_through.filter(|_| deleted.left == 0);
+    // Nothing of ours is ever unfinished, so a keeper without the rights for this loses nothing of its own.
+    match host.runtime.block_on(vault.storage.clear_unfinished(garbage.taken - delta(request.grace))) {
+        Ok(0) => {}
+        Ok(count) => progress.warn(&format!("{count} uploads that somebody began and never finished were given up")),
+        Err(error) => progress.warn(&format!("uploads that somebody never finished may take room: {error}")),
+    }
     Ok(())
 }
 

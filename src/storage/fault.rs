@@ -170,6 +170,10 @@ impl Storage for Fault {
         self.through(format!("deleting {} keys", keys.len()), self.inner.delete_many(keys)).await
     }
 
+    async fn clear_unfinished(&self, before: DateTime<Utc>) -> Result<u64, StorageError> {
+        self.through("clearing what is unfinished".into(), self.inner.clear_unfinished(before)).await
+    }
+
     async fn sync(&self) -> Result<(), StorageError> {
         self.through("syncing".into(), self.inner.sync()).await
     }

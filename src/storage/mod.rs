@@ -107,6 +107,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
         Ok(deleted)
     }
 
+    /// Gives up what somebody began to store below this store's place, before that time, and never finished: it takes room,
+    /// is in no listing, and no reader sees it. How much there was. May be called again.
+    async fn clear_unfinished(&self, _before: DateTime<Utc>) -> Result<u64, StorageError> {
+        Ok(0)
+    }
+
     /// Makes every `put` and `delete` that returned before this call began durable and visible. In which order they
     /// become visible is not said: whoever needs an order syncs between.
     ///

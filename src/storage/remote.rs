@@ -32,6 +32,8 @@ pub enum RemoteFault {
     Busy,
     /// What arrived is not what was sent, on every try.
     Garbled,
+    /// It, or a quota, is full.
+    Full,
     /// It says that a key is gone, and shows it all the same.
     NotGone,
     /// Something else.
@@ -71,6 +73,7 @@ impl RemoteFault {
             Self::WrongRegion { .. } => Code::ConfigInvalid,
             Self::ClockSkewed => Code::ClockWrong,
             Self::Unreachable | Self::Busy => Code::StorageUnreachable,
+            Self::Full => Code::StorageFull,
             Self::Untrusted | Self::Garbled | Self::NotGone | Self::Refused => Code::StorageFailed,
         }
     }
@@ -99,6 +102,7 @@ impl RemoteFault {
             Self::Untrusted => "name the authority that vouches for the endpoint: ca = \"/path.pem\" in the vault's part of the config".into(),
             Self::Busy => "run it again later, or with fewer `parallel_requests`".into(),
             Self::Garbled => "something between this host and the store changes data: look at proxies and memory, then run it again".into(),
+            Self::Full => "make room there, or raise the quota, then run it again".into(),
             Self::NotGone => "ask whoever runs the store; nothing counts as erased there until it is gone".into(),
             Self::Refused => "ask whoever runs the store, with its words".into(),
         })
@@ -126,6 +130,7 @@ impl fmt::Display for RemoteFault {
             Self::Untrusted => "the store's certificate is not believed",
             Self::Busy => "the store is too busy",
             Self::Garbled => "what arrived is not what was sent",
+            Self::Full => "the store, or a quota, is full",
             Self::NotGone => "the store says that it is gone, and still has it",
             Self::Refused => "the store refused",
         })

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use age::secrecy::{ExposeSecret as _, SecretString};
-use aws_config::BehaviorVersion;
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::{BehaviorVersion, profile};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -26,6 +28,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const STALLED_AFTER: Duration = Duration::from_secs(20);
 /// Where nothing says the region. Stores that have none take any.
 const DEFAULT_REGION: &str = "us-east-1";
+/// Variables that name a store's address.
+const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 /// No file of certificates is larger.
 const MAX_CA_BYTES: u64 = 1024 * 1024;
 
@@ -81,6 +85,15 @@ pub(super) async fn connect(options: &Options, time: &Arc<StoreTime>) -> Result<
     }
     if let Some(region) = &options.region {
         loader = loader.region(Region::new(region.clone()));
+    } else if options.endpoint.is_some() || ENDPOINTS.iter().any(|name| std::env::var_os(name).is_some()) {
+        // Not AWS: the machine's own service, which is asked last, is not there, and asking it takes seconds.
+        let profile = profile::region::Builder::default();
+        let profile = match &options.profile {
+            Some(name) => profile.profile_name(name),
+            None => profile,
+        };
+        let named = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new()).or_else(profile.build());
+        loader = loader.region(named.or_else(Region::new(DEFAULT_REGION)));
     }
     if let Some(keys) = &options.keys {
         loader = loader.credentials_provider(Credentials::new(
@@ -128,7 +141,7 @@ pub(super) async fn connect(options: &Options, time: &Arc<StoreTime>) -> Result<
 
 /// The endpoint that environment or profile name.
 fn configured_endpoint(shared: &aws_config::SdkConfig) -> Option<String> {
-    let own = std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty());
+    let own = std::env::var(ENDPOINTS[0]).ok().filter(|url| !url.is_empty());
     own.or_else(|| shared.endpoint_url().map(str::to_owned))
 }
 

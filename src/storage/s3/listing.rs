@@ -64,7 +64,7 @@ impl S3 {
     }
 }
 
-fn moment(time: &SdkTime) -> Option<DateTime<Utc>> {
+pub(super) fn moment(time: &SdkTime) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(time.secs(), time.subsec_nanos())
 }
 

@@ -6,12 +6,14 @@
 //!
 //! No multipart uploads (docs/decisions/0013): what a vault stores at once is far smaller than what one PUT takes.
 
+mod bandwidth;
 mod client;
 mod listing;
 mod removal;
 mod retry;
 mod time;
 mod trouble;
+mod unfinished;
 mod writing;
 
 #[cfg(test)]
@@ -32,9 +34,10 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::{Deleted, Listed, Put, RemoteFault, Storage, StorageError, check_key};
 use crate::clock::Clock;
 
+use bandwidth::Bandwidth;
 pub use client::{Keys, Options};
 use removal::Versions;
-use retry::{Outcome, Retries};
+use retry::{Outcome, Retries, Sleep};
 use time::StoreTime;
 use trouble::{Kind, Trouble};
 use writing::Creation;
@@ -55,6 +58,9 @@ pub struct S3 {
     parallel: usize,
     requests: Semaphore,
     retries: Retries,
+    bandwidth: Bandwidth,
+    /// How slow a request may be, before it is given up.
+    slowest_bytes_a_second: u64,
     creation: Creation,
     versions: OnceCell<Versions>,
 }
@@ -73,6 +79,10 @@ impl S3 {
     pub async fn open(options: Options, clock: Arc<dyn Clock>) -> Result<Self, StorageError> {
         let time = Arc::new(StoreTime::new(Arc::clone(&clock)));
         let connected = client::connect(&options, &time).await?;
+        let sleep: Arc<Sleep> = Arc::new(|pause| Box::pin(tokio::time::sleep(pause)));
+        let parallel = options.parallel_requests.max(1);
+        // Half of each request's share of the limit.
+        let share = options.bandwidth_limit_bytes.map_or(u64::MAX, |limit| limit / parallel as u64 / 2);
         Ok(Self {
             client: connected.client,
             prefix: if options.prefix.is_empty() { String::new() } else { format!("{}/", options.prefix) },
@@ -81,7 +91,9 @@ impl S3 {
             time,
             parallel: options.parallel_requests.max(1),
             requests: Semaphore::new(options.parallel_requests.max(1)),
-            retries: Retries::new(clock),
+            bandwidth: Bandwidth::new(options.bandwidth_limit_bytes, Arc::clone(&clock), Arc::clone(&sleep)),
+            slowest_bytes_a_second: SLOWEST_BYTES_A_SECOND.min(share).max(1),
+            retries: Retries::new(clock, sleep),
             creation: Creation::default(),
             versions: OnceCell::new(),
         })
@@ -112,7 +124,7 @@ impl S3 {
         Fut: Future<Output = Result<T, Trouble>> + Send,
         T: Send,
     {
-        let within = ANSWER_WITHIN + Duration::from_secs(bytes / SLOWEST_BYTES_A_SECOND);
+        let within = ANSWER_WITHIN + Duration::from_secs(bytes / self.slowest_bytes_a_second);
         self.retries
             .run(|| {
                 let attempt = attempt();
@@ -131,7 +143,6 @@ impl S3 {
         let doing = if key.is_empty() { doing.to_owned() } else { format!("{doing} {key}") };
         match trouble.kind {
             Kind::NotFound => StorageError::NotFound { place, key: key.to_owned() },
-            Kind::Full => StorageError::Full { place, doing, source: std::io::Error::other(trouble.said.to_string()) },
             kind => StorageError::Remote { place, doing, fault: kind.fault(), said: trouble.said },
         }
     }
@@ -160,6 +171,7 @@ impl S3 {
         let mut body = answer.body;
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|error| Trouble::new(Kind::Lost, &error.to_string()))?;
+            self.bandwidth.book(chunk.len() as u64).await;
             let size_bytes = (bytes.len() + chunk.len()) as u64;
             if size_bytes > limit_bytes {
                 return Ok(Fetched::TooLarge { size_bytes });
@@ -259,6 +271,10 @@ impl Storage for S3 {
             check_key(key)?;
         }
         self.remove_many(keys).await
+    }
+
+    async fn clear_unfinished(&self, before: DateTime<Utc>) -> Result<u64, StorageError> {
+        self.abort_uploads(before).await
     }
 
     async fn sync(&self) -> Result<(), StorageError> {

@@ -13,14 +13,18 @@ use super::trouble::{Kind, Trouble};
 
 /// The most tries of one request.
 pub(super) const MAX_TRIES: u32 = 8;
-/// No further try is begun so long after the first.
+/// No further try is begun so long after the first that failed.
 const WITHIN: Duration = Duration::from_secs(120);
 /// The first pause is at most this long, and each one twice the one before,
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
-type Sleep = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+/// The wall clock may have gone on so much longer than the monotonic one, before it is taken that the machine slept.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Waits for a while.
+pub(super) type Sleep = dyn Fn(Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
 /// Clock, sleep and randomness of retries.
 #[derive(Clone)]
@@ -39,12 +43,14 @@ pub(super) struct Outcome<T> {
 }
 
 impl Retries {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            sleep: Arc::new(|pause| Box::pin(tokio::time::sleep(pause))),
-            random: Arc::new(|| rand::rng().random()),
-        }
+    pub(super) fn new(clock: Arc<dyn Clock>, sleep: Arc<Sleep>) -> Self {
+        Self { clock, sleep, random: Arc::new(|| rand::rng().random()) }
+    }
+
+    /// For tests of what comes after the last try.
+    #[cfg(test)]
+    pub(super) fn without_pauses() -> Self {
+        Self::new(Arc::new(crate::clock::SystemClock::default()), Arc::new(|_| Box::pin(async {})))
     }
 
     /// Tries until it succeeds, fails for good, or time or tries are used up.
@@ -54,6 +60,7 @@ impl Retries {
         T: Send,
     {
         let (start, began) = (self.clock.monotonic(), self.clock.now());
+        let mut failing_since = None;
         let mut longest = FIRST_PAUSE;
         let (mut tries, mut lost, mut skewed) = (0, false, false);
         loop {
@@ -65,17 +72,20 @@ impl Retries {
             // The SDK has set its clock by the answer; if that did not help, nothing will.
             let corrected = trouble.kind == Kind::Skewed && !std::mem::replace(&mut skewed, true);
             let pause = longest.mul_f64((self.random)().clamp(0.0, 1.0));
+            // A long transfer may fail at its end, so time counts from the first failure.
+            let since = *failing_since.get_or_insert(self.clock.monotonic());
+            let spent = self.clock.monotonic().saturating_sub(since) + pause;
             // A machine that slept in between must not wake up and go on: what was asked for may not be wanted any more. The
             // monotonic clock sleeps with it.
-            let spent = || {
+            let slept = || {
                 let awake = self.clock.monotonic().saturating_sub(start);
-                awake.max((self.clock.now() - began).to_std().unwrap_or(Duration::ZERO))
+                (self.clock.now() - began).to_std().unwrap_or(Duration::ZERO) > awake + LONGEST_SLEEP
             };
-            if !(trouble.kind.is_transient() || corrected) || tries >= MAX_TRIES || spent() + pause > WITHIN {
+            if !(trouble.kind.is_transient() || corrected) || tries >= MAX_TRIES || spent > WITHIN || slept() {
                 return Outcome { result: Err(trouble), lost };
             }
             (self.sleep)(pause).await;
-            if spent() > WITHIN + LONGEST_PAUSE {
+            if slept() {
                 return Outcome { result: Err(trouble), lost };
             }
             lost |= trouble.kind.may_be_done();
@@ -137,13 +147,55 @@ mod tests {
         assert_eq!(run(&retries, vec![Err(Kind::Skewed)]).await, (Err(Kind::Skewed), false, 2));
     }
 
+    /// A clock whose machine sleeps: the wall clock goes on, the monotonic one does not.
+    struct Sleeper(Mutex<chrono::DateTime<chrono::Utc>>);
+
+    impl Clock for Sleeper {
+        fn now(&self) -> chrono::DateTime<chrono::Utc> {
+            *self.0.lock().unwrap()
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_slept_does_not_go_on() {
+        let clock = Arc::new(Sleeper(Mutex::new("2026-11-22T00:00:00Z".parse().unwrap())));
+        for while_trying in [true, false] {
+            let moved = Arc::clone(&clock);
+            let sleep = move || *moved.0.lock().unwrap() += chrono::TimeDelta::hours(8);
+            let (in_try, in_pause) = (sleep.clone(), sleep);
+            let pause: Arc<Sleep> = Arc::new(move |_| {
+                if !while_trying {
+                    in_pause();
+                }
+                Box::pin(async {})
+            });
+            let retries = Retries { clock: Arc::<Sleeper>::clone(&clock), sleep: pause, random: Arc::new(|| 1.0) };
+            let mut tries = 0;
+            let outcome: Outcome<()> = retries
+                .run(|| {
+                    tries += 1;
+                    if while_trying {
+                        in_try();
+                    }
+                    async { Err(Trouble::late()) }
+                })
+                .await;
+            assert!(outcome.result.is_err());
+            assert_eq!(tries, 1);
+        }
+    }
+
     #[tokio::test]
     async fn tries_and_time_end() {
         let (quick, _, pauses) = retries(0.5);
         assert_eq!(run(&quick, vec![Err(Kind::Broken)]).await, (Err(Kind::Broken), true, MAX_TRIES as usize));
         let halves = [100, 200, 400, 800, 1600, 3200, 6400].map(Duration::from_millis);
         assert_eq!(*pauses.lock().unwrap(), halves);
-        // A try that takes a minute each time leaves room for three.
+        // A try that takes a minute each time leaves room for two after the first.
         let (slow, clock, _) = retries(0.0);
         let mut tries = 0;
         let outcome: Outcome<()> = slow
@@ -154,6 +206,6 @@ mod tests {
             })
             .await;
         assert!(outcome.result.is_err() && outcome.lost);
-        assert_eq!(tries, 3);
+        assert_eq!(tries, 4);
     }
 }

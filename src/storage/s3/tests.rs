@@ -6,21 +6,26 @@ use super::super::contract;
 use super::*;
 use crate::clock::SystemClock;
 
+mod answers;
+mod real;
+mod responder;
 mod server;
 
+use server::{ACCESS_KEY, SECRET_KEY};
+
 fn options(server: &server::Server, bucket: &str, prefix: &str) -> Options {
+    reach(&server.endpoint(), bucket, prefix)
+}
+
+fn reach(endpoint: &str, bucket: &str, prefix: &str) -> Options {
     Options {
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
         region: Some("us-east-1".to_owned()),
-        endpoint: Some(server.endpoint()),
+        endpoint: Some(endpoint.to_owned()),
         path_style: None,
         profile: None,
-        keys: Some(Keys {
-            access_key: server::ACCESS_KEY.into(),
-            secret_key: server::SECRET_KEY.into(),
-            session_token: None,
-        }),
+        keys: Some(Keys { access_key: ACCESS_KEY.into(), secret_key: SECRET_KEY.into(), session_token: None }),
         ca: None,
         parallel_requests: 16,
         bandwidth_limit_bytes: None,

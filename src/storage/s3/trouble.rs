@@ -60,7 +60,8 @@ impl Kind {
             Self::Lost => RemoteFault::Unreachable,
             Self::Skewed => RemoteFault::ClockSkewed,
             Self::Garbled => RemoteFault::Garbled,
-            Self::NotFound | Self::Precondition | Self::Unsupported | Self::Full => RemoteFault::Refused,
+            Self::Full => RemoteFault::Full,
+            Self::NotFound | Self::Precondition | Self::Unsupported => RemoteFault::Refused,
         }
     }
 }
@@ -96,10 +97,7 @@ impl Trouble {
                     Kind::Fault(RemoteFault::Untrusted)
                 } else if is_without_keys(&said) {
                     Kind::Fault(RemoteFault::NoKeys)
-                } else if said.contains("ConnectError")
-                    || said.contains("error trying to connect")
-                    || said.contains("dns")
-                {
+                } else if said.contains("(Connect)") || said.contains("connect error") || said.contains("dns error") {
                     Kind::Fault(RemoteFault::Unreachable)
                 } else if failure.is_timeout() || failure.is_io() {
                     Kind::Lost
@@ -138,7 +136,7 @@ fn kind_of(status: u16, code: &str, message: &str, region: Option<&str>) -> Kind
     let fault = Kind::Fault;
     match code {
         "NoSuchBucket" => fault(RemoteFault::NoBucket),
-        "NoSuchKey" | "NoSuchVersion" | "NotFound" if status == 404 => Kind::NotFound,
+        "NoSuchKey" | "NoSuchVersion" | "NoSuchUpload" | "NotFound" if status == 404 => Kind::NotFound,
         "PreconditionFailed" => Kind::Precondition,
         "ConditionalRequestConflict" | "OperationAborted" => Kind::Contended,
         "SlowDown"

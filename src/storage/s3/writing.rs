@@ -27,8 +27,16 @@ pub(super) struct Creation {
     one_at_a_time: Mutex<()>,
 }
 
+impl Creation {
+    /// As if it had been found out.
+    #[cfg(test)]
+    pub(super) fn know(&self, kept: bool) {
+        self.known.set(if kept { CreateOnly::Kept } else { CreateOnly::Ignored }).unwrap();
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CreateOnly {
+enum CreateOnly {
     /// It refuses to create what is there.
     Kept,
     /// It ignores the header, or does not know it.
@@ -84,6 +92,7 @@ impl S3 {
     /// Puts if nothing is there.
     pub(super) async fn create(&self, key: &str, bytes: Bytes) -> Result<Put, StorageError> {
         let body = Body::of(&bytes);
+        self.bandwidth.book(body.length()).await;
         if self.creation.known.get().is_none() {
             // Others that put meanwhile wait for what is found out.
             let _asking = self.creation.one_at_a_time.lock().await;
@@ -143,8 +152,15 @@ impl S3 {
             Ok(_) => Ok(Some(Put::Created)),
             Err(trouble) if trouble.kind == Kind::Precondition => {
                 // An earlier try may have been ours, and its answer lost.
-                let ours = outcome.lost && self.holds(key, body).await?;
-                Ok(Some(if ours { Put::Created } else { Put::Existed }))
+                if outcome.lost && self.holds(key, body).await? {
+                    return Ok(Some(Put::Created));
+                }
+                if self.head(key).await?.is_some() {
+                    return Ok(Some(Put::Existed));
+                }
+                // It was deleted just now, or the store refuses what it does not have: SeaweedFS does where the key's
+                // versions are all deleted and longer keys begin with it. Nobody may believe that something is there.
+                self.put_unseen(key, body).await.map(Some)
             }
             Err(trouble) if trouble.kind == Kind::Unsupported => Ok(None),
             Err(trouble) => Err(self.error_of_put(key, trouble)),
@@ -170,7 +186,9 @@ impl S3 {
 
     /// Puts in place of whatever is there.
     pub(super) async fn overwrite(&self, key: &str, bytes: &Bytes) -> Result<(), StorageError> {
-        self.overwrite_with(key, &Body::of(bytes)).await
+        let body = Body::of(bytes);
+        self.bandwidth.book(body.length()).await;
+        self.overwrite_with(key, &body).await
     }
 
     async fn overwrite_with(&self, key: &str, body: &Body) -> Result<(), StorageError> {

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,12 +14,18 @@ const PROGRAM: &str = "/var/tmp/lifeboat-test-seaweedfs/bin/weed";
 pub(super) struct Server {
     child: Child,
     port: u16,
+    tls: bool,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
     pub(super) fn start() -> Self {
-        assert!(std::path::Path::new(PROGRAM).exists(), "{PROGRAM} is missing: `cargo xtask test` installs it");
+        Self::with(None)
+    }
+
+    /// The same behind TLS: certificate and key.
+    pub(super) fn with(tls: Option<(&Path, &Path)>) -> Self {
+        assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: `cargo xtask test` installs it");
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("s3.json");
         let identity = format!(
@@ -26,9 +33,12 @@ impl Server {
         );
         std::fs::write(&config, identity).unwrap();
         let port = free_block();
-        let child = Command::new(PROGRAM)
+        let mut command = Command::new(PROGRAM);
+        command
             .args(["-logtostderr=true", "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"])
             .args(["-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"])
+            // A missing bucket is one.
+            .arg("-s3.autoCreateBucket=false")
             .arg(format!("-dir={}", folder.path().display()))
             .arg(format!("-s3.port={port}"))
             .arg(format!("-master.port={}", port + 1))
@@ -37,10 +47,13 @@ impl Server {
             .arg(format!("-admin.port={}", port + 4))
             .arg(format!("-s3.config={}", config.display()))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { child, port, _folder: folder };
+            .stderr(Stdio::null());
+        if let Some((certificate, key)) = tls {
+            command.arg(format!("-s3.cert.file={}", certificate.display()));
+            command.arg(format!("-s3.key.file={}", key.display()));
+        }
+        let child = command.spawn().unwrap();
+        let server = Self { child, port, tls: tls.is_some(), _folder: folder };
         for _ in 0..600 {
             if server.answers() {
                 return server;
@@ -51,11 +64,14 @@ impl Server {
     }
 
     pub(super) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", if self.tls { "https" } else { "http" }, self.port)
     }
 
     fn answers(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        if self.tls {
+            return true;
+        }
         stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         let mut answer = [0; 12];
         write!(stream, "GET /healthz HTTP/1.0\r\nHost: x\r\n\r\n").is_ok()
