@@ -157,7 +157,7 @@ pub fn cat(
             let mut end = None;
             loop {
                 while end.is_none() && opening.len() < host.workers * 2 {
-                    match walk.next() {
+                    match walk.step() {
                         Ok(Some(Step::Whole(begun) | Step::Head { head: begun, .. } | Step::Data(begun))) => {
                             opening.push_back(scope.spawn(move || begun.open(&id_key)));
                         }
@@ -380,7 +380,7 @@ fn feed(
     };
     let mut walk = Walk::new(Segments::new(reader, ROOM_BYTES), plan, &wanted);
     let mut filled = None;
-    while let Some(step) = walk.next()? {
+    while let Some(step) = walk.step()? {
         host.check_interrupted()?;
         if lock(failure).is_some() {
             return Ok(unpacked);

@@ -357,7 +357,7 @@ impl Run<'_> {
             if wanted || self.filling.is_whole() { Take::Head } else { Take::Nothing }
         };
         let mut walk = Walk::new(Segments::new(self.reader, ROOM_BYTES), plan, &wanted).behind(first);
-        while let Some(step) = walk.next()? {
+        while let Some(step) = walk.step()? {
             host.check_interrupted()?;
             if self.has_failed() {
                 return Ok(());

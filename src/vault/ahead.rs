@@ -23,7 +23,7 @@ pub enum Take {
 #[derive(Debug)]
 pub struct Begun {
     segment: Located,
-    fetching: Fetching,
+    fetching: Box<Fetching>,
     reader: Reader,
 }
 
@@ -94,7 +94,7 @@ impl Segments {
         } else {
             self.ahead.try_begin(key, segment.stored_bytes, MAX_OBJECT_BYTES)
         };
-        Some(Begun { segment, fetching: fetching?, reader: self.reader.clone() })
+        Some(Begun { segment, fetching: Box::new(fetching?), reader: self.reader.clone() })
     }
 }
 
@@ -136,7 +136,7 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// The plan's, after everything that it named before.
-    pub fn next(&mut self) -> Result<Option<Step>, VaultError> {
+    pub fn step(&mut self) -> Result<Option<Step>, VaultError> {
         self.ask();
         match (self.begun.pop_front(), &mut self.ended) {
             (None, Some(ended)) => std::mem::replace(ended, Ok(())).map(|()| None),
