@@ -161,7 +161,9 @@ pub fn cat(
                         Ok(Some(Step::Whole(begun) | Step::Head { head: begun, .. } | Step::Data(begun))) => {
                             opening.push_back(scope.spawn(move || begun.open(&id_key)));
                         }
-                        ended => end = Some(ended),
+                        Ok(Some(Step::LeftOut)) => {}
+                        Ok(None) => end = Some(Ok(())),
+                        Err(error) => end = Some(Err(error)),
                     }
                 }
                 let Some(next) = opening.pop_front() else { break };
@@ -170,7 +172,7 @@ pub fn cat(
                 progress.advance(plain.len() as u64);
             }
             // What the plan named before its end, or before its damage, is written by now.
-            end.map_or(Ok(()), |end| Ok(end.map(drop)?))
+            end.map_or(Ok(()), |end| Ok(end?))
         })?;
         progress.end();
     }
@@ -386,6 +388,7 @@ fn feed(
             return Ok(unpacked);
         }
         match step {
+            Step::LeftOut => {}
             Step::Whole(segment) => {
                 finish_last(filled.take())?;
                 tasks.send(Task::Whole(segment)).map_err(closed)?;

@@ -363,6 +363,7 @@ impl Run<'_> {
                 return Ok(());
             }
             let task = match step {
+                Step::LeftOut => continue,
                 Step::Whole(segment) | Step::Data(segment) => Task::Whole(segment),
                 Step::Head { head, rest } => {
                     let head = large(&head.open(&self.id_key)?)?;
