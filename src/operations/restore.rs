@@ -157,11 +157,13 @@ pub fn cat(
             let mut end = None;
             loop {
                 while end.is_none() && opening.len() < host.workers * 2 {
-                    match walk.next() {
+                    match walk.step() {
                         Ok(Some(Step::Whole(begun) | Step::Head { head: begun, .. } | Step::Data(begun))) => {
                             opening.push_back(scope.spawn(move || begun.open(&id_key)));
                         }
-                        ended => end = Some(ended),
+                        Ok(Some(Step::LeftOut)) => {}
+                        Ok(None) => end = Some(Ok(())),
+                        Err(error) => end = Some(Err(error)),
                     }
                 }
                 let Some(next) = opening.pop_front() else { break };
@@ -170,7 +172,7 @@ pub fn cat(
                 progress.advance(plain.len() as u64);
             }
             // What the plan named before its end, or before its damage, is written by now.
-            end.map_or(Ok(()), |end| Ok(end.map(drop)?))
+            end.map_or(Ok(()), |end| Ok(end?))
         })?;
         progress.end();
     }
@@ -380,12 +382,13 @@ fn feed(
     };
     let mut walk = Walk::new(Segments::new(reader, ROOM_BYTES), plan, &wanted);
     let mut filled = None;
-    while let Some(step) = walk.next()? {
+    while let Some(step) = walk.step()? {
         host.check_interrupted()?;
         if lock(failure).is_some() {
             return Ok(unpacked);
         }
         match step {
+            Step::LeftOut => {}
             Step::Whole(segment) => {
                 finish_last(filled.take())?;
                 tasks.send(Task::Whole(segment)).map_err(closed)?;

@@ -357,12 +357,13 @@ impl Run<'_> {
             if wanted || self.filling.is_whole() { Take::Head } else { Take::Nothing }
         };
         let mut walk = Walk::new(Segments::new(self.reader, ROOM_BYTES), plan, &wanted).behind(first);
-        while let Some(step) = walk.next()? {
+        while let Some(step) = walk.step()? {
             host.check_interrupted()?;
             if self.has_failed() {
                 return Ok(());
             }
             let task = match step {
+                Step::LeftOut => continue,
                 Step::Whole(segment) | Step::Data(segment) => Task::Whole(segment),
                 Step::Head { head, rest } => {
                     let head = large(&head.open(&self.id_key)?)?;

@@ -8,6 +8,9 @@ use super::VaultError;
 use super::layout::Key;
 use super::reader::{Located, MAX_OBJECT_BYTES, Plan, PlannedPiece, Reader};
 
+/// Pieces that one step looks at: those that are not wanted cost no request, and may be many.
+const PIECES_A_STEP: usize = 256;
+
 /// What is wanted of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
@@ -23,7 +26,7 @@ pub enum Take {
 #[derive(Debug)]
 pub struct Begun {
     segment: Located,
-    fetching: Fetching,
+    fetching: Box<Fetching>,
     reader: Reader,
 }
 
@@ -58,6 +61,8 @@ pub enum Step {
     },
     /// One that follows a head.
     Data(Begun),
+    /// None yet: the last pieces were not wanted, and whoever must look up now and then can do so.
+    LeftOut,
 }
 
 /// Asks for segments.
@@ -94,7 +99,7 @@ impl Segments {
         } else {
             self.ahead.try_begin(key, segment.stored_bytes, MAX_OBJECT_BYTES)
         };
-        Some(Begun { segment, fetching: fetching?, reader: self.reader.clone() })
+        Some(Begun { segment, fetching: Box::new(fetching?), reader: self.reader.clone() })
     }
 }
 
@@ -136,20 +141,23 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// The plan's, after everything that it named before.
-    pub fn next(&mut self) -> Result<Option<Step>, VaultError> {
+    pub fn step(&mut self) -> Result<Option<Step>, VaultError> {
         self.ask();
         match (self.begun.pop_front(), &mut self.ended) {
+            (Some(next), _) => Ok(Some(next)),
+            (None, None) => Ok(Some(Step::LeftOut)),
             (None, Some(ended)) => std::mem::replace(ended, Ok(())).map(|()| None),
-            (next, _) => Ok(next),
         }
     }
 
     fn ask(&mut self) {
+        let mut pieces = 0;
         while self.begun.len() < self.segments.ahead.depth() {
             let Some((place, segment)) = self.named.pop_front() else {
-                if self.ended.is_some() {
+                if self.ended.is_some() || pieces == PIECES_A_STEP {
                     return;
                 }
+                pieces += 1;
                 match self.plan.next_piece() {
                     Ok(Some(piece)) => self.name(piece),
                     end => self.ended = Some(end.map(drop)),

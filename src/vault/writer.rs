@@ -583,6 +583,7 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::seal::Identities;
     use crate::storage::memory::Memory;
+    use crate::storage::slow::Slow;
 
     /// A store in memory, and what a run needs to write into it.
     struct Bench {
@@ -623,6 +624,23 @@ mod tests {
             let visit = &mut |_| count += 1;
             self.runtime.block_on(self.memory.another_handle().list(prefix, visit)).unwrap();
             count
+        }
+    }
+
+    #[test]
+    fn as_many_uploads_are_under_way_as_the_store_takes() {
+        let bench = Bench::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        for at_once in [1, 5] {
+            let slow = Arc::new(Slow::with_company(Arc::new(bench.memory.another_handle()), at_once, at_once));
+            let storage: Arc<dyn Storage> = Arc::<Slow>::clone(&slow);
+            let store = SegmentStore::new(runtime.handle().clone(), storage, [7; 32], Vec::new());
+            let mut sealer = bench.sealer();
+            for number in 0..12u8 {
+                store.store(&mut sealer, &[number]).unwrap();
+            }
+            store.settle().unwrap();
+            assert_eq!((slow.most_at_once(), slow.requests()["put objects"]), (at_once, 12));
         }
     }
 

@@ -75,8 +75,7 @@ pub(super) async fn explain(
     // As many at once as were read before: what is read in vain is no more than what was needed.
     let mut names: Vec<(RecordName, Seen)> = names.into_iter().collect();
     let (mut read, mut at_once) = (VecDeque::new(), 1);
-    loop {
-        let Some(name) = read.front().map(|(name, _)| name).or(names.last().map(|(name, _)| name)) else { break };
+    while let Some(name) = read.front().map(|(name, _)| name).or(names.last().map(|(name, _)| name)) {
         // Of those of one second nobody knows which is the newest, and has the most numbers.
         let is_of_same_second = last.replace(name.stamp().moment()) == Some(name.stamp().moment());
         match look_back_to(&explained, &heard, job, manifests, &revoked, untrusted, &quarantined_at) {
