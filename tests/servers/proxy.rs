@@ -123,7 +123,6 @@ struct Rule {
 struct State {
     rules: Vec<Rule>,
     seen: Vec<Request>,
-    answered: usize,
     hits: usize,
     latency: Duration,
     listings: HashMap<String, Vec<u8>>,
@@ -235,9 +234,7 @@ impl Proxy {
 
     /// Begins to count anew.
     pub(crate) fn forget(&self) {
-        let mut state = self.shared.state();
-        state.seen.clear();
-        state.answered = 0;
+        self.shared.state().seen.clear();
     }
 
     /// Waits until so many requests were hit by a plan.
@@ -308,8 +305,6 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
             Some(Chosen { fault: Fault::Lie, .. }) => lie(&request, &head, &mut from, client),
             other => pass(&connection, &request, &head, &mut from, client, shared, other.as_ref()),
         }?;
-        shared.state().answered += 1;
-        shared.changed.notify_all();
         match goes_on {
             Then::GoOn => server = Some(connection),
             Then::Cut => return Ok(()),

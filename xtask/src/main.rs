@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod errors;
+mod pypi;
 mod test;
 mod text;
 mod tidy;
