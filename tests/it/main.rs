@@ -17,5 +17,6 @@ mod kill;
 mod kill_erasing;
 mod postgres;
 mod resume;
+mod s3;
 mod sabotage;
 mod support;
