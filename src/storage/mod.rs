@@ -14,6 +14,8 @@ mod contract;
 pub mod fault;
 pub mod local;
 pub mod memory;
+pub mod remote;
+pub mod s3;
 
 use std::fmt;
 use std::io;
@@ -24,8 +26,12 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Code, Diagnostic};
 
+pub use remote::RemoteFault;
+
 /// The longest key in bytes that every store takes.
 pub const MAX_KEY_BYTES: usize = 512;
+/// The most keys that are deleted in one call.
+pub const MAX_DELETED_AT_ONCE: usize = 1000;
 
 /// A place for bytes under keys.
 ///
@@ -73,6 +79,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Removes `key`. Gone for readers at once, durably so after [`sync`](Self::sync). Removing what is not there
     /// is [`Deleted::Absent`], no error, so that it may be called again.
     async fn delete(&self, key: &str) -> Result<Deleted, StorageError>;
+
+    /// Removes all of these, in no particular order and in fewer requests than one by one where the store can; what each
+    /// was, in their order. A store that cannot tell cheaply says [`Deleted::Removed`] of what was not there. After an
+    /// error some are gone and some are not; may be called again. At most [`MAX_DELETED_AT_ONCE`] at a time.
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<Deleted>, StorageError> {
+        let mut deleted = Vec::with_capacity(keys.len());
+        for key in keys {
+            deleted.push(self.delete(key).await?);
+        }
+        Ok(deleted)
+    }
 
     /// Makes every `put` and `delete` that returned before this call began durable and visible. In which order they
     /// become visible is not said: whoever needs an order syncs between.
@@ -188,6 +205,19 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
+    /// A store across a network could not be asked, or refused.
+    #[error("{doing} in {place} failed: {fault}")]
+    Remote {
+        /// The store.
+        place: String,
+        /// What was being done.
+        doing: String,
+        /// What is the matter.
+        fault: RemoteFault,
+        /// What store or network said of it.
+        #[source]
+        said: remote::Said,
+    },
     /// Nobody knows whether it was done: the answer was lost.
     #[error("{place} gave no answer while {doing}: it may have been done or not")]
     OutcomeUnknown {
@@ -223,6 +253,7 @@ impl Diagnostic for StorageError {
             Self::TooLarge { .. } | Self::NotAFile { .. } => Code::ObjectDamaged,
             Self::NoStore { .. } => Code::VaultMissing,
             Self::Full { .. } => Code::StorageFull,
+            Self::Remote { fault, .. } => fault.code(),
             Self::Conflict { .. } | Self::OutcomeUnknown { .. } | Self::Failed { .. } => Code::StorageFailed,
             Self::BadKey { .. } => Code::Internal,
         }
@@ -248,7 +279,15 @@ impl Diagnostic for StorageError {
                 io::ErrorKind::ReadOnlyFilesystem => "the vault's file system is mounted read-only; remount it".into(),
                 _ => "look at the disk (`dmesg | tail`), then run it again".into(),
             }),
+            Self::Remote { fault, .. } => fault.hint(),
             Self::BadKey { .. } => None,
+        }
+    }
+
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Remote { fault, .. } => fault.is_transient(),
+            _ => false,
         }
     }
 }

@@ -9,6 +9,10 @@ use crate::vault::VaultError;
 use crate::vault::layout::{Key, ManifestName, RecordName};
 use crate::vault::signing::MAX_SIGNATURE_BYTES;
 
+/// How much is deleted between two looks at the clock: what a store across a network does in a few seconds, so that what is
+/// sent last is still sent while the stock is fresh.
+const DELETED_AT_ONCE: usize = 250;
+
 /// What was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Deletion {
@@ -60,7 +64,7 @@ pub(super) async fn use_record(storage: &dyn Storage, name: &RecordName) -> Resu
     storage.replace(&key, signature).await
 }
 
-/// Deletes these, each as long as the stock is fresh: a machine that slept in between must not wake up and go on.
+/// Deletes these, each batch as long as the stock is fresh: a machine that slept in between must not wake up and go on.
 pub(super) async fn delete_all(
     storage: &dyn Storage,
     garbage: &Garbage,
@@ -68,25 +72,33 @@ pub(super) async fn delete_all(
     deletion: &mut Deletion,
     told: &(dyn Fn(u64) + Sync),
 ) -> Result<(), StorageError> {
-    let delete = |doomed: Doomed| async move {
-        if !is_fresh(storage, garbage).await? {
-            return Ok((doomed, None));
+    let delete = |batch: &'_ [Doomed]| {
+        let batch = batch.to_vec();
+        async move {
+            if !is_fresh(storage, garbage).await? {
+                return Ok((batch, None));
+            }
+            let keys: Vec<String> = batch.iter().map(|doomed| doomed.key().to_string()).collect();
+            let deleted = storage.delete_many(&keys).await?;
+            Ok((batch, Some(deleted)))
         }
-        Ok((doomed, Some(storage.delete(&doomed.key().to_string()).await?)))
     };
-    stream::iter(doomed.iter().copied())
-        .map(delete)
+    let batches: Vec<_> = doomed.chunks(DELETED_AT_ONCE).map(delete).collect();
+    stream::iter(batches)
         .buffer_unordered(READS_AT_ONCE)
-        .try_for_each(|(doomed, deleted)| {
+        .try_for_each(|(batch, deleted)| {
             match deleted {
-                Some(Deleted::Removed) => {
-                    deletion.objects += 1;
-                    deletion.bytes += doomed.size_bytes;
-                    told(doomed.size_bytes);
+                Some(deleted) => {
+                    for (doomed, deleted) in batch.iter().zip(deleted) {
+                        // Where it was absent another sweep was faster.
+                        if deleted == Deleted::Removed {
+                            deletion.objects += 1;
+                            deletion.bytes += doomed.size_bytes;
+                            told(doomed.size_bytes);
+                        }
+                    }
                 }
-                None => deletion.left += 1,
-                // Another sweep was faster.
-                Some(_) => {}
+                None => deletion.left += batch.len() as u64,
             }
             ready(Ok(()))
         })
