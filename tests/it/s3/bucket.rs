@@ -81,9 +81,19 @@ impl Bucket {
     pub(crate) fn edit(&self, from: &str, to: &str) {
         let path = self.world.path("lifeboat.toml");
         let config = fs::read_to_string(&path).unwrap();
-        assert!(config.contains(from), "{from} is not in {config}");
-        fs::write(path, config.replacen(from, to, 1)).unwrap();
+        // The template has examples, as comments, before the job.
+        let at = config.rfind(from).unwrap_or_else(|| panic!("{from} is not in {config}"));
+        fs::write(path, format!("{}{to}{}", &config[..at], &config[at + from.len()..])).unwrap();
         self.write_straight();
+    }
+
+    /// Old backups are let go at once, the newest of a day is not; what they named is erased a second later.
+    pub(crate) fn keep_little(&self) {
+        self.edit(
+            "keep_at_least = \"14d\", delete_after = \"30d\"",
+            "keep_at_least = \"1s\", delete_after = \"30d\", daily = 1",
+        );
+        self.edit("\nrecipients", "\ngrace = \"1s\"\nrecipients");
     }
 
     fn write_straight(&self) {

@@ -50,15 +50,17 @@ fn assert_told(refused: &Said, what: &str, hint: &str) {
 #[test]
 fn a_store_that_is_busy_is_asked_again() {
     let bucket = backed_up();
-    for (status, code) in
-        [(503, "SlowDown"), (503, "ServiceUnavailable"), (500, "InternalError"), (429, "TooManyRequests"), (504, "")]
-    {
-        bucket.proxy.plan(times(6), Fault::Refuse(status, code), one_in(3, |_| true));
+    let answers =
+        [(503, "SlowDown"), (503, "ServiceUnavailable"), (500, "InternalError"), (429, "TooManyRequests"), (504, "X")];
+    for (number, (status, code)) in answers.into_iter().enumerate() {
+        fs::write(bucket.world.path("uploads/new.bin"), noise(3_000_000, number as u8)).unwrap();
+        bucket.proxy.plan(ALWAYS, Fault::Refuse(status, code), one_in(3, |_| true));
+        bucket.world.backup();
+        bucket.proxy.relent();
+        assert!(bucket.proxy.hits() >= 4 * (number + 1), "{} hits", bucket.proxy.hits());
     }
-    bucket.world.backup();
-    assert!(bucket.proxy.hits() >= 12, "{} hits", bucket.proxy.hits());
     bucket.assert_sound();
-    assert_eq!(bucket.listed(&[]).len(), 2);
+    assert_eq!(bucket.listed(&[]).len(), 1 + answers.len());
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn a_read_that_is_not_what_was_written_is_read_again_or_told() {
         let once = world.run(&["restore", "shop", "--to", "out", "--identity", "identity.txt", "-q"]);
         if once.code != Some(0) {
             assert_told(&once, "damaged", "");
-            fs::remove_dir_all(world.path("out")).unwrap();
+            let _ = fs::remove_dir_all(world.path("out"));
             bucket.assert_restores(&[]);
         }
         // And for ever, as by a broken disk there.
@@ -167,7 +169,7 @@ fn a_clock_that_is_off_is_corrected_or_told() {
         off_by(&mut command, shift);
         let said = said(&mut command);
         if said.code != Some(0) {
-            assert_told(&said, "clock", "timedatectl");
+            assert_told(&said, "clock", "set the clock that is wrong");
         }
         bucket.assert_nothing_lost(bucket.listed(&[]).len());
     }
@@ -242,8 +244,7 @@ fn what_is_wrong_with_the_config_is_told_with_what_to_write() {
 fn a_bucket_that_lies_about_a_delete_is_found_out() {
     let bucket = Bucket::new();
     let world = &bucket.world;
-    bucket.edit("keep_at_least = \"14d\", delete_after = \"30d\"", "keep_at_least = \"1s\", delete_after = \"3s\"");
-    bucket.edit("recipients", "grace = \"1s\"\nrecipients");
+    bucket.keep_little();
     bucket.edit("[job.shop.drill]", "[job.shop.prune]\nschedule = \"0 4 * * *\"\n[job.shop.drill]");
     for day in 0..3_u8 {
         fs::write(world.path("uploads/daily"), noise(100_000, day)).unwrap();
@@ -275,7 +276,10 @@ fn a_bucket_that_lies_about_a_delete_is_found_out() {
 #[test]
 fn silence_is_not_waited_for_for_ever() {
     let bucket = backed_up();
-    bucket.proxy.plan(Times { skip: 3, hit: 2 }, Fault::Silence, |_| true);
+    // What a put may take depends on its size, and these are small.
+    bucket.proxy.plan(Times { skip: 1, hit: 2 }, Fault::Silence, |request| {
+        is_put(request) && !is_object(request) || request.kind == Kind::List
+    });
     bucket.world.backup();
     assert_eq!(bucket.proxy.hits(), 2);
     bucket.assert_sound();

@@ -43,8 +43,7 @@ fn what_is_old_is_gone_from_the_bucket_with_all_its_versions() {
     for keeps in [Keeps::Last, Keeps::Versions] {
         let bucket = Bucket::of(keeps);
         let world = &bucket.world;
-        bucket.edit("keep_at_least = \"14d\", delete_after = \"30d\"", "keep_at_least = \"1s\", delete_after = \"3s\"");
-        bucket.edit("recipients", "grace = \"1s\"\nrecipients");
+        bucket.keep_little();
         fs::write(world.path("uploads/old"), noise(300_000, 1)).unwrap();
         world.run(&["backup"]);
         let old = bucket.keys("objects/");

@@ -8,7 +8,7 @@ use super::bucket::Bucket;
 use super::proxy::Kind;
 use crate::support::noise;
 
-/// A file whose content lies in an object of its own, and much of which compresses away.
+/// A file whose content shares no object with what is in other folders, and nearly all of which compresses away.
 const LONE_BYTES: usize = 75_000;
 /// More than one page of a listing has.
 const FILES: usize = 1_500;
@@ -27,12 +27,12 @@ fn a_new_object_is_one_request_and_an_unchanged_day_is_a_listing() {
     let bucket = Bucket::new();
     let world = &bucket.world;
     for number in 0..FILES {
-        let folder = world.path(format!("uploads/lone-{}", number / 100));
+        let folder = world.path(format!("uploads/lone-{}/{number}", number / 100));
         fs::create_dir_all(&folder).unwrap();
         let mut bytes = vec![0; LONE_BYTES];
         bytes[..16].copy_from_slice(&noise(16, 1)[..]);
         bytes[16..24].copy_from_slice(&(number as u64).to_le_bytes());
-        fs::write(folder.join(format!("file-{number}")), bytes).unwrap();
+        fs::write(folder.join("file"), bytes).unwrap();
     }
     // Files younger than the walk's margin of doubt are read again once.
     std::thread::sleep(Duration::from_millis(2_500));
