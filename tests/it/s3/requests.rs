@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, PREFIX};
 use super::proxy::Kind;
 use crate::support::noise;
 
@@ -13,11 +13,15 @@ const LONE_BYTES: usize = 75_000;
 /// More than one page of a listing has.
 const FILES: usize = 1_500;
 
-/// Requests by kind.
+/// Requests by kind and by what they ask for.
 fn told(bucket: &Bucket) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for request in bucket.proxy.seen() {
-        *counts.entry(format!("{:?}", request.kind)).or_default() += 1;
+        let prefix = request.query.split('&').find_map(|part| part.strip_prefix("prefix="));
+        let path = prefix.map(|prefix| prefix.replace("%2F", "/")).unwrap_or(request.key);
+        let below = path.strip_prefix(PREFIX).unwrap_or(&path).trim_start_matches('/');
+        let folder = below.split('/').next().unwrap_or_default();
+        *counts.entry(format!("{:?} {folder}", request.kind)).or_default() += 1;
     }
     counts
 }
