@@ -266,6 +266,16 @@ impl StorageError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
+
+    /// Whether it says that this host may not do it.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Remote { fault, .. } => *fault == RemoteFault::Denied,
+            Self::Failed { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
 }
 
 impl Diagnostic for StorageError {

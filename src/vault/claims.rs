@@ -142,22 +142,56 @@ async fn newest_after(
     Ok(newest)
 }
 
+/// How a claim was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp {
+    /// It is gone.
+    Removed,
+    /// Whoever wrote it may not remove it: it says of itself that it is over, and a sweep removes it.
+    Ended,
+}
+
 /// Gives up every claim of a run. Not synced: a claim that comes back after a crash lapses by itself.
 ///
 /// # Errors
-/// The store's.
-pub async fn give_up(storage: &dyn Storage, job: &JobName, run: &RunId) -> Result<(), VaultError> {
-    let mut keys = Vec::new();
+/// The store's. That it does not let this host remove anything is none.
+pub async fn give_up(storage: &dyn Storage, job: &JobName, run: &RunId) -> Result<GivenUp, VaultError> {
+    let mut names = Vec::new();
     storage
         .list(&Key::claims_of(Some(job)), &mut |listed| match Key::parse(&listed.key) {
-            Key::Claim(name) if name.run == *run => keys.push((name.number, listed.key)),
+            Key::Claim(name) if name.run == *run => names.push(name),
             _ => {}
         })
         .await?;
     // The newest last: whoever dies in between leaves the one that counts.
-    keys.sort();
-    for (_, key) in keys {
-        storage.delete(&key).await?;
+    names.sort_by_key(|name| name.number);
+    for name in &names {
+        match storage.delete(&Key::Claim(name.clone()).to_string()).await {
+            Err(error) if error.is_denied() => {
+                if let Some(newest) = names.pop() {
+                    end(storage, newest).await?;
+                }
+                return Ok(GivenUp::Ended);
+            }
+            deleted => drop(deleted?),
+        }
+    }
+    Ok(GivenUp::Removed)
+}
+
+/// Makes a claim of the next number, which holds no longer than it took to begin.
+async fn end(storage: &dyn Storage, newest: ClaimName) -> Result<(), VaultError> {
+    let document = match storage.get(&Key::Claim(newest.clone()).to_string(), MAX_CLAIM_BYTES).await {
+        // Somebody else removed it meanwhile.
+        Err(error) if error.is_not_found() => return Ok(()),
+        document => document?,
+    };
+    // What cannot be read was not written by this version, and lapses by itself.
+    let Ok(claim) = parse(&newest, &document) else { return Ok(()) };
+    if claim.until > claim.since {
+        let number = claim.number + 1;
+        let nothing = Claim { number, until: claim.since, bases: vec![], lists: vec![], contents: vec![], ..claim };
+        write_claim(storage, &nothing).await?;
     }
     Ok(())
 }
@@ -197,6 +231,94 @@ mod tests {
             bases: Vec::new(),
             lists: vec![ObjectId([7; 32])],
             contents: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_not_remove_a_claim_ends_it() {
+        let store = memory();
+        let job = "shop".parse().unwrap();
+        write_claim(&store, &claim(1, 1)).await.unwrap();
+        write_claim(&store, &claim(1, 2)).await.unwrap();
+        let keys = async |store: &crate::storage::memory::Memory| {
+            let mut keys = Vec::new();
+            store.list("claims/", &mut |listed| keys.push(listed.key)).await.unwrap();
+            keys.sort();
+            keys
+        };
+        let before = keys(&store).await;
+        let nobody = Keeping(Box::new(store.another_handle()));
+        assert_eq!(give_up(&nobody, &job, &RunId::from_random([1; 8])).await.unwrap(), GivenUp::Ended);
+        assert_eq!(keys(&store).await.len(), before.len() + 1);
+        let found = read_claims(&store, None).await.unwrap();
+        assert!(found.len() == 1 && found[0].name.number == 3 && !found[0].holds(start()), "{found:?}");
+        // Once is enough.
+        assert_eq!(give_up(&nobody, &job, &RunId::from_random([1; 8])).await.unwrap(), GivenUp::Ended);
+        assert_eq!(keys(&store).await.len(), before.len() + 1);
+        assert_eq!(give_up(&store, &job, &RunId::from_random([1; 8])).await.unwrap(), GivenUp::Removed);
+        assert!(keys(&store).await.is_empty());
+    }
+
+    /// A store that lets nobody remove anything.
+    #[derive(Debug)]
+    struct Keeping(Box<dyn Storage>);
+
+    #[async_trait::async_trait]
+    impl Storage for Keeping {
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+
+        fn kind(&self) -> &'static str {
+            self.0.kind()
+        }
+
+        async fn put(&self, key: &str, bytes: Bytes) -> Result<crate::storage::Put, StorageError> {
+            self.0.put(key, bytes).await
+        }
+
+        async fn replace(&self, key: &str, bytes: Bytes) -> Result<(), StorageError> {
+            self.0.replace(key, bytes).await
+        }
+
+        async fn get(&self, key: &str, limit_bytes: u64) -> Result<Bytes, StorageError> {
+            self.0.get(key, limit_bytes).await
+        }
+
+        async fn size(&self, key: &str) -> Result<Option<u64>, StorageError> {
+            self.0.size(key).await
+        }
+
+        async fn list(
+            &self,
+            prefix: &str,
+            visit: &mut (dyn FnMut(crate::storage::Listed) + Send),
+        ) -> Result<(), StorageError> {
+            self.0.list(prefix, visit).await
+        }
+
+        async fn delete(&self, key: &str) -> Result<crate::storage::Deleted, StorageError> {
+            Err(StorageError::Failed {
+                place: self.describe(),
+                doing: format!("deleting {key}"),
+                source: std::io::ErrorKind::PermissionDenied.into(),
+            })
+        }
+
+        async fn sync(&self) -> Result<(), StorageError> {
+            self.0.sync().await
+        }
+
+        async fn now(&self) -> Result<DateTime<Utc>, StorageError> {
+            self.0.now().await
+        }
+
+        async fn available_bytes(&self) -> Result<Option<u64>, StorageError> {
+            self.0.available_bytes().await
+        }
+
+        async fn forget_cached(&self, key: &str) -> Result<bool, StorageError> {
+            self.0.forget_cached(key).await
         }
     }
 

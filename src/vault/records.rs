@@ -86,11 +86,20 @@ pub async fn write_record(
     document.push(b'\n');
     let signature = sign(key, &document, &scope(record));
     if let Some(details) = sealed_details {
-        storage.replace(&Key::RecordDetails(name.clone()).to_string(), details).await?;
+        put_anew(storage, &Key::RecordDetails(name.clone()).to_string(), &details).await?;
     }
-    storage.replace(&Key::RecordSignature(name.clone()).to_string(), signature).await?;
+    put_anew(storage, &Key::RecordSignature(name.clone()).to_string(), &signature).await?;
     put_and_sync(storage, &Key::Record(name.clone()).to_string(), &document.into()).await?;
     Ok(name)
+}
+
+/// Stores what has its document still to come. A host that may overwrite nothing never needs to, unless an attempt at
+/// another record left something there.
+async fn put_anew(storage: &dyn Storage, key: &str, bytes: &Bytes) -> Result<(), StorageError> {
+    match put_and_sync(storage, key, bytes).await {
+        Err(StorageError::Conflict { .. }) => storage.replace(key, bytes.clone()).await,
+        put => put,
+    }
 }
 
 /// The name that a record gives to its sealed details.

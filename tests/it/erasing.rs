@@ -175,7 +175,7 @@ impl Timeline {
     }
 }
 
-fn in_time(command: &mut Command, when: When) {
+pub(crate) fn in_time(command: &mut Command, when: When) {
     command
         .env("LD_PRELOAD", libfaketime())
         .env("FAKETIME", moment(when).format("@%Y-%m-%d %H:%M:%S").to_string())

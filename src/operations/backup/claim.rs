@@ -24,7 +24,7 @@ use crate::error::{Code, Error, Result};
 use crate::sources::Dated;
 use crate::storage::Storage;
 use crate::vault::VaultError;
-use crate::vault::claims::{FoundClaim, give_up, read_claims, write_claim};
+use crate::vault::claims::{FoundClaim, GivenUp, give_up, read_claims, write_claim};
 use crate::vault::layout::{ClaimName, Key};
 use crate::vault::survey::Survey;
 
@@ -166,8 +166,12 @@ pub(super) fn take(
         return Err(error);
     }
     // Whoever holds this host's lock is its only run: an older claim is that of one that broke off.
+    let mut given_up = GivenUp::Removed;
     for older in again.iter().filter(|found| found.name.run != run && is_of(found, &host_name)) {
-        host.runtime.block_on(give_up(&*storage, job, &older.name.run))?;
+        // Who may not remove them leaves those that have lapsed to a sweep.
+        if given_up == GivenUp::Removed || older.holds(now) {
+            given_up = host.runtime.block_on(give_up(&*storage, job, &older.name.run))?;
+        }
     }
     let newest = Arc::new(Mutex::new(claim));
     let attempts = Arc::new(AtomicU64::new(0));
@@ -228,7 +232,11 @@ async fn renew(storage: &dyn Storage, newest: &Mutex<Claim>, attempt: u64) -> Re
     let next = Claim { number: attempt + 1, until: now + CLAIM_HOLDS, ..last };
     write_claim(storage, &next).await?;
     *lock(newest) = next;
-    storage.delete(&Key::Claim(before).to_string()).await?;
+    match storage.delete(&Key::Claim(before).to_string()).await {
+        // The highest number counts; a sweep removes the others where this host may not.
+        Err(error) if error.is_denied() => {}
+        deleted => drop(deleted?),
+    }
     Ok(true)
 }
 
@@ -295,7 +303,8 @@ impl Held {
             let claim = lock(&self.newest);
             (claim.job.clone(), claim.run.clone())
         };
-        Ok(self.runtime.block_on(give_up(&*self.storage, &job, &run))?)
+        self.runtime.block_on(give_up(&*self.storage, &job, &run))?;
+        Ok(())
     }
 
     /// Ends the renewal, and waits until it has ended.

@@ -16,6 +16,7 @@ mod page;
 mod peers;
 pub(crate) mod postgres;
 mod rows;
+pub(crate) mod s3;
 mod scripts;
 mod table;
 
@@ -106,7 +107,9 @@ pub(crate) struct Options {
 impl Options {
     /// Reads the arguments after `bench`.
     pub(crate) fn parse(args: &[&str]) -> Result<Self, String> {
-        let ["files", flags @ ..] = args else { return Err("there are two benches: files and postgres".to_owned()) };
+        let ["files", flags @ ..] = args else {
+            return Err("there are three benches: files, postgres and s3".to_owned());
+        };
         let mut options = Self {
             parts: vec![Part::Floors, Part::Tree, Part::Days],
             tools: vec![],

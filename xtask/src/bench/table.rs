@@ -23,6 +23,8 @@ pub(super) enum Unit {
     Percent,
     /// A number of things; the last one counts.
     Count,
+    /// So many for each thing; the median counts.
+    Each,
 }
 
 /// What was promised for a row.
@@ -172,7 +174,7 @@ impl Sheet {
     }
 
     fn ratio(&self, row: &Row) -> Option<f64> {
-        let comparable = !matches!(row.unit, Unit::Count);
+        let comparable = !matches!(row.unit, Unit::Count | Unit::Each);
         let best = self.best_rival(row).filter(|best| comparable && *best > 0.0)?;
         Some(self.value(row, SUBJECT)? / best)
     }
@@ -200,7 +202,7 @@ impl Row {
         match self.unit {
             Unit::PeakMib => samples.values.iter().copied().max_by(f64::total_cmp),
             Unit::Count => samples.values.last().copied(),
-            Unit::Seconds | Unit::StoredMib | Unit::Times | Unit::Percent => median(&samples.values),
+            Unit::Seconds | Unit::StoredMib | Unit::Times | Unit::Percent | Unit::Each => median(&samples.values),
         }
     }
 
@@ -230,6 +232,7 @@ impl Unit {
             Self::Times => format!("{value:.1}×"),
             Self::Percent => format!("{value:.1} %"),
             Self::Count => format!("{value:.0}"),
+            Self::Each => format!("{value:.2}"),
         }
     }
 
@@ -239,7 +242,7 @@ impl Unit {
             Self::StoredMib | Self::PeakMib => format!("{limit} MiB"),
             Self::Times => format!("{limit}×"),
             Self::Percent => format!("{limit} %"),
-            Self::Count => format!("{limit}"),
+            Self::Count | Self::Each => format!("{limit}"),
         }
     }
 }

@@ -1,0 +1,100 @@
+//! Least privilege: a host that backs up needs no right to remove or to overwrite anything, one that prunes needs no
+//! identity, one that drills only reads.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::bucket::Bucket;
+use super::proxy::{ALWAYS, Fault, Kind};
+use super::seaweed::{CONFINED, KEEPER, READER, WRITER};
+use crate::support::noise;
+
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// A bucket that refuses what no one who only adds ever needs: a put that would overwrite.
+fn refuse_overwriting(bucket: &Bucket) {
+    bucket.proxy.plan(ALWAYS, Fault::Refuse(403, "AccessDenied"), |request| {
+        request.kind == Kind::Put && request.header("if-none-match").is_none()
+    });
+}
+
+#[test]
+fn a_writer_that_cannot_remove_backs_up_for_ever() {
+    let bucket = Bucket::new();
+    let world = &bucket.world;
+    bucket.keep_little();
+    // Prune runs elsewhere.
+    bucket.edit("[job.shop.drill]", "[job.shop.prune]\nschedule = \"0 4 * * *\"\n[job.shop.drill]");
+    bucket.sign_as(&WRITER);
+    refuse_overwriting(&bucket);
+    bucket.proxy.forget();
+    for day in 0..4_u8 {
+        fs::write(world.path("uploads/daily"), noise(100_000, day)).unwrap();
+        world.backup();
+    }
+    assert_eq!(bucket.listed(&[]).len(), 4);
+    let removals: Vec<_> =
+        bucket.proxy.seen().into_iter().filter(|r| matches!(r.kind, Kind::Delete | Kind::DeleteMany)).collect();
+    assert!(removals.iter().all(|request| request.key.contains("/claims/")), "{removals:?}");
+    let refused = world.run(&["prune"]);
+    assert_ne!(refused.code, Some(0), "{}", refused.stderr);
+    assert!(refused.stderr.contains("these keys may not do it"), "{}", refused.stderr);
+    bucket.assert_sound();
+
+    // The keeper has no identity, and removes what is old.
+    bucket.proxy.relent();
+    bucket.sign_as(&KEEPER);
+    let old = bucket.keys("objects/");
+    let until = Instant::now() + DEADLINE;
+    while bucket.keys("objects/").len() == old.len() {
+        world.expect(0, &["prune"]);
+        assert!(Instant::now() < until, "nothing is erased");
+    }
+    bucket.assert_sound();
+    bucket.sign_as(&WRITER);
+    world.backup();
+    bucket.assert_sound();
+}
+
+#[test]
+fn a_drill_only_reads() {
+    let bucket = Bucket::new();
+    let world = &bucket.world;
+    world.backup();
+    bucket.sign_as(&READER);
+    bucket.proxy.forget();
+    let drill = world.run(&["drill", "--identity", "identity.txt"]);
+    // Rehearsed it is; that it was cannot be written down there.
+    let writes: Vec<_> = bucket.proxy.seen().into_iter().filter(|request| request.kind == Kind::Put).collect();
+    assert!(drill.stderr.contains("PASSED") || drill.stdout.contains("PASSED"), "{}{}", drill.stdout, drill.stderr);
+    for request in &writes {
+        assert!(request.key.contains("/records/"), "{request:?}");
+    }
+    for args in [&["check", "--read-data", "--identity", "identity.txt"][..], &["list"]] {
+        world.expect(0, args);
+    }
+    bucket.assert_restores(&[]);
+    let refused = world.run(&["backup"]);
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("these keys may not do it"), "{}", refused.stderr);
+    bucket.assert_nothing_lost(1);
+}
+
+#[test]
+fn keys_for_another_prefix_are_told_what_they_lack() {
+    let bucket = Bucket::new();
+    let world = &bucket.world;
+    world.backup();
+    bucket.sign_as(&CONFINED);
+    for args in [&["backup"][..], &["list"], &["check"], &["prune"]] {
+        let refused = world.run(args);
+        assert_ne!(refused.code, Some(0), "{args:?}");
+        let said = &refused.stderr;
+        assert!(
+            said.contains("these keys may not do it") && said.contains("hint: give these keys the right"),
+            "{said}"
+        );
+        assert!(!said.contains(CONFINED.secret_key));
+    }
+    bucket.assert_nothing_lost(1);
+}
