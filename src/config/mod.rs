@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod edit;
+mod daemon;
 mod erasing;
 mod error;
 mod file;
@@ -21,6 +22,7 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 
+pub use daemon::DaemonSettings;
 pub use error::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use settings::{

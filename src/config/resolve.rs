@@ -25,6 +25,7 @@ use crate::domain::retention::{LastGood, Retention};
 use crate::domain::schedule::Schedule;
 use crate::error::Diagnostic;
 
+mod daemon;
 mod server;
 
 /// A check that takes longer than a day hangs.
@@ -125,7 +126,8 @@ impl Resolver<'_, '_> {
                 jobs.insert(name, job);
             }
         }
-        Settings { file: file.to_owned(), timezone, state_dir, vaults, jobs }
+        let daemon = self.daemon(image.daemon.unwrap_or_default());
+        Settings { file: file.to_owned(), timezone, state_dir, vaults, jobs, daemon }
     }
 
     fn vault(&mut self, name: &str, image: VaultFile) -> VaultSettings {
@@ -186,6 +188,7 @@ impl Resolver<'_, '_> {
             Some(text) => self.schedule(&text).map(PruneWhen::Scheduled),
             None => Some(PruneWhen::AfterBackup),
         };
+        let check = image.check.map(|check| self.schedule(&check.schedule));
         let objectives = image.objectives.unwrap_or_default();
         let objectives = Objectives {
             rto: objectives.rto.map(|text| self.positive_duration("rto", &text)),
@@ -199,6 +202,7 @@ impl Resolver<'_, '_> {
             schedule: schedule?,
             retention: retention?,
             prune: prune?,
+            check: check.map_or(Some(None), |schedule| schedule.map(Some))?,
             objectives,
             sources,
             drill,
