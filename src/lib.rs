@@ -14,7 +14,9 @@
 //! | [`catalog`] | the operational memory in SQLite |
 //! | [`operations`] | the verbs; the only place where sources, vault and catalog meet |
 //! | [`evidence`] | what is reported, and how it is rendered |
+//! | [`daemon`] | the loop that starts what is due, and what it answers to who asks |
 //! | [`observe`] | progress |
+//! | [`schedules`] | what is due by itself, as crontabs and systemd units |
 //! | [`cli`] | arguments, thin commands, output |
 //!
 //! docs/ARCHITECTURE.md has the map with its walls; `cargo xtask tidy` checks them.
@@ -23,12 +25,14 @@ pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod domain;
 pub mod error;
 pub mod evidence;
 pub mod observe;
 pub mod operations;
 pub mod process;
+pub mod schedules;
 pub mod scratch;
 pub mod seal;
 pub mod sources;

@@ -28,6 +28,6 @@ fn main() -> ExitCode {
             };
         }
     };
-    cli::set_up_tracing(parsed.global.verbose);
+    cli::set_up_tracing(&parsed);
     ExitCode::from(cli::run(parsed))
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::domain::operation::Operation;
+
 /// Encrypted backups on a schedule, kept and erased within a window, rehearsed and measured.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboat", version, max_term_width = 100, propagate_version = true)]
@@ -38,9 +40,21 @@ pub struct Global {
     /// Say nothing but results and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// How the log on stderr is written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
     /// Say more on stderr; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// Formats of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line an event, to read
+    Text,
+    /// A JSON object a line
+    Json,
 }
 
 /// The commands.
@@ -77,6 +91,11 @@ pub enum Command {
     Status(StatusArgs),
     /// Say in full what was promised and what was measured
     Report(ReportArgs),
+    /// Do by itself what the config has a schedule for, until it is asked to end
+    Daemon(DaemonArgs),
+    /// What runs by itself, and when: for people, for cron, for systemd
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     /// Make or look at identities
     #[command(subcommand)]
     Key(KeyCommand),
@@ -308,6 +327,55 @@ pub enum ReportFormat {
     Md,
     /// JSON, the record
     Json,
+}
+
+/// `daemon`.
+#[derive(Debug, Args)]
+pub struct DaemonArgs {
+    /// These operations alone, such as `drill` on a host that drills for another
+    #[arg(long, value_name = "OPERATION,...", value_delimiter = ',')]
+    pub only: Vec<Operation>,
+}
+
+/// `schedule ...`.
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// The next times of everything that has a schedule, on the config's clock and in UTC
+    List {
+        /// The jobs [default: all]
+        #[arg(value_name = "JOB")]
+        jobs: Vec<String>,
+        /// How many times of each
+        #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=1000))]
+        next: u16,
+    },
+    /// Print a file for /etc/cron.d
+    Cron {
+        /// The jobs [default: all]
+        #[arg(value_name = "JOB")]
+        jobs: Vec<String>,
+        /// These operations alone, such as `drill` on a host that drills for another
+        #[arg(long, value_name = "OPERATION,...", value_delimiter = ',')]
+        only: Vec<Operation>,
+        /// The zone of the clock that this host's cron reads [default: the config's, by CRON_TZ]
+        #[arg(long, value_name = "ZONE")]
+        clock: Option<String>,
+    },
+    /// Print systemd units: a service and timers for each operation, or the daemon's service
+    Systemd {
+        /// The jobs [default: all]
+        #[arg(value_name = "JOB")]
+        jobs: Vec<String>,
+        /// These operations alone, such as `drill` on a host that drills for another
+        #[arg(long, value_name = "OPERATION,...", value_delimiter = ',')]
+        only: Vec<Operation>,
+        /// The daemon's service, instead of timers
+        #[arg(long)]
+        daemon: bool,
+        /// Write each unit into this folder, such as /etc/systemd/system
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
 }
 
 /// `key ...`.

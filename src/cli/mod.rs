@@ -3,6 +3,7 @@
 pub mod args;
 mod commands;
 mod demo;
+mod log;
 mod output;
 mod progress;
 mod session;
@@ -11,12 +12,13 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::clock::SystemClock;
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::host::Host;
 use crate::operations::interrupt::Interrupt;
+
+pub use log::set_up_tracing;
 
 use args::{Cli, Command};
 use output::{print_error, say};
@@ -49,17 +51,6 @@ impl Exit {
     }
 }
 
-/// Sends the library's log to stderr: warnings, more with `-v`, everything with `-vv`. `LIFEBOAT_LOG` overrides it.
-pub fn set_up_tracing(verbose: u8) {
-    let default = match verbose {
-        0 => "error",
-        1 => "lifeboat=info",
-        _ => "lifeboat=debug",
-    };
-    let filter = EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-}
-
 /// Prints what clap says of a command line, with our code behind its first line.
 pub fn print_usage_error(text: &str) {
     let text = text.trim_end();
@@ -79,7 +70,8 @@ pub fn run(cli: Cli) -> u8 {
         }
     };
     let interrupt = Interrupt::default();
-    watch_signals(&runtime, interrupt.clone());
+    let own_words = matches!(cli.command, Command::Daemon(_));
+    watch_signals(&runtime, interrupt.clone(), own_words);
     let host = Host::bare(runtime.handle().clone(), Arc::new(SystemClock::default()), interrupt);
     // Verbs block; a thread of their own may do so, and a deep stack costs nothing.
     let worker = thread::Builder::new().name("verb".to_owned()).spawn(move || match dispatch(cli, host) {
@@ -105,7 +97,7 @@ pub fn run(cli: Cli) -> u8 {
 }
 
 /// The first signal asks the verb to end in good order, the second ends the process at once: that is safe too.
-fn watch_signals(runtime: &tokio::runtime::Runtime, interrupt: Interrupt) {
+fn watch_signals(runtime: &tokio::runtime::Runtime, interrupt: Interrupt, own_words: bool) {
     runtime.spawn(async move {
         let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
             return;
@@ -115,7 +107,10 @@ fn watch_signals(runtime: &tokio::runtime::Runtime, interrupt: Interrupt) {
             if wave > 0 {
                 std::process::exit(Kind::Interrupted.exit_code().into());
             }
-            say("interrupted: ending in good order; once more to stop at once");
+            // The daemon's log says it.
+            if !own_words {
+                say("interrupted: ending in good order; once more to stop at once");
+            }
             interrupt.raise();
         }
     });
@@ -139,6 +134,8 @@ fn dispatch(cli: Cli, host: Host) -> Result<Exit> {
         Command::Quarantine(args) => commands::prune::quarantine(session, &args),
         Command::Status(args) => commands::status::status(session, &args),
         Command::Report(args) => commands::status::report(session, &args),
+        Command::Daemon(args) => commands::daemon::daemon(session, &args),
+        Command::Schedule(command) => commands::schedule::schedule(&session, &command),
         Command::Key(command) => commands::key::key(&session, &command),
         Command::Host(command) => commands::host::host(session, &command),
         Command::Recipient(command) => commands::recipient::recipient(session, &command),

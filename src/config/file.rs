@@ -17,6 +17,15 @@ pub(super) struct ConfigFile {
     pub(super) vault: Named<VaultFile>,
     #[serde(default)]
     pub(super) job: Named<JobFile>,
+    pub(super) daemon: Option<DaemonFile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DaemonFile {
+    pub(super) listen: Option<Text>,
+    pub(super) jitter: Option<Text>,
+    pub(super) jobs_at_once: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,6 +110,7 @@ pub(super) struct JobFile {
     pub(super) schedule: Text,
     pub(super) retention: Spanned<RetentionFile>,
     pub(super) prune: Option<PruneFile>,
+    pub(super) check: Option<CheckedFile>,
     pub(super) objectives: Option<ObjectivesFile>,
     pub(super) source: Named<SourceFile>,
     pub(super) hooks: Option<HooksFile>,
@@ -121,6 +131,13 @@ pub(super) struct RetentionFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct PruneFile {
     pub(super) schedule: Option<Text>,
+}
+
+/// `[job.X.check]`: when the vault is checked; a drill's own checks are [`CheckFile`].
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckedFile {
+    pub(super) schedule: Text,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -261,10 +278,12 @@ mod tests {
     fn the_table_and_the_image_have_the_same_keys() {
         let images = [
             ("", fields::<ConfigFile>()),
+            ("daemon", fields::<DaemonFile>()),
             ("vault.*", fields::<VaultFile>()),
             ("job.*", fields::<JobFile>()),
             ("job.*.retention", fields::<RetentionFile>()),
             ("job.*.prune", fields::<PruneFile>()),
+            ("job.*.check", fields::<CheckedFile>()),
             ("job.*.objectives", fields::<ObjectivesFile>()),
             ("job.*.source.*", fields::<SourceFile>()),
             ("job.*.hooks", fields::<HooksFile>()),

@@ -7,6 +7,7 @@
 //! It does not know vaults or sources, only where they are said to be.
 
 pub mod check;
+mod daemon;
 pub mod edit;
 mod erasing;
 mod error;
@@ -23,6 +24,7 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 
+pub use daemon::DaemonSettings;
 pub use error::{ConfigError, Problem};
 pub use hooks::HookSettings;
 pub use s3::S3Settings;

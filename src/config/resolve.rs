@@ -28,6 +28,7 @@ use crate::domain::schedule::Schedule;
 use crate::error::Diagnostic;
 
 mod bucket;
+mod daemon;
 mod hooks;
 mod server;
 
@@ -129,7 +130,8 @@ impl Resolver<'_, '_> {
                 jobs.insert(name, job);
             }
         }
-        Settings { file: file.to_owned(), timezone, state_dir, vaults, jobs }
+        let daemon = self.daemon(image.daemon.unwrap_or_default());
+        Settings { file: file.to_owned(), timezone, state_dir, vaults, jobs, daemon }
     }
 
     fn vault(&mut self, name: &str, mut image: VaultFile) -> VaultSettings {
@@ -199,6 +201,7 @@ impl Resolver<'_, '_> {
             Some(text) => self.schedule(&text).map(PruneWhen::Scheduled),
             None => Some(PruneWhen::AfterBackup),
         };
+        let check = image.check.map(|check| self.schedule(&check.schedule));
         let objectives = image.objectives.unwrap_or_default();
         let objectives = Objectives {
             rto: objectives.rto.map(|text| self.positive_duration("rto", &text)),
@@ -212,6 +215,7 @@ impl Resolver<'_, '_> {
             schedule: schedule?,
             retention: retention?,
             prune: prune?,
+            check: check.map_or(Some(None), |schedule| schedule.map(Some))?,
             objectives,
             sources,
             hooks: self.hooks(image.hooks.unwrap_or_default()),

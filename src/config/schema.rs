@@ -251,6 +251,9 @@ pub const KEYS: &[Key] = &[
         "When a prune is due. Left out: after each successful backup.",
     )
     .also(&["cron", "when", "every"]),
+    key("job.*.check", Takes::Table, Optional, "When the vault is compared with its names and signatures.")
+        .also(&["verify"]),
+    key("job.*.check.schedule", Takes::Schedule, Required, "When a check is due.").also(&["cron", "when", "every"]),
     key("job.*.objectives", Takes::Table, Optional, "What was promised.").also(&["objective", "slo"]),
     key("job.*.objectives.rto", Takes::Duration, Optional, "How long a restore may take."),
     key("job.*.objectives.rpo", Takes::Duration, Optional, "How much recent data may be lost."),
@@ -469,15 +472,33 @@ pub const KEYS: &[Key] = &[
     key("job.*.drill.checks[].freshness", Takes::Text, Optional, "A query for the time of the newest entry."),
     key("job.*.drill.checks[].within", Takes::Duration, Optional, "How old that may be when the drill starts."),
     key("job.*.drill.checks[].command", Takes::Texts, Optional, "A program and its arguments; it must exit with 0."),
+    key("daemon", Takes::Table, Optional, "How `lifeboat daemon` goes about it.").also(&["server", "service"]),
+    key(
+        "daemon.listen",
+        Takes::Text,
+        Default("127.0.0.1:9820"),
+        "The address of /healthz, /readyz and /metrics; whoever reaches it reads the names of jobs. \"off\": none.",
+    )
+    .also(&["address", "port", "bind"]),
+    key(
+        "daemon.jitter",
+        Takes::Duration,
+        Default("0s"),
+        "At most this much is added to the start of what is due, always the same for a host and a job, so that many hosts do not \
+         start at once.",
+    )
+    .also(&["random_delay", "splay"]),
+    key(
+        "daemon.jobs_at_once",
+        Takes::Number,
+        Default("2"),
+        "How much may run at a time, 1 to 16; from 2 on one place is kept for backups.",
+    )
+    .also(&["parallel", "workers", "concurrency"]),
 ];
 
 /// What can be read of a config, and what this version cannot do yet: refused by name, so that nobody believes it done.
-pub const LATER: &[(&str, &str)] = &[
-    ("notify", "a notification"),
-    ("daemon", "the daemon"),
-    ("job.*.check", "a scheduled check of the vault"),
-    ("job.*.copy", "a second vault"),
-];
+pub const LATER: &[(&str, &str)] = &[("notify", "a notification"), ("job.*.copy", "a second vault")];
 
 /// The source kinds that there are.
 pub const KINDS: &[&str] = &["files", "sqlite", "postgres"];

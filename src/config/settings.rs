@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
+use super::daemon::DaemonSettings;
 use super::error::ConfigError;
 use super::hooks::HookSettings;
 use super::s3::{self, S3Settings};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub vaults: BTreeMap<String, VaultSettings>,
     /// By name.
     pub jobs: BTreeMap<JobName, JobSettings>,
+    /// How the daemon goes about it.
+    pub daemon: DaemonSettings,
 }
 
 /// A vault.
@@ -132,6 +135,8 @@ pub struct JobSettings {
     pub retention: Retention,
     /// When they are erased.
     pub prune: PruneWhen,
+    /// When the vault is checked, if that has a schedule.
+    pub check: Option<Schedule>,
     /// What was promised.
     pub objectives: Objectives,
     /// At least one, in the config's order.
@@ -474,6 +479,7 @@ impl JobSettings {
                 "last_good": self.retention.last_good.word(),
             },
             "prune": { "schedule": self.prune.schedule().map(ToString::to_string) },
+            "check": { "schedule": self.check.as_ref().map(ToString::to_string) },
             "objectives": {
                 "rto": self.objectives.rto.map(exact_duration),
                 "rpo": self.objectives.rpo.map(exact_duration),

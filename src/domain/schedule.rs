@@ -101,6 +101,7 @@ pub struct Schedule {
     /// One calendar, or two whose days are joined: crontab fires when the day of month *or* the weekday fits, where
     /// both are restricted.
     calendars: Vec<cron::Schedule>,
+    fields: Vec<Fields>,
     hour: HourField,
     /// First and last minute of a day on which it fires, and the longest stretch between two runs of that day.
     day: DayShape,
@@ -108,9 +109,26 @@ pub struct Schedule {
 
 /// Whether clocks may move a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HourField {
+pub enum HourField {
+    /// The hours are named.
     Fixed,
+    /// The field begins with `*`.
     Star,
+}
+
+/// One calendar, spelt out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fields {
+    /// 0 to 59.
+    pub minutes: BTreeSet<u32>,
+    /// 0 to 23.
+    pub hours: BTreeSet<u32>,
+    /// 1 to 31.
+    pub days: BTreeSet<u32>,
+    /// 1 to 12.
+    pub months: BTreeSet<u32>,
+    /// 0 (Sunday) to 6.
+    pub weekdays: BTreeSet<u32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -187,6 +205,14 @@ impl Schedule {
         // Sunday is 0 and 7 in crontab and 1 in `cron`.
         let weekdays: BTreeSet<u32> = WEEKDAY.values(text, weekday)?.into_iter().map(|w| w % 7 + 1).collect();
 
+        let (every_day, every_weekday) = (BTreeSet::from_iter(1..=31), BTreeSet::from_iter(1..=7));
+        let spelt_out = |days: &BTreeSet<u32>, weekdays: &BTreeSet<u32>| Fields {
+            minutes: minutes.clone(),
+            hours: hours.clone(),
+            days: days.clone(),
+            months: months.clone(),
+            weekdays: weekdays.iter().map(|weekday| weekday - 1).collect(),
+        };
         let calendar = |days: Option<&BTreeSet<u32>>, weekdays: Option<&BTreeSet<u32>>| {
             let expression = format!(
                 "0 {} {} {} {} {} *",
@@ -199,17 +225,46 @@ impl Schedule {
             expression.parse::<cron::Schedule>().expect("own invariant: lists of numbers in their ranges")
         };
         // crontab(5) AND-s the two day fields as long as one begins with `*`, be it `*/2`.
-        let calendars = if day.starts_with('*') || weekday.starts_with('*') {
-            vec![calendar(Some(&days), Some(&weekdays))]
+        let (calendars, spelt_out) = if day.starts_with('*') || weekday.starts_with('*') {
+            (vec![calendar(Some(&days), Some(&weekdays))], vec![spelt_out(&days, &weekdays)])
         } else {
-            vec![calendar(Some(&days), None), calendar(None, Some(&weekdays))]
+            let either = vec![spelt_out(&days, &every_weekday), spelt_out(&every_day, &weekdays)];
+            (vec![calendar(Some(&days), None), calendar(None, Some(&weekdays))], either)
         };
         let hour = if hour.starts_with('*') { HourField::Star } else { HourField::Fixed };
-        let schedule = Self { text: text.to_owned(), calendars, hour, day: DayShape::of(&hours, &minutes) };
+        let schedule =
+            Self { text: text.to_owned(), calendars, fields: spelt_out, hour, day: DayShape::of(&hours, &minutes) };
         if schedule.next_wall(DateTime::UNIX_EPOCH.naive_utc()).is_none() {
             return Err(ScheduleError::NeverFires { text: text.to_owned() });
         }
         Ok(schedule)
+    }
+
+    /// Its fields, spelt out: it fires when any of these calendars does.
+    #[must_use]
+    pub fn calendars(&self) -> &[Fields] {
+        &self.fields
+    }
+
+    /// Whether clocks may move a run.
+    #[must_use]
+    pub fn hour(&self) -> HourField {
+        self.hour
+    }
+
+    /// The five fields as they were written; of an `@` word, what it stands for.
+    #[must_use]
+    pub fn five_fields(&self) -> [&str; 5] {
+        let mut fields = expand_macro(&self.text).unwrap_or(&self.text).split_whitespace();
+        std::array::from_fn(|_| fields.next().unwrap_or("*"))
+    }
+
+    /// Whether a clock that shows each wall time once, and leaves out those of a gap, fires at this moment.
+    #[must_use]
+    pub fn fires_plainly(&self, moment: DateTime<Utc>, zone: Tz) -> bool {
+        let wall = moment.with_timezone(&zone).naive_local();
+        self.next_wall(wall - TimeDelta::seconds(1)) == Some(wall)
+            && zone.from_local_datetime(&wall).earliest().is_some_and(|first| first == moment)
     }
 
     /// The first run after a moment. `None` beyond the year 2100, where the calendar of `cron` ends.
@@ -356,7 +411,27 @@ fn first_moment(low: DateTime<Utc>, high: DateTime<Utc>, holds: impl Fn(DateTime
     moment(high)
 }
 
-fn offset_seconds(moment: DateTime<Utc>, zone: Tz) -> i32 {
+/// The moments between two others from which on a zone's clocks show something else, in order.
+#[must_use]
+pub fn clock_changes(zone: Tz, from: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+    // No zone has ever changed its clocks twice in so short a time.
+    let step = TimeDelta::hours(12);
+    let mut changes = Vec::new();
+    let mut low = from;
+    while low < until {
+        let high = (low + step).min(until);
+        let offset = offset_seconds(low, zone);
+        if offset_seconds(high, zone) != offset {
+            changes.push(first_moment(low, high, |moment| offset_seconds(moment, zone) != offset));
+        }
+        low = high;
+    }
+    changes
+}
+
+/// How far a zone's wall clock is ahead of UTC at a moment, in seconds.
+#[must_use]
+pub fn offset_seconds(moment: DateTime<Utc>, zone: Tz) -> i32 {
     zone.offset_from_utc_datetime(&moment.naive_utc()).fix().local_minus_utc()
 }
 

@@ -19,7 +19,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use rand::RngExt as _;
 
-use crate::config::JobSettings;
+use crate::config::{JobSettings, Settings};
 use crate::domain::claim::Claim;
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
@@ -61,6 +61,29 @@ pub struct PruneRequest<'a> {
     pub began: DateTime<Utc>,
     /// Whether a person vouches for the clock.
     pub after_pause: AfterPause,
+}
+
+impl<'a> PruneRequest<'a> {
+    /// Some of a vault's jobs, by the rules of the config.
+    #[must_use]
+    pub fn by_config(
+        settings: &'a Settings,
+        vault: &OpenVault,
+        jobs: &[&'a JobSettings],
+        now: DateTime<Utc>,
+        began: DateTime<Utc>,
+    ) -> Self {
+        let of_vault = settings.jobs.values().filter(|job| job.vault == vault.settings.name);
+        Self {
+            jobs: jobs.iter().map(|job| (*job, settings.lead_of(job, now))).collect(),
+            zone: settings.timezone,
+            grace: settings.grace_of(&vault.settings),
+            promises: of_vault.map(|job| (job.name.clone(), job.retention)).collect(),
+            dry_run: false,
+            began,
+            after_pause: AfterPause::Stop,
+        }
+    }
 }
 
 /// What a prune of one vault came to.

@@ -1,13 +1,8 @@
-//! Documents that cannot rot: the README's and the runbooks' commands are run, the example configs are checked, cron
-//! lines and systemd units are read by what will read them.
+//! Documents that cannot rot: the README's and the runbooks' commands are run, the example configs are checked.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use clap::Parser;
-use lifeboat::cli::args::Cli;
-use lifeboat::domain::schedule::Schedule;
 
 use crate::hosts::{SECOND, two_known_hosts};
 use crate::support::{PROGRAM, World, said};
@@ -18,7 +13,7 @@ pub(crate) struct Block {
     exits_with: i32,
 }
 
-fn repository() -> &'static Path {
+pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -223,44 +218,7 @@ fn the_example_configs_have_no_mistakes() {
     }
 }
 
-#[test]
-fn cron_lines_are_schedules_and_commands() {
-    let mut lines = 0;
-    for line in read("schedules/crontab").lines() {
-        if line.starts_with('#') || line.contains("=/") || line.starts_with("MAILTO=") || line.is_empty() {
-            continue;
-        }
-        let words: Vec<&str> = line.split_whitespace().collect();
-        Schedule::parse(&words[..5].join(" ")).unwrap();
-        assert_eq!(words[5], "root");
-        Cli::try_parse_from(&words[6..]).unwrap_or_else(|error| panic!("{line}: {error}"));
-        lines += 1;
-    }
-    assert!(lines >= 2);
-}
-
-#[test]
-fn systemd_accepts_the_units() {
-    let world = World::empty();
-    let mut units = files("schedules", "service");
-    units.extend(files("schedules", "timer"));
-    assert!(units.len() >= 4, "{units:?}");
-    let mut copies = Vec::new();
-    for unit in &units {
-        let text = fs::read_to_string(unit).unwrap();
-        for line in text.lines().filter_map(|line| line.strip_prefix("ExecStart=")) {
-            Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
-        }
-        // The program of this machine stands where the installed one will.
-        let copy = world.path(unit.file_name().unwrap());
-        fs::write(&copy, text.replace("/usr/local/bin/lifeboat", PROGRAM)).unwrap();
-        copies.push(copy);
-    }
-    let said = said(Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&copies));
-    assert_eq!((said.code, said.stderr.trim()), (Some(0), ""), "{}", said.stdout);
-}
-
-fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(repository().join(folder))
         .unwrap()
         .map(|entry| entry.unwrap().path())

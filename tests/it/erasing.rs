@@ -44,7 +44,7 @@ pub(crate) fn moment((day, clock): When) -> DateTime<Utc> {
 }
 
 /// What the dynamic linker is to load first.
-fn libfaketime() -> &'static str {
+pub(crate) fn libfaketime() -> &'static str {
     static PATH: OnceLock<String> = OnceLock::new();
     PATH.get_or_init(|| {
         let out = Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();

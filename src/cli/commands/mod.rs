@@ -4,6 +4,7 @@ pub(super) mod backup;
 pub(super) mod catalog;
 pub(super) mod check;
 pub(super) mod config;
+pub(super) mod daemon;
 pub(super) mod demo;
 pub(super) mod doctor;
 pub(super) mod drill;
@@ -15,6 +16,7 @@ pub(super) mod manual;
 pub(super) mod prune;
 pub(super) mod recipient;
 pub(super) mod restore;
+pub(super) mod schedule;
 pub(super) mod status;
 
 use std::io::Read;

@@ -1,7 +1,5 @@
 //! `prune` and `quarantine`.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
@@ -130,16 +128,10 @@ pub(super) fn prune_jobs(
     how: &How,
     progress: &dyn Progress,
 ) -> Result<PruneReport> {
-    let now = host.clock.now();
-    let of_vault = settings.jobs.values().filter(|job| job.vault == vault.settings.name);
     let request = PruneRequest {
-        jobs: jobs.iter().map(|job| (*job, settings.lead_of(job, now))).collect(),
-        zone: settings.timezone,
-        grace: settings.grace_of(&vault.settings),
-        promises: of_vault.map(|job| (job.name.clone(), job.retention)).collect::<BTreeMap<_, _>>(),
         dry_run: how.dry_run,
-        began: how.began,
         after_pause: how.after_pause,
+        ..PruneRequest::by_config(settings, vault, jobs, host.clock.now(), how.began)
     };
     prune_vault(host, vault, &request, progress)
 }

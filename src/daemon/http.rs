@@ -1,0 +1,249 @@
+//! A small HTTP/1.1 listener: one GET or HEAD a connection, bounded in everything that a stranger decides.
+//!
+//! It knows paths as text only; whoever starts it says what is answered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::DaemonError;
+
+/// Connections at a time; one more is closed at once.
+const MAX_CONNECTIONS: usize = 32;
+/// Bytes of a request's head.
+const MAX_HEAD_BYTES: usize = 8 * 1024;
+/// Lines of a request's head.
+const MAX_HEADERS: usize = 64;
+/// How long the head of a request may take to come.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+/// How long an answer may take to be found, and then to be taken.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// After an accept that failed (no descriptors left) the next is tried so much later.
+const AFTER_REFUSAL: Duration = Duration::from_millis(500);
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// How it went.
+    pub status: Status,
+    /// `text/plain; charset=utf-8`, ...
+    pub content_type: &'static str,
+    /// The body.
+    pub body: String,
+}
+
+/// How a request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// 200.
+    Ok,
+    /// 400: not a request.
+    Bad,
+    /// 404.
+    NotFound,
+    /// 405: neither GET nor HEAD.
+    Method,
+    /// 500.
+    Failed,
+    /// 503: asked for health, and there is none.
+    Unavailable,
+}
+
+/// Finds the answer for a path, or none. It may block, and is called on a thread for that.
+pub type Answers = Arc<dyn Fn(&str) -> Option<Answer> + Send + Sync>;
+
+/// The listener; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    task: JoinHandle<()>,
+    /// Where it listens: the port is the system's choice where the config says 0.
+    pub address: SocketAddr,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Answer {
+    /// Plain text.
+    #[must_use]
+    pub fn text(status: Status, body: impl Into<String>) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+    }
+}
+
+impl Status {
+    fn line(self) -> &'static str {
+        match self {
+            Self::Ok => "200 OK",
+            Self::Bad => "400 Bad Request",
+            Self::NotFound => "404 Not Found",
+            Self::Method => "405 Method Not Allowed",
+            Self::Failed => "500 Internal Server Error",
+            Self::Unavailable => "503 Service Unavailable",
+        }
+    }
+}
+
+/// Listens.
+///
+/// # Errors
+/// [`DaemonError::Listen`].
+pub fn listen(runtime: &Handle, address: SocketAddr, answers: Answers) -> Result<Listener, DaemonError> {
+    let failed = |cause| DaemonError::Listen { address, cause };
+    let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let task = runtime.spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(AFTER_REFUSAL).await;
+                continue;
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+            let answers = Arc::clone(&answers);
+            tokio::spawn(async move {
+                serve(stream, answers).await;
+                drop(place);
+            });
+        }
+    });
+    Ok(Listener { task, address })
+}
+
+async fn serve(mut stream: TcpStream, answers: Answers) {
+    let Ok(Some(request)) = timeout(READ_WITHIN, request(&mut stream)).await else { return };
+    let (answer, body) = match request {
+        Request::Get(path) => (find(path, answers).await, true),
+        Request::Head(path) => (find(path, answers).await, false),
+        Request::Other => (Answer::text(Status::Method, "GET or HEAD\n"), true),
+        Request::Bad => (Answer::text(Status::Bad, "this is no request\n"), true),
+    };
+    let allow = if answer.status == Status::Method { "Allow: GET, HEAD\r\n" } else { "" };
+    let head = format!(
+        "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         {allow}Connection: close\r\n\r\n",
+        answer.status.line(),
+        answer.content_type,
+        answer.body.len()
+    );
+    let sent = async {
+        stream.write_all(head.as_bytes()).await?;
+        if body {
+            stream.write_all(answer.body.as_bytes()).await?;
+        }
+        stream.shutdown().await
+    };
+    // Whoever goes away before it has its answer wants none.
+    let _ = timeout(ANSWER_WITHIN, sent).await;
+}
+
+async fn find(path: String, answers: Answers) -> Answer {
+    let found = tokio::task::spawn_blocking(move || answers(&path));
+    match timeout(ANSWER_WITHIN, found).await {
+        Ok(Ok(Some(answer))) => answer,
+        Ok(Ok(None)) => Answer::text(Status::NotFound, "there is /healthz, /readyz and /metrics\n"),
+        Ok(Err(_)) => Answer::text(Status::Failed, "the answer could not be made\n"),
+        Err(_) => Answer::text(Status::Unavailable, "the answer takes too long\n"),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Request {
+    Get(String),
+    Head(String),
+    Other,
+    Bad,
+}
+
+/// Reads a head; `None` where nobody said anything.
+async fn request(stream: &mut TcpStream) -> Option<Request> {
+    let mut head = Vec::with_capacity(1024);
+    loop {
+        let mut chunk = [0; 1024];
+        let read = stream.read(&mut chunk).await.ok()?;
+        head.extend_from_slice(chunk.get(..read)?);
+        match parse(&head) {
+            Some(request) => return Some(request),
+            None if read == 0 => return None,
+            None => {}
+        }
+    }
+}
+
+/// What a head says, once it is whole.
+fn parse(head: &[u8]) -> Option<Request> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut headers);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD_BYTES => {
+            let path = parsed.path.unwrap_or("/");
+            let path = path.split_once('?').map_or(path, |(path, _)| path).to_owned();
+            Some(match parsed.method {
+                Some("GET") => Request::Get(path),
+                Some("HEAD") => Request::Head(path),
+                _ => Request::Other,
+            })
+        }
+        Ok(httparse::Status::Partial) if head.len() < MAX_HEAD_BYTES => None,
+        _ => Some(Request::Bad),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_when_it_is_whole_and_no_longer_than_it_may_be() {
+        for (head, expected) in [
+            ("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", Some(Request::Get("/healthz".into()))),
+            ("HEAD /metrics?a=b HTTP/1.0\r\n\r\n", Some(Request::Head("/metrics".into()))),
+            ("POST / HTTP/1.1\r\n\r\n", Some(Request::Other)),
+            ("GET /healthz HTTP/1.1\r\nHost: x\r\n", None),
+            ("", None),
+            ("nonsense\r\n\r\n", Some(Request::Bad)),
+        ] {
+            assert_eq!(parse(head.as_bytes()), expected, "{head:?}");
+        }
+        let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(MAX_HEAD_BYTES));
+        assert_eq!(parse(long.as_bytes()), Some(Request::Bad));
+        assert_eq!(parse(&long.as_bytes()[..MAX_HEAD_BYTES]), Some(Request::Bad));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_HEADERS + 1));
+        assert_eq!(parse(many.as_bytes()), Some(Request::Bad));
+    }
+
+    #[test]
+    fn it_answers() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let answers: Answers =
+            Arc::new(|path| (path == "/healthz").then(|| Answer::text(Status::Unavailable, "not well\n")));
+        let listener = listen(runtime.handle(), "127.0.0.1:0".parse().unwrap(), answers).unwrap();
+        let ask = |request: &str| {
+            let mut stream = std::net::TcpStream::connect(listener.address).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        };
+        let text = ask("GET /healthz HTTP/1.1\r\n\r\n");
+        assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("\r\n\r\nnot well\n"), "{text}");
+        let text = ask("HEAD /healthz HTTP/1.1\r\n\r\n");
+        assert!(text.contains("Content-Length: 9\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+        assert!(ask("GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        assert!(ask("DELETE / HTTP/1.1\r\n\r\n").contains("Allow: GET, HEAD"));
+        let again = listen(runtime.handle(), listener.address, Arc::new(|_| None)).unwrap_err();
+        assert!(matches!(again, DaemonError::Listen { .. }));
+    }
+}
