@@ -36,6 +36,7 @@ pub(super) struct JobFile {
     pub(super) schedule: Text,
     pub(super) retention: Spanned<RetentionFile>,
     pub(super) prune: Option<PruneFile>,
+    pub(super) copy: Option<CopyFile>,
     pub(super) objectives: Option<ObjectivesFile>,
     pub(super) source: Named<SourceFile>,
     pub(super) drill: Option<DrillFile>,
@@ -54,6 +55,13 @@ pub(super) struct RetentionFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PruneFile {
+    pub(super) schedule: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CopyFile {
+    pub(super) to: Text,
     pub(super) schedule: Option<Text>,
 }
 
@@ -190,6 +198,7 @@ mod tests {
             ("job.*", fields::<JobFile>()),
             ("job.*.retention", fields::<RetentionFile>()),
             ("job.*.prune", fields::<PruneFile>()),
+            ("job.*.copy", fields::<CopyFile>()),
             ("job.*.objectives", fields::<ObjectivesFile>()),
             ("job.*.source.*", fields::<SourceFile>()),
             ("job.*.drill", fields::<DrillFile>()),

@@ -185,6 +185,22 @@ pub const KEYS: &[Key] = &[
         "When a prune is due. Left out: after each successful backup.",
     )
     .also(&["cron", "when", "every"]),
+    key("job.*.copy", Takes::Table, Optional, "A second vault that the job's backups are copied to.")
+        .also(&["mirror", "replicate", "offsite"]),
+    key(
+        "job.*.copy.to",
+        Takes::Text,
+        Required,
+        "The name of that vault: it becomes a copy of the job's own, with the same vault.json, and no job writes to it.",
+    )
+    .also(&["vault", "target", "destination"]),
+    key(
+        "job.*.copy.schedule",
+        Takes::Schedule,
+        Optional,
+        "When a copy is due. What has expired is erased in the copy after each that succeeded.",
+    )
+    .also(&["cron", "when", "every"]),
     key("job.*.objectives", Takes::Table, Optional, "What was promised.").also(&["objective", "slo"]),
     key("job.*.objectives.rto", Takes::Duration, Optional, "How long a restore may take."),
     key("job.*.objectives.rpo", Takes::Duration, Optional, "How much recent data may be lost."),
@@ -396,7 +412,6 @@ pub const LATER: &[(&str, &str)] = &[
     ("notify", "a notification"),
     ("daemon", "the daemon"),
     ("job.*.check", "a scheduled check of the vault"),
-    ("job.*.copy", "a second vault"),
 ];
 
 /// The source kinds that there are.

@@ -7,6 +7,7 @@ mod access;
 pub mod backup;
 pub mod catch_up;
 pub mod check;
+pub mod copy;
 mod databases;
 pub mod doctor;
 pub mod drill;

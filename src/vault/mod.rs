@@ -9,6 +9,7 @@ pub mod keys;
 pub mod layout;
 pub mod lists;
 pub mod manifests;
+pub mod mirror;
 pub mod reader;
 pub mod readme;
 pub mod records;
