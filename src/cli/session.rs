@@ -23,6 +23,7 @@ use crate::vault::reader::Reader;
 use crate::vault::survey::Problem;
 
 use super::args::Global;
+use super::output::say;
 use super::progress::Terminal;
 
 /// The variable that names identity files when no option does; several are separated by colons.
@@ -342,8 +343,16 @@ pub(super) fn open_all(session: &Configured) -> Result<Vec<OpenVault>> {
     if let (Some(name), true) = (wanted, vaults.is_empty()) {
         return Err(Error::new(Code::NotFound, format!("the config has no vault {name:?}")));
     }
-    vaults
-        .into_iter()
-        .map(|vault| vaults::open(&session.host, vault, session.global.trust.as_deref(), &trusted))
-        .collect()
+    let mut open = Vec::new();
+    for vault in vaults {
+        match vaults::open(&session.host, vault, session.global.trust.as_deref(), &trusted) {
+            Ok(vault) => open.push(vault),
+            // One that was never made, or whose disk is elsewhere, stands in nobody's way.
+            Err(error) if wanted.is_none() && vault.role != VaultRole::Own => {
+                say(&format!("note: the copy {} cannot be opened, and is passed over: {error}", vault.name));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(open)
 }

@@ -202,6 +202,7 @@ pub(crate) fn healthy() -> JobFacts {
         refutations: Vec::new(),
         quarantines: Vec::new(),
         prunes: Vec::new(),
+        copy: None,
     }
 }
 

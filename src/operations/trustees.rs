@@ -365,6 +365,11 @@ fn change(
     next: impl Fn(&TrustDocument) -> Result<Option<TrustDocument>>,
     before: impl Fn() -> Result<()>,
 ) -> Result<Option<TrustDocument>> {
+    if vault.is_copy() {
+        let message = format!("{} is a copy: its vault.json is that of the vault it is one of", vault.settings.name);
+        return Err(Error::new(Code::Usage, message)
+            .with_hint("change it there (--vault NAME); the next `lifeboat copy` brings the change here"));
+    }
     let Some(key_file) = key_file else {
         return Err(Error::new(
             Code::KeyMissing,
