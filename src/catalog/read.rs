@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::de::DeserializeOwned;
 
-use super::rows::{BackupRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow};
+use super::rows::{
+    BackupRow, CopyRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow,
+};
 use super::{Catalog, CatalogError};
 use crate::domain::claim::CLOCK_TOLERANCE;
 use crate::domain::ids::{BackupId, JobName, RecordId, VaultId};
@@ -139,6 +141,14 @@ impl Catalog {
         Ok(rows)
     }
 
+    /// The runs of `copy` out of a vault, by the time of the records.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what lifeboat did not write.
+    pub async fn copies(&self, vault: &VaultId, job: Option<&JobName>) -> Result<Vec<CopyRow>, CatalogError> {
+        self.records("copy", vault, job).await
+    }
+
     async fn records<Body: DeserializeOwned>(
         &self,
         kind: &'static str,
@@ -165,7 +175,7 @@ impl Catalog {
         let ids: Vec<(String, String)> = sqlx::query_as(
             "select 'runs', id from runs where vault = ?1
              union all select 'drills', id from drills where vault = ?1
-             union all select kind || 's', id from records where vault = ?1",
+             union all select case kind when 'copy' then 'copies' else kind || 's' end, id from records where vault = ?1",
         )
         .bind(vault.as_str())
         .fetch_all(&self.pool)

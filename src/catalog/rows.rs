@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteRow;
 use crate::domain::ids::{JobName, ManifestHash, ObjectId, RecordId, VaultId};
 use crate::domain::manifest::{BackupSummary, Manifest, SourceSummary};
 use crate::domain::record::{
-    DrillRecord, PruneRecord, QuarantineRecord, RefutationRecord, RemovalReason, RemovalRecord, RunRecord,
+    CopyRecord, DrillRecord, PruneRecord, QuarantineRecord, RefutationRecord, RemovalReason, RemovalRecord, RunRecord,
 };
 
 /// A committed backup: what is remembered of it, and whether it is still in the vault. Derefs to the summary.
@@ -98,6 +98,8 @@ pub type RefutationRow = RecordRow<RefutationRecord>;
 pub type QuarantineRow = RecordRow<QuarantineRecord>;
 /// A run of `prune`.
 pub type PruneRow = RecordRow<PruneRecord>;
+/// A run of `copy`.
+pub type CopyRow = RecordRow<CopyRecord>;
 
 impl Deref for BackupRow {
     type Target = BackupSummary;

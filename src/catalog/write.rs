@@ -134,6 +134,7 @@ impl Catalog {
         let forget = match folder {
             "runs" => "delete from runs where vault = ?1 and id = ?2 and ?3 = 'runs'",
             "drills" => "delete from drills where vault = ?1 and id = ?2 and ?3 = 'drills'",
+            "copies" => "delete from records where vault = ?1 and id = ?2 and kind = 'copy' and ?3 = 'copies'",
             _ => "delete from records where vault = ?1 and id = ?2 and kind || 's' = ?3",
         };
         sqlx::query(forget)
@@ -255,6 +256,7 @@ impl Catalog {
             RecordBody::Refutation(refutation) => self.put_whole(connection, record, json_text(refutation)).await,
             RecordBody::Quarantine(quarantine) => self.put_whole(connection, record, json_text(quarantine)).await,
             RecordBody::Prune(prune) => self.put_whole(connection, record, json_text(prune)).await,
+            RecordBody::Copy(copy) => self.put_whole(connection, record, json_text(copy)).await,
             RecordBody::Condemned(_) => Ok(()),
         }
     }

@@ -85,6 +85,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Remove backups that have expired, and erase what no backup names any more
     Prune(PruneArgs),
+    /// Copy backups, sealed as they are, to the second vault of their jobs
+    Copy(CopyArgs),
     /// Go on without a backup whose manifest cannot be believed, or without manifests that are missing
     Quarantine(QuarantineArgs),
     /// Say at a glance whether the data is safe
@@ -275,6 +277,17 @@ pub struct PruneArgs {
     /// Go on although nothing ran for a long time: this machine's clock is right, it has not jumped
     #[arg(long)]
     pub after_pause: bool,
+}
+
+/// `copy`.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    /// The jobs [default: all that have a copy]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// The second vault, by its name in the config [default: each job's own, `to` in [job.NAME.copy]]
+    #[arg(long, value_name = "VAULT")]
+    pub to: Option<String>,
 }
 
 /// `quarantine`.

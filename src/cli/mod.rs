@@ -131,6 +131,7 @@ fn dispatch(cli: Cli, host: Host) -> Result<Exit> {
         Command::Drill(args) => commands::drill::drill(session, &args),
         Command::Check(args) => commands::check::check(session, &args),
         Command::Prune(args) => commands::prune::prune(session, &args),
+        Command::Copy(args) => commands::copy::copy(session, &args),
         Command::Quarantine(args) => commands::prune::quarantine(session, &args),
         Command::Status(args) => commands::status::status(session, &args),
         Command::Report(args) => commands::status::report(session, &args),

@@ -9,7 +9,7 @@ use chrono_tz::Tz;
 
 use age::secrecy::ExposeSecret;
 
-use crate::config::{JobSettings, Secret, Settings, VaultSettings, VaultUrl};
+use crate::config::{JobSettings, Secret, Settings, VaultRole, VaultSettings, VaultUrl};
 use crate::domain::ids::{JobName, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::error::{Code, Error, Result};
@@ -23,6 +23,7 @@ use crate::vault::reader::Reader;
 use crate::vault::survey::Problem;
 
 use super::args::Global;
+use super::output::say;
 use super::progress::Terminal;
 
 /// The variable that names identity files when no option does; several are separated by colons.
@@ -80,8 +81,10 @@ impl Session {
         let named = settings.as_ref().and_then(|settings| match (&self.global.vault, by_url) {
             (Some(name), None) => settings.vaults.get(name),
             (_, Some(url)) => settings.vaults.values().find(|vault| vault.url.to_string() == url),
-            (None, None) if settings.vaults.len() == 1 => settings.vaults.values().next(),
-            (None, None) => None,
+            (None, None) => {
+                let mut own = settings.vaults.values().filter(|vault| vault.role == VaultRole::Own);
+                own.next().filter(|_| own.next().is_none())
+            }
         });
         if let (Some(settings), Some(vault)) = (&settings, named) {
             let vault = vault.clone();
@@ -126,14 +129,46 @@ impl Configured {
         open
     }
 
+    /// The vault of a job that is meant: its own, or the one that it is copied to where `--vault` says so.
+    pub(super) fn place_of<'a>(&'a self, job: &'a JobSettings) -> Result<&'a VaultSettings> {
+        let of_job = [Some(&job.vault), job.copy.as_ref().map(|copy| &copy.to)];
+        let mut places = of_job.into_iter().flatten().filter_map(|name| self.settings.vaults.get(name));
+        let found = match &self.global.vault {
+            None => places.next(),
+            Some(text) => places.find(|vault| vault.name == *text || vault.url.to_string() == *text),
+        };
+        found.ok_or_else(|| {
+            let text = self.global.vault.as_deref().unwrap_or(&job.vault);
+            Error::new(Code::NotFound, format!("job {} has no vault {text:?}", job.name)).with_hint(format!(
+                "its own is {:?}; a second one is named by `to` in [job.{}.copy]",
+                job.vault, job.name
+            ))
+        })
+    }
+
+    /// Opens these jobs' vaults that are meant, each once, by name.
+    pub(super) fn places(&self, jobs: &[&JobSettings]) -> Result<BTreeMap<String, Result<OpenVault>>> {
+        let mut open = BTreeMap::new();
+        for job in jobs {
+            let settings = self.place_of(job)?;
+            open.entry(settings.name.clone()).or_insert_with(|| self.open(settings));
+        }
+        Ok(open)
+    }
+
+    /// Opens a vault of the config.
+    pub(super) fn open(&self, settings: &VaultSettings) -> Result<OpenVault> {
+        let texts = IdentitySource::of(&self.global).texts()?;
+        vaults::open(&self.host, settings, self.global.trust.as_deref(), &texts)
+    }
+
     /// Opens a job's vault.
     pub(super) fn vault(&self, job: &JobSettings) -> Result<OpenVault> {
         let settings: &VaultSettings = self
             .settings
             .vault_of(job)
             .ok_or_else(|| Error::new(Code::ConfigInvalid, format!("job {} has no vault {}", job.name, job.vault)))?;
-        let texts = IdentitySource::of(&self.global).texts()?;
-        vaults::open(&self.host, settings, self.global.trust.as_deref(), &texts)
+        self.open(settings)
     }
 
     pub(super) fn progress(&self) -> Terminal {
@@ -308,8 +343,16 @@ pub(super) fn open_all(session: &Configured) -> Result<Vec<OpenVault>> {
     if let (Some(name), true) = (wanted, vaults.is_empty()) {
         return Err(Error::new(Code::NotFound, format!("the config has no vault {name:?}")));
     }
-    vaults
-        .into_iter()
-        .map(|vault| vaults::open(&session.host, vault, session.global.trust.as_deref(), &trusted))
-        .collect()
+    let mut open = Vec::new();
+    for vault in vaults {
+        match vaults::open(&session.host, vault, session.global.trust.as_deref(), &trusted) {
+            Ok(vault) => open.push(vault),
+            // One that was never made, or whose disk is elsewhere, stands in nobody's way.
+            Err(error) if wanted.is_none() && vault.role != VaultRole::Own => {
+                say(&format!("note: the copy {} cannot be opened, and is passed over: {error}", vault.name));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(open)
 }

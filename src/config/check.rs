@@ -83,6 +83,7 @@ pub fn check(settings: &Settings, now: DateTime<Utc>, longest_runs: &BTreeMap<Jo
         check_schedule(job, settings.timezone, now, longest_runs.get(&job.name).copied(), &mut findings);
         findings.extend(retention::check_lead(settings, job, now, longest_runs.get(&job.name).copied()));
         check_drill(job, &mut findings);
+        check_copy(settings, job, now, &mut findings);
         check_drill_server(settings, job, &mut findings);
         check_places(settings, job, &mut findings);
     }
@@ -293,6 +294,41 @@ fn check_drill(job: &JobSettings, findings: &mut Vec<Finding>) {
             findings.push(Finding::new(Severity::Note, Code::ConfigInvalid, key, message));
         }
         _ => {}
+    }
+}
+
+/// The second vault: whether it can be as young as the RPO, and whether what has expired can be erased there in time.
+fn check_copy(settings: &Settings, job: &JobSettings, now: DateTime<Utc>, findings: &mut Vec<Finding>) {
+    let Some(copy) = &job.copy else { return };
+    let Some(vault) = settings.vaults.get(&copy.to) else { return };
+    let key = format!("job.{}.copy.schedule", job.name);
+    let gap = |schedule: &Schedule| schedule.largest_gap(settings.timezone, now).map(|largest| largest.gap);
+    if let (Some(schedule), Some(rpo)) = (&copy.schedule, job.objectives.rpo)
+        && let Some(largest) = gap(schedule)
+        && largest >= rpo
+    {
+        let message = format!(
+            "copies are up to {} apart: were the vault lost, an RPO of {} could not be kept from the copy",
+            exact_duration(largest),
+            exact_duration(rpo)
+        );
+        findings.push(
+            Finding::new(Severity::Warning, Code::ConfigInvalid, key.clone(), message)
+                .hint("copy more often, best after each backup"),
+        );
+    }
+    let lead = settings.lead_in_copy(job, vault, now);
+    let (needed, window) = (lead.needed(), job.retention.window());
+    if needed > window {
+        let message = format!(
+            "prunes of the copy come after its copies, and need {} to erase everything in time, more than the {} between              `keep_at_least` and `delete_after`",
+            exact_duration(needed),
+            exact_duration(window)
+        );
+        findings.push(
+            Finding::new(Severity::Error, Code::RetentionUnkeepable, key, message)
+                .hint("copy more often, or widen the window"),
+        );
     }
 }
 

@@ -15,7 +15,7 @@ impl Settings {
     /// windows of the jobs in this config leave room for.
     #[must_use]
     pub fn grace_of(&self, vault: &VaultSettings) -> Duration {
-        let jobs = self.jobs.values().filter(|job| job.vault == vault.name);
+        let jobs = self.jobs_in(&vault.name);
         vault.grace.unwrap_or_else(|| default_grace(jobs.map(|job| job.retention.window()).min()))
     }
 
@@ -30,6 +30,15 @@ impl Settings {
         // A schedule with no two runs left until the year 2100 keeps no promise.
         let cadence = schedule.largest_gap(self.timezone, now).map_or(MAX_DURATION, |largest| largest.gap);
         Lead::new(&job.retention, cadence, self.lead_grace(job))
+    }
+
+    /// The lead of a job's backups in a vault that is a copy of its own: they are erased after each copy.
+    #[must_use]
+    pub fn lead_in_copy(&self, job: &JobSettings, copy: &VaultSettings, now: DateTime<Utc>) -> Lead {
+        let own = job.copy.as_ref().filter(|settings| settings.to == copy.name);
+        let schedule = own.and_then(|settings| settings.schedule.as_ref()).unwrap_or(&job.schedule);
+        let cadence = schedule.largest_gap(self.timezone, now).map_or(MAX_DURATION, |largest| largest.gap);
+        Lead::new(&job.retention, cadence, self.grace_of(copy))
     }
 
     /// For `config show`: the parts of the lead, and the age at which a job's backups go in normal running.

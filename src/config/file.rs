@@ -111,6 +111,7 @@ pub(super) struct JobFile {
     pub(super) retention: Spanned<RetentionFile>,
     pub(super) prune: Option<PruneFile>,
     pub(super) check: Option<CheckedFile>,
+    pub(super) copy: Option<CopyFile>,
     pub(super) objectives: Option<ObjectivesFile>,
     pub(super) source: Named<SourceFile>,
     pub(super) hooks: Option<HooksFile>,
@@ -138,6 +139,13 @@ pub(super) struct PruneFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct CheckedFile {
     pub(super) schedule: Text,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CopyFile {
+    pub(super) to: Text,
+    pub(super) schedule: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -284,6 +292,7 @@ mod tests {
             ("job.*.retention", fields::<RetentionFile>()),
             ("job.*.prune", fields::<PruneFile>()),
             ("job.*.check", fields::<CheckedFile>()),
+            ("job.*.copy", fields::<CopyFile>()),
             ("job.*.objectives", fields::<ObjectivesFile>()),
             ("job.*.source.*", fields::<SourceFile>()),
             ("job.*.hooks", fields::<HooksFile>()),

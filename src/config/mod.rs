@@ -30,7 +30,7 @@ pub use hooks::HookSettings;
 pub use s3::S3Settings;
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    ContainerSettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings, Objectives,
-    PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind, SourceSettings,
-    SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
+    ContainerSettings, CopySettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings,
+    Objectives, PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind,
+    SourceSettings, SqliteSettings, VaultRole, VaultSettings, VaultUrl, VaultUrlError,
 };

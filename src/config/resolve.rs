@@ -1,7 +1,7 @@
 //! From the image of the text to settings: names, quantities, schedules, keys and paths are read, and what belongs
 //! together is held against each other. All mistakes are collected, each with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -10,13 +10,16 @@ use chrono_tz::Tz;
 use toml::Spanned;
 
 use super::error::{ConfigError, Problems};
-use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
+use super::file::{
+    CheckFile, ConfigFile, CopyFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile,
+};
 use super::s3::S3Settings;
 use super::secret::Secret;
 use super::settings::{
-    DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
-    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings, Objectives,
-    PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
+    CopySettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT,
+    DEFAULT_MAX_SNAPSHOT, DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings,
+    Objectives, PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultRole,
+    VaultSettings, VaultUrl,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
@@ -55,7 +58,8 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Settings, ConfigError> {
         }
     };
     let base = file.parent().unwrap_or(Path::new("/")).to_owned();
-    let settings = image.map(|image| Resolver { problems: &mut problems, base: &base }.settings(image, &file));
+    let settings = image
+        .map(|image| Resolver { problems: &mut problems, base: &base, copies: BTreeMap::new() }.settings(image, &file));
     match (problems.into_error(&file), settings) {
         (None, Some(settings)) => Ok(settings),
         (Some(error), _) => Err(error),
@@ -104,6 +108,8 @@ pub(super) fn path(text: &str, base_dir: &Path) -> Result<PathBuf, String> {
 struct Resolver<'p, 't> {
     problems: &'p mut Problems<'t>,
     base: &'p Path,
+    /// Which vault each copy is one of.
+    copies: BTreeMap<String, String>,
 }
 
 type Text = Spanned<String>;
@@ -115,10 +121,17 @@ impl Resolver<'_, '_> {
         let timezone = image.timezone.map_or(Tz::UTC, |name| self.timezone(&name));
         let state_dir = image.state_dir.map_or_else(|| PathBuf::from(DEFAULT_STATE_DIR), |text| self.path(&text));
         let mut vaults = BTreeMap::new();
+        let copies: BTreeSet<String> =
+            image.job.values().filter_map(|job| Some(job.copy.as_ref()?.to.get_ref().clone())).collect();
         for (name, vault) in image.vault {
             // Vaults are named as jobs are: the name goes into labels and file names.
             if let Some(name) = self.name::<JobName>(&name) {
-                let vault = self.vault(name.as_str(), vault);
+                // Of which one is known once the jobs are.
+                let role = match copies.contains(name.as_str()) {
+                    true => VaultRole::Copy { of: String::new() },
+                    false => VaultRole::Own,
+                };
+                let vault = self.vault(name.as_str(), vault, role);
                 vaults.insert(vault.name.clone(), vault);
             }
         }
@@ -130,11 +143,16 @@ impl Resolver<'_, '_> {
                 jobs.insert(name, job);
             }
         }
+        for (to, of) in std::mem::take(&mut self.copies) {
+            if let Some(vault) = vaults.get_mut(&to) {
+                vault.role = VaultRole::Copy { of };
+            }
+        }
         let daemon = self.daemon(image.daemon.unwrap_or_default());
         Settings { file: file.to_owned(), timezone, state_dir, vaults, jobs, daemon }
     }
 
-    fn vault(&mut self, name: &str, mut image: VaultFile) -> VaultSettings {
+    fn vault(&mut self, name: &str, mut image: VaultFile, role: VaultRole) -> VaultSettings {
         let url = VaultUrl::parse(image.url.get_ref(), self.base)
             .map_err(|error| self.problems.at(image.url.span(), error.to_string()))
             .ok();
@@ -184,7 +202,7 @@ impl Resolver<'_, '_> {
             }
         };
         let grace = image.grace.map(|text| self.positive_duration("grace", &text));
-        VaultSettings { name: name.to_owned(), url, recipients, trust, compression_level, grace, s3 }
+        VaultSettings { name: name.to_owned(), url, recipients, trust, compression_level, grace, s3, role }
     }
 
     fn job(
@@ -202,6 +220,7 @@ impl Resolver<'_, '_> {
             None => Some(PruneWhen::AfterBackup),
         };
         let check = image.check.map(|check| self.schedule(&check.schedule));
+        let copy = image.copy.map(|copy| self.copy(copy, &vault, vaults));
         let objectives = image.objectives.unwrap_or_default();
         let objectives = Objectives {
             rto: objectives.rto.map(|text| self.positive_duration("rto", &text)),
@@ -216,6 +235,7 @@ impl Resolver<'_, '_> {
             retention: retention?,
             prune: prune?,
             check: check.map_or(Some(None), |schedule| schedule.map(Some))?,
+            copy,
             objectives,
             sources,
             hooks: self.hooks(image.hooks.unwrap_or_default()),
@@ -230,7 +250,17 @@ impl Resolver<'_, '_> {
         vaults: &BTreeMap<String, VaultSettings>,
     ) -> String {
         let names = || vaults.keys().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        let own: Vec<&String> =
+            vaults.values().filter(|vault| vault.role == VaultRole::Own).map(|vault| &vault.name).collect();
         match (named, vaults.len()) {
+            (Some(text), _) if vaults.get(text.get_ref()).is_some_and(|vault| vault.role != VaultRole::Own) => {
+                let message = format!(
+                    "[vault.{}] is a copy of another vault (`copy.to` of a job names it), and no job backs up into a copy",
+                    text.get_ref()
+                );
+                self.problems.at(text.span(), message);
+                String::new()
+            }
             (Some(text), _) if vaults.contains_key(text.get_ref()) => text.into_inner(),
             (Some(text), 0) => {
                 self.problems.at(text.span(), format!("there is no [vault.{}] in this config", text.get_ref()));
@@ -241,7 +271,7 @@ impl Resolver<'_, '_> {
                 self.problems.at(text.span(), message);
                 String::new()
             }
-            (None, 1) => vaults.keys().next().cloned().unwrap_or_default(),
+            (None, _) if own.len() == 1 => own[0].clone(),
             (None, 0) => {
                 self.problems
                     .at(at.clone(), "there is no vault for this job: write [vault.main] with `url` and `recipients`");
@@ -252,6 +282,29 @@ impl Resolver<'_, '_> {
                 String::new()
             }
         }
+    }
+
+    /// Every copy mirrors one vault: with two it could have neither's vault.json.
+    fn copy(&mut self, image: CopyFile, vault: &str, vaults: &BTreeMap<String, VaultSettings>) -> CopySettings {
+        let to = image.to.get_ref().clone();
+        match vaults.get(&to) {
+            None => {
+                let message = format!("there is no [vault.{to}] in this config: write it with `url` and `recipients`");
+                self.problems.at(image.to.span(), message);
+            }
+            Some(copy) if vaults.get(vault).is_some_and(|vault| vault.name == copy.name || vault.url == copy.url) => {
+                self.problems.at(image.to.span(), "the copy is the job's own vault: it needs another place");
+            }
+            Some(_) => match self.copies.insert(to.clone(), vault.to_owned()) {
+                Some(other) if other != vault => {
+                    let message =
+                        format!("[vault.{to}] is a copy of vault {other} already; write a second one for {vault}");
+                    self.problems.at(image.to.span(), message);
+                }
+                _ => {}
+            },
+        }
+        CopySettings { to, schedule: image.schedule.and_then(|text| self.schedule(&text)) }
     }
 
     fn retention(&mut self, image: &Spanned<RetentionFile>) -> Option<Retention> {

@@ -254,6 +254,22 @@ pub const KEYS: &[Key] = &[
     key("job.*.check", Takes::Table, Optional, "When the vault is compared with its names and signatures.")
         .also(&["verify"]),
     key("job.*.check.schedule", Takes::Schedule, Required, "When a check is due.").also(&["cron", "when", "every"]),
+    key("job.*.copy", Takes::Table, Optional, "A second vault that the job's backups are copied to.")
+        .also(&["mirror", "replicate", "offsite"]),
+    key(
+        "job.*.copy.to",
+        Takes::Text,
+        Required,
+        "The name of that vault: it becomes a copy of the job's own, with the same vault.json, and no job writes to it.",
+    )
+    .also(&["vault", "target", "destination"]),
+    key(
+        "job.*.copy.schedule",
+        Takes::Schedule,
+        Optional,
+        "When a copy is due. What has expired is erased in the copy after each that succeeded.",
+    )
+    .also(&["cron", "when", "every"]),
     key("job.*.objectives", Takes::Table, Optional, "What was promised.").also(&["objective", "slo"]),
     key("job.*.objectives.rto", Takes::Duration, Optional, "How long a restore may take."),
     key("job.*.objectives.rpo", Takes::Duration, Optional, "How much recent data may be lost."),
@@ -498,7 +514,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// What can be read of a config, and what this version cannot do yet: refused by name, so that nobody believes it done.
-pub const LATER: &[(&str, &str)] = &[("notify", "a notification"), ("job.*.copy", "a second vault")];
+pub const LATER: &[(&str, &str)] = &[("notify", "a notification")];
 
 /// The source kinds that there are.
 pub const KINDS: &[&str] = &["files", "sqlite", "postgres"];

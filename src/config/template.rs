@@ -113,6 +113,11 @@ path = "/srv/shop/shop.db"
 # [job.{job}.prune]
 # schedule = "0 4 * * *"
 
+# A second place, best a far one: write [vault.offsite] with `url` and `recipients` as above, and `lifeboat copy` keeps it.
+# [job.{job}.copy]
+# to       = "offsite"
+# schedule = "45 */6 * * *"
+
 [job.{job}.drill]
 schedule = "0 5 * * SUN"
 # On a drill host; elsewhere give --identity or $LIFEBOAT_IDENTITY.

@@ -305,12 +305,10 @@ fn bad() -> Vec<(String, usize, usize, &'static str)> {
         (in_vault("region = \"eu-1\""), 4, 10, "`region` belongs to a vault in a bucket"),
         ("[notify.heartbeat]\nurl = 1".into(), 1, 2, "`notify`: a notification is not in this version yet"),
         ("[notify.heartbeat]\nurl = \"x\"".into(), 1, 2, "`notify`: a notification is not in this version yet"),
-        (with(FILES, "[job.shop.copy]"), 10, 11, "not in this version yet"),
         (with(FILES, "[job.shop.check]"), 10, 11, "has no `schedule`"),
         ("[daemon]\nlisten = \"x\"".into(), 2, 10, "`listen` is an address and a port"),
         ("[daemon]\njitter = \"1d\"".into(), 2, 10, "`jitter` is at most 6h"),
         ("[daemon]\njobs_at_once = 0".into(), 2, 16, "from 1 to 16"),
-        (with(FILES, "[job.shop.copy]"), 10, 11, "not in this version yet"),
     ]
 }
 
@@ -670,5 +668,36 @@ proptest::proptest! {
             }
             Err(other) => panic!("{other}"),
         }
+    }
+}
+
+const OFFSITE: &str = "[vault.offsite]\nurl = \"/mnt/offsite\"\nrecipients = [\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]\n";
+
+fn with_copy(more: &str) -> String {
+    format!(
+        "[vault.main]\nurl = \"/srv/backups\"\nrecipients = [\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]\n\
+         [job.shop]\nschedule = \"15 */6 * * *\"\nretention = {{ keep_at_least = \"14d\", delete_after = \"30d\" }}\n{FILES}{OFFSITE}{more}"
+    )
+}
+
+#[test]
+fn a_copy_is_a_second_vault_that_no_job_writes_to() {
+    let good = with_copy("[job.shop.copy]\nto = \"offsite\"\nschedule = \"30 */6 * * *\"\n");
+    let settings = Settings::parse(&good, Path::new("/etc/lifeboat.toml")).unwrap();
+    let job = settings.jobs.values().next().unwrap();
+    assert_eq!(job.copy.as_ref().map(|copy| copy.to.as_str()), Some("offsite"));
+    // The other one is the only one that a job can mean.
+    let own = job.vault.clone();
+    assert_eq!(settings.vaults["offsite"].role, crate::config::VaultRole::Copy { of: own.clone() });
+    assert_eq!(settings.vaults[&own].role, crate::config::VaultRole::Own);
+    assert_eq!(settings.jobs_in("offsite").count(), 1);
+    for (more, says) in [
+        ("[job.shop.copy]\nto = \"elsewhere\"\n", "there is no [vault.elsewhere]"),
+        ("[job.shop.copy]\nto = \"main\"\n", "own vault"),
+        ("[job.shop.copy]\nschedule = \"30 */6 * * *\"\n", "to"),
+        ("[job.shop.copy]\nto = \"offsite\"\nschedule = \"often\"\n", "often"),
+    ] {
+        let error = Settings::parse(&with_copy(more), Path::new("/etc/lifeboat.toml")).unwrap_err();
+        assert!(error.to_string().contains(says), "{more}: {error}");
     }
 }

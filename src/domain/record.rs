@@ -66,14 +66,17 @@ pub enum RecordBody {
     Quarantine(QuarantineRecord),
     /// A run of `prune`, one that was stopped too.
     Prune(PruneRecord),
+    /// A run of `copy`, a failed one too. It lies in the vault that was copied from.
+    Copy(CopyRecord),
 }
 
 impl RecordBody {
     /// The types there are, as they stand in a document.
-    pub const TYPES: [&str; 7] = ["run", "drill", "removal", "condemned", "refutation", "quarantine", "prune"];
+    pub const TYPES: [&str; 8] = ["run", "drill", "removal", "condemned", "refutation", "quarantine", "prune", "copy"];
 
     /// The folders under `records/` that the types have, in the order of [`RecordBody::TYPES`].
-    pub const FOLDERS: [&str; 7] = ["runs", "drills", "removals", "condemned", "refutations", "quarantines", "prunes"];
+    pub const FOLDERS: [&str; 8] =
+        ["runs", "drills", "removals", "condemned", "refutations", "quarantines", "prunes", "copies"];
 
     /// The type, as it stands in the document.
     #[must_use]
@@ -86,6 +89,7 @@ impl RecordBody {
             Self::Refutation(_) => "refutation",
             Self::Quarantine(_) => "quarantine",
             Self::Prune(_) => "prune",
+            Self::Copy(_) => "copy",
         }
     }
 
@@ -100,6 +104,7 @@ impl RecordBody {
             Self::Refutation(_) => "refutations",
             Self::Quarantine(_) => "quarantines",
             Self::Prune(_) => "prunes",
+            Self::Copy(_) => "copies",
         }
     }
 }
@@ -400,6 +405,50 @@ pub struct QuarantineRecord {
     pub backup: Option<BackupId>,
     /// Numbers of the job that are missing, and are known to be.
     pub gone: Vec<SequenceRange>,
+}
+
+/// How a run of `copy` ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CopyOutcome {
+    /// Every backup that belongs into the copy is in it.
+    Success,
+    /// Some are not, because something in the source is wrong or something in the copy has to go first.
+    Partial,
+    /// It broke off.
+    Failed,
+}
+
+/// A run of `copy` for one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CopyRecord {
+    /// How it ended.
+    pub outcome: CopyOutcome,
+    /// The copy's name in the config.
+    pub to: String,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it ended.
+    pub finished: DateTime<Utc>,
+    /// How long it took on the monotonic clock.
+    pub duration_seconds: f64,
+    /// The newest complete backup in the copy when it ended, as far as that was known.
+    pub backup: Option<BackupId>,
+    /// Its recovery point.
+    pub recovery_point: Option<DateTime<Utc>>,
+    /// Backups in the copy when it ended.
+    pub backups: u64,
+    /// Backups that it brought there.
+    pub copied_backups: u64,
+    /// Backups that belong there and could not be copied.
+    pub left_backups: u64,
+    /// Objects and lists that it sent.
+    pub new_objects: u64,
+    /// Their bytes.
+    pub new_bytes: u64,
+    /// The stable code of the first thing that went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
 }
 
 /// How a run of `prune` ended.

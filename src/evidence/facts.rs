@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
+use super::copies::CopyFacts;
 use crate::catalog::{
     BackupRow, DrillRow, PruneRow, QuarantineRow, RefutationRow, RemovalRow, RunRow, Verdict, verdict,
 };
@@ -64,6 +65,8 @@ pub struct JobFacts {
     pub quarantines: Vec<QuarantineRow>,
     /// The job's runs of `prune`, newest last.
     pub prunes: Vec<PruneRow>,
+    /// The second vault.
+    pub copy: Option<CopyFacts>,
 }
 
 /// What the vault was found to say, so that nobody is told of backups that are no longer there.

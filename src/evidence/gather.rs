@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
+use super::copies::CopyFacts;
 use super::facts::{
     DrillPlan, Gathered, Hidden, JobFacts, OwnIdentity, Promise, Unapproved, Unbelieved, Unopened, VaultFacts,
     VaultRef, Waiting, Witness,
@@ -20,7 +21,7 @@ use crate::domain::schedule::Schedule;
 use crate::error::Result;
 use crate::operations::host::Host;
 use crate::operations::records::standing;
-use crate::operations::vaults::{Look, OpenVault};
+use crate::operations::vaults::{Look, OpenVault, place};
 use crate::storage::Listed;
 use crate::vault::layout::Key;
 use crate::vault::survey::{Fault, Survey};
@@ -127,8 +128,7 @@ pub fn vault_facts(host: &Host, settings: &Settings, view: &VaultView, now: Date
     let seen = view.seen.as_ref().ok();
     let standing = standing(host, &view.id, seen.map(|(vault, _)| vault))?;
     let unknown_jobs = seen.map(|(vault, look)| {
-        let known: BTreeSet<&JobName> =
-            settings.jobs.values().filter(|job| job.vault == view.name).map(|job| &job.name).collect();
+        let known: BTreeSet<&JobName> = settings.jobs_in(&view.name).map(|job| &job.name).collect();
         unknown_jobs(&look.survey, &known, &vault.trust, vault.host_name(host).ok().as_deref(), now)
     });
     Ok(VaultFacts {
@@ -263,7 +263,33 @@ pub fn job_facts(
         refutations: host.runtime.block_on(catalog.refutations(id, Some(&job.name)))?,
         quarantines,
         prunes: host.runtime.block_on(catalog.prunes(id, Some(&job.name)))?,
+        copy: copy_facts(host, settings, job, id, now)?,
     })
+}
+
+/// What the catalog knows of a job's second vault, which is not looked into: it may be far away, and its copies and prunes
+/// tell the catalog.
+fn copy_facts(
+    host: &Host,
+    settings: &Settings,
+    job: &JobSettings,
+    vault: &VaultId,
+    now: DateTime<Utc>,
+) -> Result<Option<CopyFacts>> {
+    let Some((copy, to)) = job.copy.as_ref().and_then(|copy| Some((copy, settings.vaults.get(&copy.to)?))) else {
+        return Ok(None);
+    };
+    let (catalog, there) = (&host.home()?.catalog, place(to, vault));
+    let mut copies = host.runtime.block_on(catalog.copies(vault, Some(&job.name)))?;
+    copies.retain(|row| row.body.to == copy.to);
+    copies.sort_by_key(|row| row.body.finished);
+    Ok(Some(CopyFacts {
+        to: copy.to.clone(),
+        backups: host.runtime.block_on(catalog.backups(&there, Some(&job.name)))?,
+        refuted: host.refuted(&there, Some(&job.name))?.into_iter().collect(),
+        copies,
+        next: copy.schedule.as_ref().and_then(|schedule| schedule.next_after(now, settings.timezone)),
+    }))
 }
 
 /// Numbers of a job that are gone for a reason.

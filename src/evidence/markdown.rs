@@ -50,6 +50,7 @@ fn job_section(text: &mut String, job: &JobReport) {
     removals(text, &job.removals);
     prunes(text, &job.prunes);
     findings(text, job);
+    copy(text, job);
     line(text, "");
     line(text, "### What is not claimed");
     line(text, "");
@@ -311,6 +312,32 @@ fn removals(text: &mut String, removals: &[RemovalEntry]) {
             ],
         );
     }
+}
+
+/// The second vault, as it stands at the end of the window.
+fn copy(text: &mut String, job: &JobReport) {
+    let Some(copy) = &job.copy else { return };
+    heading(
+        text,
+        "Second vault",
+        &["vault", "newest recovery point", "backups", "last copied", "last copy", "not copied"],
+    );
+    let last = copy.last_copy.as_ref();
+    let outcome = last.map_or_else(String::new, |last| {
+        let code = last.error_code.as_deref().map(|code| format!(" ({})", cell(code))).unwrap_or_default();
+        format!("{} {}{code}", moment(last.finished), word(&last.outcome))
+    });
+    row(
+        text,
+        &[
+            &cell(&copy.vault),
+            &copy.recovery_point.map_or_else(|| "none".to_owned(), moment),
+            &copy.backups.to_string(),
+            &copy.last_success.map_or_else(|| "never".to_owned(), moment),
+            &outcome,
+            &last.map(|last| last.left_backups.to_string()).unwrap_or_default(),
+        ],
+    );
 }
 
 fn prunes(text: &mut String, prunes: &[PruneEntry]) {

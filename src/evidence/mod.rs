@@ -4,6 +4,7 @@
 //!
 //! Nothing here reads a clock, a vault or a terminal.
 
+pub mod copies;
 pub mod deviations;
 pub mod erasure;
 pub mod facts;

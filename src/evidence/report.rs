@@ -9,9 +9,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::copies::{CopyStatus, copy_status};
 use super::deviations::{Deviation, deviations, not_claimed};
 use super::facts::{DrillPlan, JobFacts, VaultRef, attempt, optional_seconds, restore_or_unmeasured};
 use super::keeping::{self, ErasureMeasured, PruneEntry, QuarantineEntry, RefutationEntry, RemovalEntry};
+use super::status::Findings;
 use crate::catalog::{BackupRow, DrillRow, RunRow, Verdict};
 use crate::domain::ids::{BackupId, JobName, ManifestHash, RecordId};
 use crate::domain::manifest::Completeness;
@@ -70,6 +72,9 @@ pub struct JobReport {
     pub quarantines: Vec<QuarantineEntry>,
     /// What did not go as promised, in the order of time.
     pub deviations: Vec<Deviation>,
+    /// How the second vault stands, where the job has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyStatus>,
     /// What a reader must not conclude, one sentence each.
     pub not_claimed: Vec<String>,
 }
@@ -311,6 +316,9 @@ fn job_report(facts: &JobFacts, window: Window) -> JobReport {
         prunes: keeping::prunes(facts, window),
         refutations: keeping::refutations(facts, window),
         quarantines: keeping::quarantines(facts, window),
+        copy: facts.copy.as_ref().map(|copy| {
+            copy_status(&mut Findings::default(), &facts.job, copy, facts.promise.objectives.rpo, window.end)
+        }),
         measured,
         backups,
         runs: runs.into_iter().map(run_entry).collect(),

@@ -204,6 +204,7 @@ pub(crate) fn healthy() -> JobFacts {
         refutations: Vec::new(),
         quarantines: Vec::new(),
         prunes: Vec::new(),
+        copy: None,
     }
 }
 

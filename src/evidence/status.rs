@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::copies::{CopyStatus, copy_status};
 use super::erasure::{ErasureStatus, erasure_status, judge_erasure};
 use super::facts::{
     DrillPlan, JobFacts, OwnIdentity, VaultFacts, Witness, attempt, optional_seconds, restore_or_unmeasured,
@@ -87,6 +88,9 @@ pub struct JobStatus {
     pub erasure_deadline: Option<DateTime<Utc>>,
     /// What is still to be erased.
     pub erasure: ErasureStatus,
+    /// The second vault, where the job has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyStatus>,
 }
 
 /// RPO figures; seconds, or `unbounded`.
@@ -238,6 +242,8 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
     judge_unbelieved(&mut findings, facts);
     judge_recipients(&mut findings, facts);
     judge_missing(&mut findings, facts);
+    let copy = facts.copy.as_ref();
+    let copy = copy.map(|copy| copy_status(&mut findings, &facts.job, copy, objectives.rpo, now));
     let (state, reasons) = findings.judged();
 
     JobStatus {
@@ -266,6 +272,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
         next_drill: facts.next_drill,
         erasure_deadline: erasure.deadline,
         erasure,
+        copy,
     }
 }
 

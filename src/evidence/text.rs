@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 
+use super::copies::CopyStatus;
 use super::status::{JobStatus, RPO_RISK_PER_CENT, State, Status, ago};
 use crate::domain::objectives::{Exposure, Restore, json_seconds};
 use crate::domain::quantity::{exact_duration, human_duration};
@@ -26,11 +27,18 @@ const STATE_COLUMN: usize = 1;
 #[must_use]
 pub fn table(status: &Status, now: DateTime<Utc>, colour: Colour) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
-    rows.extend(status.jobs.iter().map(|job| cells(job, now)));
+    let mut states = vec![None];
+    for job in &status.jobs {
+        rows.push(cells(job, now));
+        states.push(Some(job.state));
+        if let Some(copy) = &job.copy {
+            rows.push(copy_cells(job, copy, now));
+            states.push(Some(copy.state));
+        }
+    }
     let widths: Vec<usize> = (0..HEADINGS.len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
         .collect();
-    let states = std::iter::once(None).chain(status.jobs.iter().map(|job| Some(job.state)));
     let mut text = String::new();
     for (row, state) in rows.iter().zip(states) {
         let mut line = String::new();
@@ -93,6 +101,26 @@ fn cells(job: &JobStatus, now: DateTime<Utc>) -> [String; 5] {
         state => state_word(state).to_uppercase(),
     };
     [job.job.to_string(), state, point, proven, next]
+}
+
+/// The second vault stands below its job: where a restore from it would go back to, and when it was last brought up to date.
+fn copy_cells(job: &JobStatus, copy: &CopyStatus, now: DateTime<Utc>) -> [String; 5] {
+    let point = copy.recovery_point.map_or_else(|| "none".to_owned(), |moment| ago(moment, now));
+    let point = match job.rpo.objective {
+        Some(objective) => format!("{point} (RPO {})", exact_duration(objective)),
+        None => point,
+    };
+    let last = match (copy.last_success, &copy.last_copy) {
+        (Some(success), _) => format!("copied {}", ago(success, now)),
+        (None, Some(_)) => "never copied whole".to_owned(),
+        (None, None) => "never copied".to_owned(),
+    };
+    let next = copy.next_copy.map_or_else(|| "no schedule".to_owned(), |next| format!("copy {}", due(next, now)));
+    let state = match copy.state {
+        State::Ok => "ok".to_owned(),
+        state => state_word(state).to_uppercase(),
+    };
+    [format!("  in {}", copy.vault), state, point, last, next]
 }
 
 fn due(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {

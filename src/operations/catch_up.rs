@@ -24,7 +24,7 @@ use super::host::{Home, Host};
 use super::vaults::OpenVault;
 
 /// The folders of records that the catalog remembers.
-const REMEMBERED: [&str; 6] = ["runs", "drills", "removals", "refutations", "quarantines", "prunes"];
+const REMEMBERED: [&str; 7] = ["runs", "drills", "removals", "refutations", "quarantines", "prunes", "copies"];
 /// Records that are told to the catalog in one transaction.
 const BATCH: usize = 256;
 
@@ -71,7 +71,7 @@ fn backups(host: &Host, home: &Home, vault: &OpenVault, survey: &Survey) -> Resu
         let told = host.runtime.block_on(async {
             // In this order: whoever is killed in between has not told it of the backup, and does both again.
             catalog.saw(&vault.id, &manifest.job, manifest.sequence).await?;
-            catalog.record_backup(manifest, verified.hash).await
+            catalog.record_backup(&vault.manifest_here(manifest), verified.hash).await
         });
         match told {
             Err(error) if error.is_about_what_was_told() => {
@@ -110,7 +110,7 @@ fn outbox(host: &Host, home: &Home, vault: &OpenVault, known: &HashSet<Place>) -
     for waiting in home.state.outbox(&vault.id).waiting()? {
         match waiting {
             Ok(waiting) if known.contains(&place(&RecordName::of(&waiting.record))) => {}
-            Ok(waiting) => untold.extend(tell(host, home, vec![waiting.record])?),
+            Ok(waiting) => untold.extend(tell(host, home, vault, vec![waiting.record])?),
             Err(damaged) => untold.push(chain(&damaged)),
         }
     }
@@ -154,7 +154,7 @@ fn records(host: &Host, home: &Home, vault: &OpenVault, known: &HashSet<Place>) 
             }
         }
         records.retain(|record| !known.contains(&place(&RecordName::of(record))));
-        untold.extend(tell(host, home, records)?);
+        untold.extend(tell(host, home, vault, records)?);
     }
     for ((folder, id), ..) in distrusted.iter().filter(|(place, ..)| known.contains(place) && !believed.contains(place))
     {
@@ -176,7 +176,8 @@ fn records(host: &Host, home: &Home, vault: &OpenVault, known: &HashSet<Place>) 
 }
 
 /// Tells the catalog of records in one transaction, or of each alone where one does not fit.
-fn tell(host: &Host, home: &Home, records: Vec<Record>) -> Result<Vec<String>> {
+fn tell(host: &Host, home: &Home, vault: &OpenVault, records: Vec<Record>) -> Result<Vec<String>> {
+    let records: Vec<Record> = records.into_iter().map(|record| vault.record_here(record)).collect();
     match host.runtime.block_on(home.catalog.record_all(&records)) {
         Err(error) if error.is_about_what_was_told() => {}
         told => return Ok(told.map(|()| Vec::new())?),

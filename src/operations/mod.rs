@@ -8,6 +8,7 @@ pub mod backup;
 mod begun;
 pub mod catch_up;
 pub mod check;
+pub mod copy;
 mod databases;
 pub mod doctor;
 pub mod drill;

@@ -73,9 +73,13 @@ impl<'a> PruneRequest<'a> {
         now: DateTime<Utc>,
         began: DateTime<Utc>,
     ) -> Self {
-        let of_vault = settings.jobs.values().filter(|job| job.vault == vault.settings.name);
+        let of_vault = settings.jobs_in(&vault.settings.name);
+        let lead = |job: &JobSettings| match vault.is_copy() {
+            true => settings.lead_in_copy(job, &vault.settings, now),
+            false => settings.lead_of(job, now),
+        };
         Self {
-            jobs: jobs.iter().map(|job| (*job, settings.lead_of(job, now))).collect(),
+            jobs: jobs.iter().map(|job| (*job, lead(job))).collect(),
             zone: settings.timezone,
             grace: settings.grace_of(&vault.settings),
             promises: of_vault.map(|job| (job.name.clone(), job.retention)).collect(),

@@ -34,7 +34,7 @@ pub fn rebuild(host: &Host, vault: &OpenVault) -> Result<Rebuilt> {
         survey.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.fault)).collect();
     problems.extend(records.problems.iter().map(|problem| format!("{}: {}", problem.key, problem.reason)));
     let manifests: Vec<(Manifest, ManifestHash)> =
-        survey.manifests.into_iter().map(|verified| (verified.manifest, verified.hash)).collect();
+        survey.manifests.into_iter().map(|found| (vault.manifest_here(&found.manifest), found.hash)).collect();
     let mut records: Vec<Record> = records.records.into_iter().map(|verified| verified.record).collect();
     let place = |record: &Record| (record.body.type_name(), record.id.clone());
     let there: HashSet<_> = records.iter().map(place).collect();
@@ -45,6 +45,7 @@ pub fn rebuild(host: &Host, vault: &OpenVault) -> Result<Rebuilt> {
             Err(damaged) => problems.push(chain(&damaged)),
         }
     }
+    let records: Vec<Record> = records.into_iter().map(|record| vault.record_here(record)).collect();
     let passed_over = host.runtime.block_on(home.catalog.replace(&vault.id, &manifests, &records))?;
     problems.extend(passed_over.iter().map(|passed| format!("{}: {}", passed.what, chain(&passed.why))));
     Ok(Rebuilt { backups: manifests.len(), records: records.len(), problems })

@@ -82,7 +82,7 @@ pub fn write_at(
     };
     let record = Record {
         version: RECORD_VERSION,
-        vault: vault.id.clone(),
+        vault: vault.trust.vault.clone(),
         job: job.clone(),
         id: id.clone(),
         host: vault.host_name(host)?,
@@ -94,7 +94,7 @@ pub fn write_at(
     match kind(&record.body) {
         Kind::Decision => {
             into_vault(host, vault, &record, sealed)?;
-            Ok(host.runtime.block_on(home.catalog.record(&record))?)
+            Ok(host.runtime.block_on(home.catalog.record(&vault.record_here(record.clone())))?)
         }
         Kind::History => tell(host, home, vault, Waiting { record, details: sealed }),
     }
@@ -108,7 +108,11 @@ enum Kind {
 
 fn kind(body: &RecordBody) -> Kind {
     match body {
-        RecordBody::Run(_) | RecordBody::Drill(_) | RecordBody::Refutation(_) | RecordBody::Prune(_) => Kind::History,
+        RecordBody::Run(_)
+        | RecordBody::Drill(_)
+        | RecordBody::Refutation(_)
+        | RecordBody::Prune(_)
+        | RecordBody::Copy(_) => Kind::History,
         RecordBody::Removal(_) | RecordBody::Condemned(_) | RecordBody::Quarantine(_) => Kind::Decision,
     }
 }
@@ -119,14 +123,14 @@ fn tell(host: &Host, home: &Home, vault: &OpenVault, waiting: Waiting) -> Result
     let record = waiting.record;
     match (into_vault(host, vault, &record, waiting.details), kept) {
         (Ok(()), _) => {
-            host.runtime.block_on(home.catalog.record(&record))?;
+            host.runtime.block_on(home.catalog.record(&vault.record_here(record.clone())))?;
             outbox.remove(&record)?;
             // It takes records again. What waits longer waits on: this one is where it belongs.
             let _ = send_waiting(host, vault);
             Ok(())
         }
         (Err(refused), Ok(())) => {
-            host.runtime.block_on(home.catalog.record(&record))?;
+            host.runtime.block_on(home.catalog.record(&vault.record_here(record.clone())))?;
             Err(refused.context("it waits in the state folder, and the next command that writes sends it"))
         }
         // Neither has it: the catalog must not know what a rebuild could not find.
@@ -152,10 +156,10 @@ pub fn send_waiting(host: &Host, vault: &OpenVault) -> Result<usize> {
         let name = RecordName::of(&record);
         match host.runtime.block_on(read_record(&*vault.storage, &vault.trust, &name)) {
             // What lies under its name is it.
-            Ok(there) => host.runtime.block_on(home.catalog.record(&there.record))?,
+            Ok(there) => host.runtime.block_on(home.catalog.record(&vault.record_here(there.record)))?,
             Err(error) if is_absent(&error) => {
                 into_vault(host, vault, &record, details)?;
-                host.runtime.block_on(home.catalog.record(&record))?;
+                host.runtime.block_on(home.catalog.record(&vault.record_here(record.clone())))?;
             }
             Err(error) => return Err(error.into()),
         }

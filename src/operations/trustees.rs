@@ -365,6 +365,11 @@ fn change(
     next: impl Fn(&TrustDocument) -> Result<Option<TrustDocument>>,
     before: impl Fn() -> Result<()>,
 ) -> Result<Option<TrustDocument>> {
+    if vault.is_copy() {
+        let message = format!("{} is a copy: its vault.json is that of the vault it is one of", vault.settings.name);
+        return Err(Error::new(Code::Usage, message)
+            .with_hint("change it there (--vault NAME); the next `lifeboat copy` brings the change here"));
+    }
     let Some(key_file) = key_file else {
         return Err(Error::new(
             Code::KeyMissing,
@@ -382,7 +387,7 @@ fn change(
     let key = SigningKey::read(key_file)?;
     // Read once more, under the lock and under this key: it was opened under the pinned one, so they are the same or this
     // is refused.
-    let pin = Pin { key: key.public().clone(), vault: Some(vault.id.clone()) };
+    let pin = Pin { key: key.public().clone(), vault: Some(vault.trust.vault.clone()) };
     let present = host.runtime.block_on(read_trust(&*vault.storage, &pin)).map_err(|error| match error {
         VaultError::Untrusted { .. } => Error::new(
             Code::KeyMissing,
@@ -391,7 +396,7 @@ fn change(
         .with_hint("name the file that `lifeboat init` wrote when this vault was made; its public half is `trust`"),
         error => error.into(),
     })?;
-    must_be_newest(host, &*vault.storage, &present)?;
+    must_be_newest(host, &*vault.storage, &vault.id, &present)?;
     let Some(next) = next(&present)? else { return Ok(None) };
     before()?;
     host.runtime.block_on(write_trust(&*vault.storage, &key, &next))?;

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 
-use crate::config::{S3Settings, Secret, VaultSettings, VaultUrl};
+use crate::config::{S3Settings, Secret, VaultRole, VaultSettings, VaultUrl};
 use crate::domain::ids::{JobName, ManifestHash, VaultId};
 use crate::domain::manifest::Manifest;
-use crate::domain::record::SequenceRange;
+use crate::domain::record::{Record, RecordBody, SequenceRange};
 use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
 use crate::storage::local::Local;
@@ -24,7 +25,9 @@ use super::host::Host;
 
 /// A vault whose vault.json was found to be signed by the key that we trust.
 pub struct OpenVault {
-    /// Its id.
+    /// As what this host knows the place: the catalog, the state folder. For a vault that jobs back up into it is the id that
+    /// stands in its documents, `trust.vault`. A copy has the same documents, and is another place: what is gone there, or
+    /// was not copied yet, is not gone here.
     pub id: VaultId,
     /// Its settings; on a bare host made up from the url.
     pub settings: VaultSettings,
@@ -47,9 +50,14 @@ pub struct Trusted {
 /// # Errors
 /// Where there is no vault, nobody vouches for it, or its vault.json is not signed by whom we trust.
 pub fn open(host: &Host, settings: &VaultSettings, flag: Option<&str>, trusted: &Trusted) -> Result<OpenVault> {
-    let pinned = match host.home_if_any() {
-        Some(home) => home.state.pinned_trust(&settings.name)?,
-        None => None,
+    let pinned = match (host.home_if_any(), &settings.role) {
+        (Some(home), VaultRole::Own) => home.state.pinned_trust(&settings.name)?,
+        // Another host may have made the copy: it has the key of the vault that it is one of.
+        (Some(home), VaultRole::Copy { of }) => match home.state.pinned_trust(&settings.name)? {
+            None => home.state.pinned_trust(of)?,
+            pinned => pinned,
+        },
+        (None, _) => None,
     };
     let pin = match flag.or(settings.trust.as_deref()) {
         Some(key) => {
@@ -89,19 +97,46 @@ pub fn open_bare(host: &Host, url: &VaultUrl, flag: Option<&str>, trusted: &Trus
         compression_level: crate::config::settings::DEFAULT_COMPRESSION_LEVEL,
         grace: None,
         s3: S3Settings::default(),
+        role: VaultRole::Own,
     };
     open(host, &settings, flag, trusted)
 }
 
-fn open_with(host: &Host, settings: VaultSettings, pin: &Pin) -> Result<OpenVault> {
+/// Opens a vault whose signing key is known.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(host: &Host, settings: VaultSettings, pin: &Pin) -> Result<OpenVault> {
     let storage = storage(host, &settings)?;
-    let trust = believe(host, &*storage, pin)?;
+    let trust = host.runtime.block_on(read_trust(&*storage, pin))?;
+    let id = place(&settings, &trust.vault);
+    must_be_newest(host, &*storage, &id, &trust)?;
     if let Some(home) = host.home_if_any()
         && home.state.pinned_trust(&settings.name)?.is_none()
     {
         home.state.pin_trust(&settings.name, &comment_lines(&trust.vault, &pin.key))?;
     }
-    Ok(OpenVault { id: trust.vault.clone(), settings, storage, trust })
+    Ok(OpenVault { id, settings, storage, trust })
+}
+
+/// As what this host knows the place of a vault with this id.
+#[must_use]
+pub fn place(settings: &VaultSettings, vault: &VaultId) -> VaultId {
+    match settings.role {
+        VaultRole::Own => vault.clone(),
+        VaultRole::Copy { .. } => {
+            let digest = Sha256::new()
+                .chain_update("lifeboat copy")
+                .chain_update([0])
+                .chain_update(vault.as_str())
+                .chain_update([0])
+                .chain_update(&settings.name)
+                .finalize();
+            let mut id = [0; 8];
+            id.copy_from_slice(&digest[..8]);
+            VaultId::from_random(id)
+        }
+    }
 }
 
 /// Reads vault.json, believes it, and remembers its number.
@@ -110,7 +145,7 @@ fn open_with(host: &Host, settings: VaultSettings, pin: &Pin) -> Result<OpenVaul
 /// As [`read_trust`] and [`must_be_newest`].
 pub fn believe(host: &Host, storage: &dyn Storage, pin: &Pin) -> Result<TrustDocument> {
     let trust = host.runtime.block_on(read_trust(storage, pin))?;
-    must_be_newest(host, storage, &trust)?;
+    must_be_newest(host, storage, &trust.vault, &trust)?;
     Ok(trust)
 }
 
@@ -120,14 +155,14 @@ pub fn believe(host: &Host, storage: &dyn Storage, pin: &Pin) -> Result<TrustDoc
 ///
 /// # Errors
 /// [`Code::VaultUntrusted`], or where the state folder cannot be used.
-pub fn must_be_newest(host: &Host, storage: &dyn Storage, trust: &TrustDocument) -> Result<()> {
+pub fn must_be_newest(host: &Host, storage: &dyn Storage, place: &VaultId, trust: &TrustDocument) -> Result<()> {
     let Some(home) = host.home_if_any() else { return Ok(()) };
     let (serial, digest) = (trust.serial, trust.digest());
-    let memory = home.state.serial_file(&trust.vault);
+    let memory = home.state.serial_file(place);
     let refused = |reason, hint: String| {
         Err(Error::from(VaultError::Untrusted { place: storage.describe(), reason }).with_hint(hint))
     };
-    match home.state.newest_trust(&trust.vault)? {
+    match home.state.newest_trust(place)? {
         Some(seen) if serial < seen.serial => refused(
             Distrust::RolledBack { found: serial, seen: seen.serial },
             format!(
@@ -145,7 +180,7 @@ pub fn must_be_newest(host: &Host, storage: &dyn Storage, trust: &TrustDocument)
                 memory.display()
             ),
         ),
-        _ => Ok(home.state.saw_trust(&trust.vault, serial, digest)?),
+        _ => Ok(home.state.saw_trust(place, serial, digest)?),
     }
 }
 
@@ -261,6 +296,30 @@ impl OpenVault {
         Ok(Look { survey, untold })
     }
 
+    /// A manifest as the catalog is to remember it: under this place.
+    #[must_use]
+    pub fn manifest_here(&self, manifest: &Manifest) -> Manifest {
+        Manifest { vault: self.id.clone(), ..manifest.clone() }
+    }
+
+    /// A record as the catalog is to remember it: under this place.
+    #[must_use]
+    pub fn record_here(&self, mut record: Record) -> Record {
+        record.vault = self.id.clone();
+        if let RecordBody::Removal(removal) = &mut record.body
+            && let Some(summary) = &mut removal.summary
+        {
+            summary.vault = self.id.clone();
+        }
+        record
+    }
+
+    /// Whether it is a copy of another vault.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        self.settings.role != VaultRole::Own
+    }
+
     /// Tells the catalog of one backup, and that this host saw it.
     ///
     /// # Errors
@@ -270,7 +329,7 @@ impl OpenVault {
         host.runtime.block_on(async {
             // In this order: whoever is killed in between has not told it of the backup, and does both again.
             catalog.saw(&self.id, &manifest.job, manifest.sequence).await?;
-            catalog.record_backup(manifest, hash).await
+            catalog.record_backup(&self.manifest_here(manifest), hash).await
         })?;
         Ok(())
     }
@@ -409,13 +468,13 @@ mod tests {
         };
         let (old, one, two) = (document(1, "web-1"), document(2, "web-1"), document(2, "web-2"));
         for trust in [&old, &one, &one] {
-            must_be_newest(&host, &store, trust).unwrap();
+            must_be_newest(&host, &store, &trust.vault, trust).unwrap();
         }
         for (trust, says) in [(&old, "it has number 1, and this host saw number 2"), (&two, "the same number 2")] {
-            let error = must_be_newest(&host, &store, trust).unwrap_err();
+            let error = must_be_newest(&host, &store, &trust.vault, trust).unwrap_err();
             assert_eq!(error.code(), Code::VaultUntrusted);
             assert!(error.to_string().contains(says), "{error}");
         }
-        must_be_newest(&host, &store, &document(3, "web-1")).unwrap();
+        must_be_newest(&host, &store, &VaultId::from_random([1; 8]), &document(3, "web-1")).unwrap();
     }
 }

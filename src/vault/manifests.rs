@@ -104,6 +104,18 @@ pub async fn read_manifest(
     trust: &TrustDocument,
     name: &ManifestName,
 ) -> Result<VerifiedManifest, VaultError> {
+    read_signed_manifest(storage, trust, name).await.map(|(verified, _)| verified)
+}
+
+/// As [`read_manifest`], with the bytes, ready to be committed to another place.
+///
+/// # Errors
+/// As [`read_manifest`].
+pub async fn read_signed_manifest(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    name: &ManifestName,
+) -> Result<(VerifiedManifest, SignedManifest), VaultError> {
     let key = Key::Manifest(name.clone()).to_string();
     let signature_key = Key::ManifestSignature(name.clone()).to_string();
     let (document, signature) =
@@ -120,7 +132,10 @@ pub async fn read_manifest(
         Err(error) => return Err(unreadable(key, error)),
         Ok(signature) => signature,
     };
-    verify_manifest(trust, name, &document, &signature).map_err(|reason| VaultError::ManifestUntrusted { key, reason })
+    let verified = verify_manifest(trust, name, &document, &signature)
+        .map_err(|reason| VaultError::ManifestUntrusted { key, reason })?;
+    let signed = SignedManifest { name: name.clone(), document, signature, hash: verified.hash };
+    Ok((verified, signed))
 }
 
 /// What lies there is wrong in itself, or the store failed.

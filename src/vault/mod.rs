@@ -10,6 +10,7 @@ pub mod keys;
 pub mod layout;
 pub mod lists;
 pub mod manifests;
+pub mod mirror;
 pub mod presence;
 pub mod reader;
 pub mod readme;

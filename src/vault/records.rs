@@ -151,6 +151,34 @@ pub async fn read_record_seen(
         .map_err(|reason| VaultError::RecordUntrusted { key: key(), reason })
 }
 
+/// A record as it lies there, for whoever brings it to another place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SignedRecord {
+    /// What it says.
+    pub verified: VerifiedRecord,
+    /// Its bytes.
+    pub document: Bytes,
+    /// Its signature's.
+    pub signature: Bytes,
+}
+
+/// As [`read_record_seen`], with the bytes.
+///
+/// # Errors
+/// As [`read_record`].
+pub async fn read_signed_record(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    name: &RecordName,
+    seen: Seen,
+) -> Result<SignedRecord, VaultError> {
+    let (document, signature) = read_bytes(storage, name).await?;
+    match verify_record(trust, name, &document, &signature, seen) {
+        Ok(verified) => Ok(SignedRecord { verified, document, signature }),
+        Err(reason) => Err(VaultError::RecordUntrusted { key: Key::Record(name.clone()).to_string(), reason }),
+    }
+}
+
 /// A record and its signature.
 async fn read_bytes(storage: &dyn Storage, name: &RecordName) -> Result<(Bytes, Bytes), VaultError> {
     let key = Key::Record(name.clone()).to_string();

@@ -294,6 +294,25 @@ impl TrustDocument {
 /// # Errors
 /// [`VaultError::NoVault`], [`VaultError::Untrusted`], [`VaultError::NewerVersion`], or the store's.
 pub async fn read_trust(storage: &dyn Storage, pin: &Pin) -> Result<TrustDocument, VaultError> {
+    read_signed_trust(storage, pin).await.map(|signed| signed.trust)
+}
+
+/// vault.json as it lies there, for whoever brings it to another place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedTrust {
+    /// What it says.
+    pub trust: TrustDocument,
+    /// Its bytes.
+    pub document: Bytes,
+    /// The signature that fits them.
+    pub signature: Bytes,
+}
+
+/// As [`read_trust`], with the bytes.
+///
+/// # Errors
+/// As [`read_trust`].
+pub async fn read_signed_trust(storage: &dyn Storage, pin: &Pin) -> Result<SignedTrust, VaultError> {
     let place = || storage.describe();
     let untrusted = |reason| VaultError::Untrusted { place: storage.describe(), reason };
     let document = match storage.get(&Key::Trust.to_string(), MAX_TRUST_BYTES).await {
@@ -301,14 +320,14 @@ pub async fn read_trust(storage: &dyn Storage, pin: &Pin) -> Result<TrustDocumen
         read => read?,
     };
     let mut reason = Distrust::NoSignature;
-    let mut scope = None;
+    let mut found_signature = None;
     // A change that died half-way has written the new document and not yet renewed its signature; the one that was
     // laid beside it beforehand is as good.
     for key in [Key::TrustSignature, Key::TrustNextSignature] {
         match storage.get(&key.to_string(), MAX_SIGNATURE_BYTES).await {
             Ok(signature) => match verify(&pin.key, &document, &signature) {
                 Ok(comment) => {
-                    scope = Some(comment);
+                    found_signature = Some((comment, signature));
                     break;
                 }
                 Err(fault) if reason == Distrust::NoSignature => reason = Distrust::Signature(fault),
@@ -318,7 +337,7 @@ pub async fn read_trust(storage: &dyn Storage, pin: &Pin) -> Result<TrustDocumen
             Err(error) => return Err(error.into()),
         }
     }
-    let Some(scope) = scope else { return Err(untrusted(reason)) };
+    let Some((scope, signature)) = found_signature else { return Err(untrusted(reason)) };
 
     let malformed = |reason: String| untrusted(Distrust::Malformed { reason });
     let value: serde_json::Value = serde_json::from_slice(&document).map_err(|error| malformed(error.to_string()))?;
@@ -341,7 +360,22 @@ pub async fn read_trust(storage: &dyn Storage, pin: &Pin) -> Result<TrustDocumen
         let (expected, found) = (expected.clone(), trust.vault);
         return Err(untrusted(Distrust::OtherVault { expected, found }));
     }
-    Ok(trust)
+    Ok(SignedTrust { trust, document, signature })
+}
+
+/// Writes a vault.json that somebody signed before: killed at any point, the place has the old document or the new one, or
+/// none yet, and a signature for it.
+///
+/// # Errors
+/// The store's.
+pub async fn write_signed_trust(storage: &dyn Storage, signed: &SignedTrust) -> Result<(), StorageError> {
+    let next = Key::TrustNextSignature.to_string();
+    storage.replace(&next, signed.signature.clone()).await?;
+    storage.replace(&Key::Trust.to_string(), signed.document.clone()).await?;
+    storage.replace(&Key::TrustSignature.to_string(), signed.signature.clone()).await?;
+    // Where it may not be deleted it does no harm: readers take the signature that fits.
+    let _ = storage.delete(&next).await;
+    storage.sync().await
 }
 
 /// Signs and writes vault.json, and reads it again. Killed at any point, the vault has the old document or the new one,

@@ -6,6 +6,7 @@ mod bad_input;
 mod by_hand;
 mod cli;
 mod codes;
+mod copy;
 mod daemon;
 mod damage;
 mod demo;

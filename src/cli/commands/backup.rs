@@ -164,7 +164,7 @@ fn prune_after(
     let how = How { dry_run: false, began, after_pause: AfterPause::Stop };
     match prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, progress) {
         Ok(report) => {
-            prune::tell_after_backup(&report, session.settings.timezone, &session.global);
+            prune::tell_after("backup", &report, session.settings.timezone, &session.global);
             prune::exit_of(&report)
         }
         // Somebody prunes at this moment: what was to be done is being done.

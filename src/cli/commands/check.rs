@@ -41,11 +41,8 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
         .collect::<Result<Vec<_>>>()?;
     let reader = args.read_data.map(|percent| reading.reader().map(|reader| (reader, percent))).transpose()?;
     let depth = Depth { read_data: reader.as_ref().map(|(reader, percent)| (reader, *percent)) };
-    let configured = reading.settings.iter().flat_map(|settings| settings.jobs.values());
-    let known = configured
-        .filter(|job| job.vault == reading.vault.settings.name)
-        .map(|job| (job.name.clone(), job.retention.delete_after))
-        .collect();
+    let configured = reading.settings.iter().flat_map(|settings| settings.jobs_in(&reading.vault.settings.name));
+    let known = configured.map(|job| (job.name.clone(), job.retention.delete_after)).collect();
     let report = check::check(&reading.host, &reading.vault, &jobs, &known, &depth, &progress)?;
     let sound = report.is_sound();
     if json {

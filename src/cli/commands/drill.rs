@@ -49,7 +49,7 @@ struct Drill {
 pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit> {
     let session = session.configured()?;
     let jobs = session.jobs(&args.jobs)?;
-    let vaults = session.vaults(&jobs);
+    let vaults = session.places(&jobs)?;
     let mut exit = Exit::DONE;
     let mut drills = Vec::new();
     for job in jobs {
@@ -59,7 +59,7 @@ pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit
             exit = exit.worse(Exit::of(Kind::Interrupted));
             break;
         }
-        let vault = match &vaults[&job.vault] {
+        let vault = match &vaults[&session.place_of(job)?.name] {
             Ok(vault) => vault,
             Err(error) => {
                 print_error(error);

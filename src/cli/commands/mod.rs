@@ -4,6 +4,7 @@ pub(super) mod backup;
 pub(super) mod catalog;
 pub(super) mod check;
 pub(super) mod config;
+pub(super) mod copy;
 pub(super) mod daemon;
 pub(super) mod demo;
 pub(super) mod doctor;

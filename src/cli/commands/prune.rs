@@ -79,12 +79,13 @@ pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit
         began,
         after_pause: if args.after_pause { AfterPause::GoOn } else { AfterPause::Stop },
     };
-    let vaults = session.vaults(&jobs);
+    let vaults = session.places(&jobs)?;
     let progress = session.progress();
     let mut exit = Exit::DONE;
     let mut reports = Vec::new();
     for (name, vault) in &vaults {
-        let of_vault: Vec<&JobSettings> = jobs.iter().filter(|job| job.vault == *name).copied().collect();
+        let of_vault: Vec<&JobSettings> =
+            jobs.iter().filter(|job| session.place_of(job).is_ok_and(|place| place.name == *name)).copied().collect();
         let report = match vault {
             Ok(vault) => prune_jobs(&session.host, vault, &session.settings, &of_vault, &how, &progress),
             Err(error) => Err(error.clone()),
@@ -243,14 +244,14 @@ fn reasons(decision: &Decision) -> Vec<String> {
     }
 }
 
-/// After a backup: silent in cron unless something is wrong, a line or two where `-v` asks for it.
-pub(super) fn tell_after_backup(report: &PruneReport, zone: Tz, global: &Global) {
+/// After a backup or a copy: silent in cron unless something is wrong, a line or two where `-v` asks for it.
+pub(super) fn tell_after(what: &str, report: &PruneReport, zone: Tz, global: &Global) {
     if exit_of(report) != Exit::DONE || global.verbose > 0 {
         if !report.stops.is_empty() {
             let jobs: Vec<&str> = report.jobs.iter().map(|job| job.job.as_str()).collect();
-            say(&format!("{}: the backup is good, and the prune after it was stopped", jobs.join(", ")));
+            say(&format!("{}: the {what} is good, and the prune after it was stopped", jobs.join(", ")));
         }
-        // stdout is the backup's.
+        // stdout is the other's.
         tell(report, zone, false, global.verbose == 0, &say);
     } else if is_warning(report) {
         tell_wrong(report, zone);

@@ -116,7 +116,7 @@ pub(super) fn must_follow(host: &Host, vault: &OpenVault, job: &JobName, survey:
 
 /// The claim of this run, while it holds on to it.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(in super::super) struct Held {
     runtime: Handle,
     storage: Arc<dyn Storage>,
     newest: Arc<Mutex<Claim>>,
@@ -130,7 +130,7 @@ pub(super) struct Held {
 ///
 /// # Errors
 /// [`Code::Locked`] where another host's run has it; the store's.
-pub(super) fn take(
+pub(in super::super) fn take(
     host: &Host,
     vault: &OpenVault,
     job: &JobName,
@@ -146,7 +146,7 @@ pub(super) fn take(
     let claim = Claim {
         kind: CLAIM_TYPE.to_owned(),
         version: CLAIM_VERSION,
-        vault: vault.id.clone(),
+        vault: vault.trust.vault.clone(),
         job: job.clone(),
         run: RunId::from_random(rand::rng().random()),
         number: 1,
@@ -251,7 +251,7 @@ impl Held {
     ///
     /// # Errors
     /// [`Code::ClaimLost`], or the store's.
-    pub(super) fn confirm(&mut self) -> Result<()> {
+    pub(in super::super) fn confirm(&mut self) -> Result<()> {
         self.stop();
         let until = self.until();
         if self.now()? + COMMIT_MARGIN > until {
@@ -277,11 +277,19 @@ impl Held {
         .with_hint("run it again: what is still there is taken over. A host that sleeps cannot renew its claim"))
     }
 
+    /// Goes on renewing the claim, where another commit comes after the one that it was confirmed for.
+    pub(in super::super) fn go_on(&mut self) {
+        if self.renewal.is_none() {
+            let (storage, newest) = (Arc::clone(&self.storage), Arc::clone(&self.newest));
+            self.renewal = Some(self.runtime.spawn(renew_for_ever(storage, newest, Arc::clone(&self.attempts))));
+        }
+    }
+
     /// To be called right after the commit: whether the claim still holds, so that no sweep can have taken anything.
     ///
     /// # Errors
     /// The store's.
-    pub(super) fn held_through(&self) -> Result<bool> {
+    pub(in super::super) fn held_through(&self) -> Result<bool> {
         Ok(self.now()? <= self.until())
     }
 
@@ -297,7 +305,7 @@ impl Held {
     ///
     /// # Errors
     /// The store's.
-    pub(super) fn give_up(mut self) -> Result<()> {
+    pub(in super::super) fn give_up(mut self) -> Result<()> {
         self.stop();
         let (job, run) = {
             let claim = lock(&self.newest);

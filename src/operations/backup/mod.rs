@@ -5,11 +5,11 @@
 //! manifest. What fails before the last step leaves nothing but garbage that no manifest names, and a journal and a
 //! claim of it, so that the next run takes it over.
 
-mod claim;
+pub(super) mod claim;
 mod journal;
 mod opening;
 mod pipeline;
-mod reuse;
+pub(super) mod reuse;
 mod source;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -480,7 +480,7 @@ fn store_and_commit(
     let manifest = Manifest {
         kind: MANIFEST_TYPE.to_owned(),
         version: MANIFEST_VERSION,
-        vault: vault.id.clone(),
+        vault: vault.trust.vault.clone(),
         job: job.settings.name.clone(),
         id: BackupId::from_random(rand::rng().random()),
         sequence: run.sequence,

@@ -48,7 +48,7 @@ const KEYS_A_REQUEST: usize = 1000;
 /// So few are asked for one by one, however short a listing might be.
 const FEW: usize = 16;
 /// Names in one refutation record, so that its document stays below a megabyte.
-pub(super) const MAX_REFUTED_NAMES: usize = 8192;
+pub(in super::super) const MAX_REFUTED_NAMES: usize = 8192;
 /// Objects that a warning names one by one.
 const MAX_NAMED_OBJECTS: usize = 3;
 
@@ -119,7 +119,7 @@ fn last_word<'a>(drills: &'a [DrillRow], backup: &BackupId) -> Option<&'a DrillR
 
 /// What sweeps have condemned.
 #[derive(Debug, Default)]
-pub(super) struct Condemned {
+pub(in super::super) struct Condemned {
     /// Objects and lists.
     pub names: HashSet<ObjectId>,
     /// A condemned list that a newer lifeboat wrote, and that this one cannot read: anything may stand in it.
@@ -130,7 +130,7 @@ pub(super) struct Condemned {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub(super) fn condemned(host: &Host, vault: &OpenVault) -> Result<Condemned> {
+pub(in super::super) fn condemned(host: &Host, vault: &OpenVault) -> Result<Condemned> {
     let found = host.runtime.block_on(survey_folder(&*vault.storage, &vault.trust, "condemned"))?;
     let mut condemned = Condemned::default();
     for verified in found.records {

@@ -84,6 +84,7 @@ impl World {
                 trust: None,
                 grace: None,
                 compression_level: 1,
+                role: crate::config::VaultRole::Own,
             },
             storage: match plan {
                 Some(plan) => Arc::new(Fault::planned(inner, plan)),
