@@ -111,8 +111,10 @@ fn secrets<'a>(job: &'a JobSettings, operation: Operation) -> Vec<&'a Secret> {
 #[must_use]
 pub fn handed_in(settings: &Settings, operations: &[Operation]) -> (Vec<String>, Vec<String>) {
     let (mut credentials, mut variables) = (Vec::new(), Vec::new());
-    let pairs = settings.jobs.values().flat_map(|job| operations.iter().flat_map(move |of| secrets(job, *of)));
-    for secret in pairs {
+    let of_jobs = settings.jobs.values().flat_map(|job| operations.iter().flat_map(move |of| secrets(job, *of)));
+    let keys = settings.vaults.values().filter_map(|vault| vault.s3.keys.as_ref());
+    let of_vaults = keys.flat_map(|keys| [&keys.access_key, &keys.secret_key].into_iter().chain(&keys.session_token));
+    for secret in of_jobs.chain(of_vaults) {
         let (list, name) = match secret {
             Secret::Credential(name) => (&mut credentials, name),
             Secret::Env(name) => (&mut variables, name),
@@ -128,8 +130,9 @@ pub fn handed_in(settings: &Settings, operations: &[Operation]) -> (Vec<String>,
 /// Folders that operations write to.
 fn written(settings: &Settings, operations: &[Operation]) -> Vec<String> {
     let mut folders = vec![settings.state_dir.clone()];
-    folders.extend(settings.vaults.values().map(|vault| match &vault.url {
-        VaultUrl::Folder(folder) => folder.clone(),
+    folders.extend(settings.vaults.values().filter_map(|vault| match &vault.url {
+        VaultUrl::Folder(folder) => Some(folder.clone()),
+        VaultUrl::S3 { .. } => None,
     }));
     for job in settings.jobs.values() {
         if operations.contains(&Operation::Backup) {

@@ -154,6 +154,7 @@ fn reads_temporary(settings: &Settings) -> bool {
     });
     let vaults = settings.vaults.values().any(|vault| match &vault.url {
         crate::config::VaultUrl::Folder(folder) => is_temporary(folder),
+        crate::config::VaultUrl::S3 { .. } => false,
     });
     sources || vaults || is_temporary(&settings.state_dir) || is_temporary(&settings.file)
 }

@@ -14,7 +14,7 @@ pub fn may_pass(error: &Error) -> bool {
 pub fn code_may_pass(code: Code) -> bool {
     match code {
         // A server that starts anew, a share that is not mounted yet, a store that is slow today.
-        Code::SourceUnavailable | Code::StorageFailed | Code::VaultMissing => true,
+        Code::SourceUnavailable | Code::StorageFailed | Code::StorageUnreachable | Code::VaultMissing => true,
         // Somebody else is at it, or was in the way.
         Code::Locked | Code::ClaimLost | Code::CatalogFailed => true,
         // After a start of the machine, until its clock is set.
@@ -42,6 +42,9 @@ pub fn code_may_pass(code: Code) -> bool {
         | Code::NoIdentity
         | Code::SourcePartial
         | Code::StorageFull
+        | Code::StorageDenied
+        | Code::HookFailed
+        | Code::Killed
         | Code::StateFailed
         | Code::RestoreFailed
         | Code::ScratchFailed
@@ -72,6 +75,7 @@ mod tests {
                 "claim-lost",
                 "source-unavailable",
                 "storage-failed",
+                "storage-unreachable",
                 "catalog-failed"
             ]
         );

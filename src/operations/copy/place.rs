@@ -23,7 +23,7 @@ use crate::vault::{Distrust, VaultError};
 /// the store's.
 pub fn open_copy(host: &Host, source: &OpenVault, settings: &VaultSettings) -> Result<OpenVault> {
     let pin = pin_of(host, source)?;
-    open_copy_on(host, source, settings, storage(host, &settings.url)?, &pin)
+    open_copy_on(host, source, settings, storage(host, settings)?, &pin)
 }
 
 /// As [`open_copy`], in a store that is open.
