@@ -119,6 +119,7 @@ codes! {
     SourcePartial, "source-partial", Partial, "A part of a source could not be read; the rest is stored.";
     StorageFull, "storage-full", Failed, "The disk or the quota is full.";
     StorageFailed, "storage-failed", Failed, "Reading or writing the vault failed.";
+    LockUnavailable, "lock-unavailable", Config, "The config says that what is stored is held against deletion, and the store cannot hold it.";
     CatalogFailed, "catalog-failed", Failed, "The catalog in the state folder cannot be used.";
     StateFailed, "state-failed", Failed, "A file of the state folder cannot be read or written.";
     RestoreFailed, "restore-failed", Failed, "A file could not be written where it should be restored.";
