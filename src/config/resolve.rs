@@ -199,6 +199,7 @@ impl Resolver<'_, '_> {
             schedule: schedule?,
             retention: retention?,
             prune: prune?,
+            hold: None,
             objectives,
             sources,
             drill,

@@ -17,7 +17,7 @@ use crate::domain::check::UserCheck;
 use crate::domain::databases::{is_of, source_of};
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::exact_duration;
-use crate::domain::retention::Retention;
+use crate::domain::retention::{Hold, Retention};
 use crate::domain::schedule::Schedule;
 use crate::domain::server::ServerAddress;
 use crate::error::{Code, Diagnostic};
@@ -120,6 +120,9 @@ pub struct JobSettings {
     pub retention: Retention,
     /// When they are erased.
     pub prune: PruneWhen,
+    /// How long what is stored is held against deletion, where the store holds it. What it follows from depends on the
+    /// schedule and the moment: [`Settings::holding`] fills it in for a run.
+    pub hold: Option<Hold>,
     /// What was promised.
     pub objectives: Objectives,
     /// At least one, in the config's order.

@@ -114,6 +114,8 @@ pub struct SegmentStore {
     new_bytes: Arc<AtomicU64>,
     resumed_segments: AtomicU64,
     repaired: Arc<Mutex<Vec<String>>>,
+    /// Objects and lists that this run stored, where the store holds them from then on.
+    created: Option<Arc<Mutex<HashSet<ObjectId>>>>,
     /// Lists that this run wrote.
     own_lists: Mutex<HashSet<ObjectId>>,
     barred: Arc<Barred>,
@@ -151,6 +153,7 @@ impl SegmentStore {
         known: impl IntoIterator<Item = (KeyedId, Known)>,
     ) -> Self {
         let known = known.into_iter().collect();
+        let created = storage.lock().map(|_| Arc::default());
         Self {
             runtime,
             storage,
@@ -162,6 +165,7 @@ impl SegmentStore {
             new_bytes: Arc::new(AtomicU64::new(0)),
             resumed_segments: AtomicU64::new(0),
             repaired: Arc::new(Mutex::new(Vec::new())),
+            created,
             own_lists: Mutex::default(),
             barred: Arc::default(),
             landed: None,
@@ -282,6 +286,11 @@ impl SegmentStore {
     }
 
     fn upload(&self, Upload { key, bytes, segment }: Upload) -> Result<(), VaultError> {
+        let name = match key {
+            Key::Object(name) | Key::List(name) => Some(name),
+            _ => None,
+        };
+        let created = self.created.clone().zip(name);
         let key = key.to_string();
         let existing = if segment.is_some() { Existing::Believed } else { Existing::Compared };
         let slots = Arc::clone(&self.slots);
@@ -305,6 +314,9 @@ impl SegmentStore {
                 {
                     uploaded = Err(error);
                 }
+            }
+            if let (Ok(Uploaded::Created | Uploaded::Repaired), Some((created, name))) = (&uploaded, created) {
+                locked(&created).insert(name);
             }
             match uploaded {
                 Ok(Uploaded::Created) => {
@@ -345,6 +357,13 @@ impl SegmentStore {
     #[must_use]
     pub fn repaired(&self) -> Vec<String> {
         locked(&self.repaired).clone()
+    }
+
+    /// The objects and lists that this run stored, in a store that holds: they are held as the store was told to. Final
+    /// after [`SegmentStore::settle`], and then they are forgotten here.
+    #[must_use]
+    pub fn take_created(&self) -> HashSet<ObjectId> {
+        self.created.as_ref().map(|created| std::mem::take(&mut *locked(created))).unwrap_or_default()
     }
 
     /// Segments and bytes that this run added so far, lists included in the bytes; final after [`SegmentStore::settle`].

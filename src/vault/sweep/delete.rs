@@ -1,5 +1,6 @@
 //! The deleting, in an order in which every step may be the last.
 
+use chrono::{DateTime, Utc};
 use futures_util::future::ready;
 
 use super::garbage::{Doomed, Garbage};
@@ -10,7 +11,7 @@ use crate::vault::layout::{Key, ManifestName, RecordName};
 use crate::vault::signing::MAX_SIGNATURE_BYTES;
 
 /// What was deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Deletion {
     /// Objects and lists.
     pub objects: u64,
@@ -19,6 +20,11 @@ pub struct Deletion {
     /// Objects and lists that are left for the next sweep, because the stock had grown too old. With any left, the
     /// garbage's `clean_through` does not hold.
     pub left: u64,
+    /// Objects and lists that the store holds against deletion: a later sweep tries again. With any, the garbage's
+    /// `clean_through` holds as far as [`super::Stock::clean_beside`] says.
+    pub locked: Vec<Doomed>,
+    /// Until when the last of them is held, where the store says it.
+    pub locked_until: Option<DateTime<Utc>>,
 }
 
 /// Deletes what is to be deleted, in this order: the store is told that these condemned lists are in use; lists and
@@ -72,21 +78,29 @@ pub(super) async fn delete_all(
         if !is_fresh(storage, garbage).await? {
             return Ok((doomed, None));
         }
-        Ok((doomed, Some(storage.delete(&doomed.key().to_string()).await?)))
+        let deleted = match storage.delete(&doomed.key().to_string()).await {
+            Err(StorageError::Held { until, .. }) => Err(until),
+            deleted => Ok(deleted?),
+        };
+        Ok((doomed, Some(deleted)))
     };
     stream::iter(doomed.iter().copied())
         .map(delete)
         .buffer_unordered(READS_AT_ONCE)
         .try_for_each(|(doomed, deleted)| {
             match deleted {
-                Some(Deleted::Removed) => {
+                Some(Ok(Deleted::Removed)) => {
                     deletion.objects += 1;
                     deletion.bytes += doomed.size_bytes;
                     told(doomed.size_bytes);
                 }
                 None => deletion.left += 1,
+                Some(Err(until)) => {
+                    deletion.locked.push(doomed);
+                    deletion.locked_until = deletion.locked_until.max(until);
+                }
                 // Another sweep was faster.
-                Some(_) => {}
+                Some(Ok(Deleted::Absent)) => {}
             }
             ready(Ok(()))
         })
@@ -96,7 +110,11 @@ pub(super) async fn delete_all(
 /// What goes last. A condemned list goes before its signature, which says nothing without it.
 pub(super) async fn finish(storage: &dyn Storage, garbage: &Garbage) -> Result<(), StorageError> {
     for key in &garbage.leftovers {
-        storage.delete(key).await?;
+        // A signature that is held outlives its manifest a little; it says nothing without it.
+        match storage.delete(key).await {
+            Err(StorageError::Held { .. }) => {}
+            deleted => drop(deleted?),
+        }
     }
     for name in &garbage.spent {
         storage.delete(&Key::Record(name.clone()).to_string()).await?;
