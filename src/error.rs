@@ -118,6 +118,8 @@ codes! {
     SourceUnavailable, "source-unavailable", Failed, "A source cannot be read at all.";
     SourcePartial, "source-partial", Partial, "A part of a source could not be read; the rest is stored.";
     StorageFull, "storage-full", Failed, "The disk or the quota is full.";
+    StorageDenied, "storage-denied", Failed, "The store does not know the keys of this host, or they do not give the right that was needed.";
+    StorageUnreachable, "storage-unreachable", Failed, "The store did not answer, or answered that it is too busy, however often it was asked.";
     StorageFailed, "storage-failed", Failed, "Reading or writing the vault failed.";
     LockUnavailable, "lock-unavailable", Config, "The config says that what is stored is held against deletion, and the store cannot hold it.";
     CatalogFailed, "catalog-failed", Failed, "The catalog in the state folder cannot be used.";

@@ -20,6 +20,7 @@ use crate::domain::quantity::{exact_duration, human_duration};
 use crate::domain::schedule::{ClockChange, LargestGap, Schedule};
 use crate::error::Code;
 
+mod lock;
 mod retention;
 
 /// How bad it is.
@@ -82,12 +83,13 @@ pub fn check(settings: &Settings, now: DateTime<Utc>, longest_runs: &BTreeMap<Jo
     for job in settings.jobs.values() {
         check_schedule(job, settings.timezone, now, longest_runs.get(&job.name).copied(), &mut findings);
         findings.extend(retention::check_lead(settings, job, now, longest_runs.get(&job.name).copied()));
+        findings.extend(lock::check_lock(settings, job, now, longest_runs.get(&job.name).copied()));
         check_drill(job, &mut findings);
         check_drill_server(settings, job, &mut findings);
         check_places(settings, job, &mut findings);
     }
     for vault in settings.vaults.values() {
-        let VaultUrl::Folder(folder) = &vault.url;
+        let VaultUrl::Folder(folder) = &vault.url else { continue };
         if settings.state_dir.starts_with(folder) {
             let message =
                 format!("the state folder {} lies in the vault {}", settings.state_dir.display(), folder.display());
@@ -114,7 +116,7 @@ pub fn check_host(settings: &Settings) -> Vec<Finding> {
         );
     }
     for vault in settings.vaults.values() {
-        let VaultUrl::Folder(folder) = &vault.url;
+        let VaultUrl::Folder(folder) = &vault.url else { continue };
         let key = format!("vault.{}.url", vault.name);
         match folder.metadata() {
             Ok(metadata) if !metadata.is_dir() => {
@@ -333,8 +335,9 @@ fn check_places(settings: &Settings, job: &JobSettings, findings: &mut Vec<Findi
         _ => None,
     });
     let vaults = || {
-        settings.vaults.values().map(|vault| match &vault.url {
-            VaultUrl::Folder(folder) => folder.as_path(),
+        settings.vaults.values().filter_map(|vault| match &vault.url {
+            VaultUrl::Folder(folder) => Some(folder.as_path()),
+            VaultUrl::S3 { .. } => None,
         })
     };
     if let Some(identity) = identity

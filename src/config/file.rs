@@ -27,6 +27,75 @@ pub(super) struct VaultFile {
     pub(super) trust: Option<Text>,
     pub(super) compression: Option<Spanned<i64>>,
     pub(super) grace: Option<Text>,
+    pub(super) region: Option<Text>,
+    pub(super) endpoint: Option<Text>,
+    pub(super) path_style: Option<Spanned<bool>>,
+    pub(super) profile: Option<Text>,
+    pub(super) access_key: Option<Spanned<SecretFile>>,
+    pub(super) secret_key: Option<Spanned<SecretFile>>,
+    pub(super) session_token: Option<Spanned<SecretFile>>,
+    pub(super) ca: Option<Text>,
+    pub(super) parallel_requests: Option<Spanned<i64>>,
+    pub(super) bandwidth_limit: Option<Text>,
+    pub(super) lock: Option<Text>,
+}
+
+/// What of a vault's keys is a bucket's.
+#[derive(Debug)]
+pub(super) struct S3File {
+    pub(super) region: Option<Text>,
+    pub(super) endpoint: Option<Text>,
+    pub(super) path_style: Option<Spanned<bool>>,
+    pub(super) profile: Option<Text>,
+    pub(super) access_key: Option<Spanned<SecretFile>>,
+    pub(super) secret_key: Option<Spanned<SecretFile>>,
+    pub(super) session_token: Option<Spanned<SecretFile>>,
+    pub(super) ca: Option<Text>,
+    pub(super) parallel_requests: Option<Spanned<i64>>,
+    pub(super) bandwidth_limit: Option<Text>,
+    pub(super) lock: Option<Text>,
+}
+
+impl VaultFile {
+    /// Takes out what is a bucket's.
+    pub(super) fn take_s3(&mut self) -> S3File {
+        S3File {
+            region: self.region.take(),
+            endpoint: self.endpoint.take(),
+            path_style: self.path_style.take(),
+            profile: self.profile.take(),
+            access_key: self.access_key.take(),
+            secret_key: self.secret_key.take(),
+            session_token: self.session_token.take(),
+            ca: self.ca.take(),
+            parallel_requests: self.parallel_requests.take(),
+            bandwidth_limit: self.bandwidth_limit.take(),
+            lock: self.lock.take(),
+        }
+    }
+}
+
+impl S3File {
+    /// The keys that are there, with their places.
+    pub(super) fn there(&self) -> Vec<(&'static str, std::ops::Range<usize>)> {
+        fn at<T>(value: &Option<Spanned<T>>) -> Option<std::ops::Range<usize>> {
+            value.as_ref().map(Spanned::span)
+        }
+        let keys = [
+            ("region", at(&self.region)),
+            ("endpoint", at(&self.endpoint)),
+            ("path_style", at(&self.path_style)),
+            ("profile", at(&self.profile)),
+            ("access_key", at(&self.access_key)),
+            ("secret_key", at(&self.secret_key)),
+            ("session_token", at(&self.session_token)),
+            ("ca", at(&self.ca)),
+            ("parallel_requests", at(&self.parallel_requests)),
+            ("bandwidth_limit", at(&self.bandwidth_limit)),
+            ("lock", at(&self.lock)),
+        ];
+        keys.into_iter().filter_map(|(name, at)| Some((name, at?))).collect()
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -13,6 +13,7 @@ mod error;
 mod file;
 pub mod locate;
 mod resolve;
+pub mod s3;
 pub mod schema;
 pub mod secret;
 pub mod settings;
@@ -22,6 +23,7 @@ pub mod template;
 mod tests;
 
 pub use error::{ConfigError, Problem};
+pub use s3::S3Settings;
 pub use secret::{Secret, SecretError};
 pub use settings::{
     ContainerSettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings, Objectives,

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Problems};
 use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
+use super::s3::S3Settings;
 use super::secret::Secret;
 use super::settings::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
@@ -25,6 +26,7 @@ use crate::domain::retention::{LastGood, Retention};
 use crate::domain::schedule::Schedule;
 use crate::error::Diagnostic;
 
+mod bucket;
 mod server;
 
 /// A check that takes longer than a day hangs.
@@ -128,11 +130,20 @@ impl Resolver<'_, '_> {
         Settings { file: file.to_owned(), timezone, state_dir, vaults, jobs }
     }
 
-    fn vault(&mut self, name: &str, image: VaultFile) -> VaultSettings {
-        let url = VaultUrl::parse(image.url.get_ref(), self.base).unwrap_or_else(|error| {
-            self.problems.at(image.url.span(), error.to_string());
-            VaultUrl::Folder(PathBuf::new())
-        });
+    fn vault(&mut self, name: &str, mut image: VaultFile) -> VaultSettings {
+        let url = VaultUrl::parse(image.url.get_ref(), self.base)
+            .map_err(|error| self.problems.at(image.url.span(), error.to_string()))
+            .ok();
+        let s3 = match &url {
+            // What is no vault at all has been told of already.
+            None => S3Settings::default(),
+            Some(VaultUrl::Folder(_)) => {
+                self.no_bucket(&image.take_s3());
+                S3Settings::default()
+            }
+            Some(VaultUrl::S3 { .. }) => self.bucket(image.take_s3(), &image.url),
+        };
+        let url = url.unwrap_or(VaultUrl::Folder(PathBuf::new()));
         if image.recipients.get_ref().is_empty() {
             let message = "nobody could open this vault: `recipients` needs an age public key (age1…), such as `lifeboat init` \
                            or `age-keygen` makes";
@@ -169,7 +180,7 @@ impl Resolver<'_, '_> {
             }
         };
         let grace = image.grace.map(|text| self.positive_duration("grace", &text));
-        VaultSettings { name: name.to_owned(), url, recipients, trust, compression_level, grace }
+        VaultSettings { name: name.to_owned(), url, recipients, trust, compression_level, grace, s3 }
     }
 
     fn job(

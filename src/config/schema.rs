@@ -127,7 +127,13 @@ pub const KEYS: &[Key] = &[
     )
     .also(&["state", "data_dir"]),
     key("vault", Takes::Named, Optional, "Where sealed backups lie, by name.").also(&["vaults", "repository"]),
-    key("vault.*.url", Takes::Text, Required, "A folder (relative to the config's own).").also(&["path", "folder"]),
+    key(
+        "vault.*.url",
+        Takes::Text,
+        Required,
+        "A folder (relative to the config's own), or \"s3://bucket/prefix\".",
+    )
+    .also(&["path", "folder"]),
     key(
         "vault.*.recipients",
         Takes::Texts,
@@ -151,6 +157,74 @@ pub const KEYS: &[Key] = &[
          the vault are not known here: write the same grace on all of them.",
     )
     .also(&["grace_period"]),
+    key(
+        "vault.*.region",
+        Takes::Text,
+        Optional,
+        "s3:// only. The bucket's region. Left out: $AWS_REGION, the profile's, the instance's; else \"us-east-1\".",
+    ),
+    key(
+        "vault.*.endpoint",
+        Takes::Text,
+        Optional,
+        "s3:// only. The store's address, such as \"https://s3.example.com\". Left out: $AWS_ENDPOINT_URL_S3, \
+         $AWS_ENDPOINT_URL, the profile's; else AWS.",
+    )
+    .also(&["endpoint_url", "host"]),
+    key(
+        "vault.*.path_style",
+        Takes::Flag,
+        Optional,
+        "s3:// only. Put the bucket's name into the path instead of the host's name. Left out: yes where an endpoint is given, \
+         no on AWS.",
+    )
+    .also(&["force_path_style"]),
+    key(
+        "vault.*.profile",
+        Takes::Text,
+        Optional,
+        "s3:// only. The profile in ~/.aws/config and ~/.aws/credentials. Left out: $AWS_PROFILE, else \"default\".",
+    ),
+    key(
+        "vault.*.access_key",
+        Takes::Secret,
+        Optional,
+        "s3:// only. The access key's id. Left out: the environment, the profile, the container's or instance's role.",
+    )
+    .also(&["access_key_id"]),
+    key("vault.*.secret_key", Takes::Secret, Optional, "s3:// only. The secret half of `access_key`.")
+        .also(&["secret_access_key"]),
+    key("vault.*.session_token", Takes::Secret, Optional, "s3:// only. The token that goes with temporary keys."),
+    key(
+        "vault.*.ca",
+        Takes::Path,
+        Optional,
+        "s3:// only. The certificate (PEM) of the one authority that may vouch for the endpoint. Left out: those that this \
+         host believes.",
+    )
+    .also(&["ca_bundle", "cacert"]),
+    key(
+        "vault.*.parallel_requests",
+        Takes::Number,
+        Default("16"),
+        "s3:// only. How many requests are under way at a time, 1 to 256.",
+    )
+    .also(&["max_connections"]),
+    key(
+        "vault.*.bandwidth_limit",
+        Takes::Text,
+        Optional,
+        "s3:// only. The most that goes over the network in a second, up and down together: \"20MiB\".",
+    )
+    .also(&["bandwidth", "limit"]),
+    key(
+        "vault.*.lock",
+        Takes::Text,
+        Optional,
+        "s3:// only. Hold what is stored against deletion, with Object Lock: \"governance\" (somebody with a right of its own \
+         can still delete) or \"compliance\" (nobody can). Until when follows from `keep_at_least` and `delete_after`.",
+    )
+    .also(&["object_lock", "retention_mode"]),
     key("job", Takes::Named, Optional, "What is protected together, by name.").also(&["jobs", "backup"]),
     key("job.*.vault", Takes::Text, Optional, "The vault's name. Left out: the only one that there is."),
     key("job.*.schedule", Takes::Schedule, Required, "When a backup is due.").also(&["cron", "when", "every"]),
@@ -388,11 +462,6 @@ pub const KEYS: &[Key] = &[
 
 /// What can be read of a config, and what this version cannot do yet: refused by name, so that nobody believes it done.
 pub const LATER: &[(&str, &str)] = &[
-    ("vault.*.region", "an S3 vault"),
-    ("vault.*.endpoint", "an S3 vault"),
-    ("vault.*.path_style", "an S3 vault"),
-    ("vault.*.access_key", "an S3 vault"),
-    ("vault.*.secret_key", "an S3 vault"),
     ("notify", "a notification"),
     ("daemon", "the daemon"),
     ("job.*.check", "a scheduled check of the vault"),

@@ -11,6 +11,7 @@ use chrono_tz::Tz;
 use serde_json::{Value, json};
 
 use super::error::ConfigError;
+use super::s3::{self, S3Settings};
 use super::secret::Secret;
 use super::{locate, resolve};
 use crate::domain::check::UserCheck;
@@ -67,6 +68,8 @@ pub struct VaultSettings {
     pub compression_level: i32,
     /// How long an object waits before it is erased, where the config says it; [`Settings::grace_of`] knows always.
     pub grace: Option<Duration>,
+    /// How its bucket is reached; of no use where it is a folder.
+    pub s3: S3Settings,
 }
 
 /// Where a vault lies. Displays as it can be written in a config.
@@ -74,21 +77,29 @@ pub struct VaultSettings {
 pub enum VaultUrl {
     /// An absolute path.
     Folder(PathBuf),
+    /// `s3://bucket/prefix`.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// What all keys begin with, without a slash at either end; empty where the bucket is the vault's alone.
+        prefix: String,
+    },
 }
 
 /// Why a text is not the place of a vault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VaultUrlError {
-    /// S3 comes with its own version.
-    #[error(
-        "{scheme}:// vaults are not in this version yet; a folder is written as its path, such as \"/srv/backups\""
-    )]
-    NotYet {
-        /// `s3`.
-        scheme: String,
+    /// Not a bucket, or not a prefix.
+    #[error("a vault in a bucket is written \"s3://bucket/prefix\": {what}")]
+    Bucket {
+        /// What is wrong with it; never shows what may be a secret.
+        what: &'static str,
     },
     /// Something else that looks like a URL.
-    #[error("{scheme}:// is no place for a vault; a folder is written as its path, such as \"/srv/backups\"")]
+    #[error(
+        "{scheme}:// is no place for a vault; a folder is written as its path, such as \"/srv/backups\", and a bucket as \
+         \"s3://bucket/prefix\""
+    )]
     Scheme {
         /// The scheme.
         scheme: String,
@@ -411,9 +422,9 @@ impl VaultUrl {
     /// [`VaultUrlError`].
     pub fn parse(text: &str, base_dir: &Path) -> Result<Self, VaultUrlError> {
         match text.split_once("://") {
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("s3") => {
-                Err(VaultUrlError::NotYet { scheme: "s3".to_owned() })
-            }
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("s3") => s3::bucket_and_prefix(rest)
+                .map(|(bucket, prefix)| Self::S3 { bucket, prefix })
+                .map_err(|what| VaultUrlError::Bucket { what }),
             // Only what looks like a scheme is shown: anything may stand before `://`.
             Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
                 Err(VaultUrlError::Scheme { scheme: scheme.to_owned() })
@@ -427,20 +438,26 @@ impl fmt::Display for VaultUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
         }
     }
 }
 
 impl VaultSettings {
     fn to_json(&self) -> Value {
-        json!({
+        let mut json = json!({
             "name": self.name,
             "url": self.url.to_string(),
             "recipients": self.recipients,
             "trust": self.trust,
             "compression": self.compression_level,
             "grace": self.grace.map(exact_duration),
-        })
+        });
+        if let VaultUrl::S3 { .. } = self.url {
+            json["s3"] = self.s3.to_json();
+        }
+        json
     }
 }
 
@@ -570,7 +587,7 @@ impl ScratchServer {
 }
 
 /// Where a secret lies, as it can be read again.
-fn secret_json(secret: &Secret) -> Value {
+pub(super) fn secret_json(secret: &Secret) -> Value {
     match secret {
         Secret::File(path) => json!({ "file": path.to_string_lossy() }),
         Secret::Env(name) => json!({ "env": name }),

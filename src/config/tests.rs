@@ -13,6 +13,7 @@ use crate::domain::retention::LastGood;
 use crate::domain::schedule::Schedule;
 use crate::error::{Code, Diagnostic};
 
+mod lock;
 mod postgres;
 
 const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";

@@ -4,7 +4,6 @@
 //! identity that opens the backups is made by whoever has no config yet; afterwards `init` never makes one.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rand::RngExt;
 use serde::Serialize;
@@ -14,7 +13,6 @@ use crate::domain::ids::VaultId;
 use crate::error::{Code, Error, Result};
 use crate::seal::{Identities, Opener, Sealer};
 use crate::storage::Storage;
-use crate::storage::local::Local;
 use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::keys::SigningKey;
 use crate::vault::layout::{BACKUPS, Key, OBJECTS};
@@ -22,7 +20,7 @@ use crate::vault::readme::write_readme;
 use crate::vault::trust::{HostEntry, JobPattern, TrustDocument, exists, write_trust};
 
 use super::host::Host;
-use super::vaults::believe;
+use super::vaults::{believe, new_storage};
 
 /// The lock that `init` takes among those of jobs.
 const INIT_LOCK: &str = "vault";
@@ -113,8 +111,8 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
     let state = &host.home()?.state;
     // Two at once would each make a vault, and one of them would be the other's.
     let _lock = state.lock(&INIT_LOCK.parse().map_err(|_| internal())?, "init", host.clock.now())?;
-    let VaultUrl::Folder(path) = &settings.url;
-    let storage: Arc<dyn Storage> = Arc::new(Local::create(path, Arc::clone(&host.clock))?);
+    let storage = new_storage(host, settings)?;
+    let path = PathBuf::from(settings.url.to_string());
     let pinned = state.pinned_trust(&settings.name)?;
     if host.runtime.block_on(exists(&*storage))? {
         let pin = match (&settings.trust, pinned) {
@@ -123,7 +121,7 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
             (None, None) => return Err(unvouched(settings)),
         };
         let trust = believe(host, &*storage, &pin)?;
-        let made = vec![Made { what: "vault", path: path.clone(), new: false }];
+        let made = vec![Made { what: "vault", path, new: false }];
         let stranger = stranger(host, &trust)?;
         return Ok(VaultMade { id: trust.vault, trust: pin.key.to_string(), made, stranger });
     }
@@ -173,7 +171,7 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
         write_trust(&*storage, &key, &document).await
     })?;
     state.saw_trust(&id, document.serial, document.digest())?;
-    made.push(Made { what: "vault", path: path.clone(), new: true });
+    made.push(Made { what: "vault", path, new: true });
     Ok(VaultMade { id, trust: key.public().to_string(), made, stranger: None })
 }
 
@@ -200,7 +198,11 @@ fn must_be_new(host: &Host, settings: &VaultSettings, storage: &dyn Storage, pin
             format!("this host has backups in vault {known}, and it is not in {}", settings.url),
         )
         .with_hint(format!(
-            "mount its disk; if that vault is lost for good and a new one is to take its name, remove {} first",
+            "{} if that vault is lost for good and a new one is to take its name, remove {} first",
+            match settings.url {
+                VaultUrl::Folder(_) => "mount its disk;",
+                VaultUrl::S3 { .. } => "look whether bucket, prefix and endpoint are the right ones;",
+            },
             host.home()?.state.pin_file(&settings.name).display()
         )));
     }

@@ -27,7 +27,7 @@ use crate::domain::record::{PruneOutcome, PruneRecord, RecordBody, RemovalReason
 use crate::domain::retention::{Candidate, Decision, Fate, Lead, Plan, Retention};
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
-use crate::storage::StorageError;
+use crate::storage::Deleted;
 use crate::vault::VaultError;
 use crate::vault::layout::{Key, ManifestName};
 use crate::vault::manifests::VerifiedManifest;
@@ -416,12 +416,10 @@ fn locked_until(
 }
 
 /// What the store would not let go is no failure: it goes when the store does.
-fn note_removal(removed: std::result::Result<(), VaultError>, report: &mut PruneReport) {
+fn note_removal(removed: std::result::Result<Deleted, VaultError>, report: &mut PruneReport) {
     match removed {
-        Ok(()) => {}
-        Err(VaultError::Storage(StorageError::Held { until, .. })) => {
-            report.locked_until = report.locked_until.max(until);
-        }
+        Ok(Deleted::Held { until }) => report.locked_until = report.locked_until.max(until),
+        Ok(Deleted::Removed | Deleted::Absent) => {}
         Err(error) => report.failures.push(error.into()),
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::config::{VaultSettings, VaultUrl};
+use crate::config::{S3Settings, Secret, VaultSettings, VaultUrl};
 use crate::domain::ids::{JobName, ManifestHash, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::domain::record::SequenceRange;
 use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
 use crate::storage::local::Local;
+use crate::storage::s3::{self, S3};
 use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::manifests::MAX_NUMBER;
 use crate::vault::survey::{self, Survey};
@@ -65,7 +66,7 @@ pub fn open(host: &Host, settings: &VaultSettings, flag: Option<&str>, trusted: 
         (None, Some(text)) => read_comments(&text)?.ok_or_else(|| nobody_vouches(&settings.url))?,
         // Without a vault there, that is what a person must hear first.
         (None, None) => {
-            let storage = storage(host, &settings.url)?;
+            let storage = storage(host, settings)?;
             if !host.runtime.block_on(exists(&*storage)).map_err(VaultError::from)? {
                 return Err(VaultError::NoVault { place: storage.describe() }.into());
             }
@@ -87,12 +88,13 @@ pub fn open_bare(host: &Host, url: &VaultUrl, flag: Option<&str>, trusted: &Trus
         trust: None,
         compression_level: crate::config::settings::DEFAULT_COMPRESSION_LEVEL,
         grace: None,
+        s3: S3Settings::default(),
     };
     open(host, &settings, flag, trusted)
 }
 
 fn open_with(host: &Host, settings: VaultSettings, pin: &Pin) -> Result<OpenVault> {
-    let storage = storage(host, &settings.url)?;
+    let storage = storage(host, &settings)?;
     let trust = believe(host, &*storage, pin)?;
     if let Some(home) = host.home_if_any()
         && home.state.pinned_trust(&settings.name)?.is_none()
@@ -147,14 +149,51 @@ pub fn must_be_newest(host: &Host, storage: &dyn Storage, trust: &TrustDocument)
     }
 }
 
-/// The store at a url; not looked into yet.
+/// The store of a vault; not looked into yet.
 ///
 /// # Errors
-/// Where nothing can be there.
-pub fn storage(host: &Host, url: &VaultUrl) -> Result<Arc<dyn Storage>> {
-    match url {
+/// Where nothing can be there, or the keys to it cannot be had.
+pub fn storage(host: &Host, settings: &VaultSettings) -> Result<Arc<dyn Storage>> {
+    match &settings.url {
         VaultUrl::Folder(path) => Ok(Arc::new(Local::open(path, Arc::clone(&host.clock))?)),
+        VaultUrl::S3 { bucket, prefix } => bucket_store(host, bucket, prefix, &settings.s3),
     }
+}
+
+/// The same for whoever makes a vault: a folder is made where it is missing, a bucket must be there.
+///
+/// # Errors
+/// As [`storage`].
+pub fn new_storage(host: &Host, settings: &VaultSettings) -> Result<Arc<dyn Storage>> {
+    match &settings.url {
+        VaultUrl::Folder(path) => Ok(Arc::new(Local::create(path, Arc::clone(&host.clock))?)),
+        VaultUrl::S3 { .. } => storage(host, settings),
+    }
+}
+
+fn bucket_store(host: &Host, bucket: &str, prefix: &str, settings: &S3Settings) -> Result<Arc<dyn Storage>> {
+    let keys = match &settings.keys {
+        None => None,
+        Some(keys) => Some(s3::Keys {
+            access_key: keys.access_key.read()?,
+            secret_key: keys.secret_key.read()?,
+            session_token: keys.session_token.as_ref().map(Secret::read).transpose()?,
+        }),
+    };
+    let options = s3::Options {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        region: settings.region.clone(),
+        endpoint: settings.endpoint.clone(),
+        path_style: settings.path_style,
+        profile: settings.profile.clone(),
+        keys,
+        ca: settings.ca.clone(),
+        parallel_requests: settings.parallel_requests,
+        bandwidth_limit_bytes: settings.bandwidth_limit_bytes,
+        lock: settings.lock,
+    };
+    Ok(Arc::new(host.runtime.block_on(S3::open(options, Arc::clone(&host.clock)))?))
 }
 
 fn from_identities(trusted: &Trusted) -> Result<Option<Pin>> {
@@ -249,6 +288,7 @@ impl OpenVault {
     pub fn folder(&self) -> Option<PathBuf> {
         match &self.settings.url {
             VaultUrl::Folder(path) => Some(path.clone()),
+            VaultUrl::S3 { .. } => None,
         }
     }
 

@@ -158,6 +158,10 @@ impl Storage for Fault {
         self.through(format!("deleting {key}"), self.inner.delete(key)).await
     }
 
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<Deleted>, StorageError> {
+        self.through(format!("deleting {} keys", keys.len()), self.inner.delete_many(keys)).await
+    }
+
     async fn sync(&self) -> Result<(), StorageError> {
         self.through("syncing".into(), self.inner.sync()).await
     }

@@ -59,6 +59,10 @@ impl Storage for Holding {
         self.inner.delete(key).await
     }
 
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<Deleted>, StorageError> {
+        self.inner.delete_many(keys).await
+    }
+
     async fn sync(&self) -> Result<(), StorageError> {
         self.inner.sync().await
     }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{Deleted, Listed, LockMode, MAX_EARLIER_VERSIONS, Put, Storage, StorageError, Version, check_key};
+use super::{Deleted, Listed, LockMode, Put, Storage, StorageError, Version, check_key, keep_ends};
 use crate::clock::Clock;
 
 const PLACE: &str = "memory";
@@ -240,7 +240,7 @@ impl Storage for Memory {
             Some(until) => {
                 stack.hidden = false;
                 visible.insert(key.to_owned(), stack);
-                Err(StorageError::Held { place: PLACE.into(), key: key.into(), until: Some(until) })
+                Ok(Deleted::Held { until: Some(until) })
             }
         }
     }
@@ -339,14 +339,6 @@ impl Storage for Memory {
     }
 }
 
-/// Of more versions than anybody is told of, the newest and the oldest half.
-pub(super) fn keep_ends(versions: &mut Vec<Version>) {
-    if versions.len() > MAX_EARLIER_VERSIONS {
-        let half = MAX_EARLIER_VERSIONS / 2;
-        versions.drain(half..versions.len() - half);
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -378,7 +370,7 @@ mod tests {
         let until = clock.now() + chrono::TimeDelta::hours(1);
         store.put_held("a", Bytes::from_static(b"a"), until).await.unwrap();
         store.sync().await.unwrap();
-        store.delete("a").await.unwrap_err();
+        assert_eq!(store.delete("a").await.unwrap(), Deleted::Held { until: Some(until) });
         clock.advance(std::time::Duration::from_secs(3600));
         assert_eq!(store.delete("a").await.unwrap(), Deleted::Removed);
     }

@@ -15,6 +15,8 @@ pub mod fault;
 pub mod holding;
 pub mod local;
 pub mod memory;
+pub mod remote;
+pub mod s3;
 
 use std::fmt;
 use std::io;
@@ -25,8 +27,12 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Code, Diagnostic};
 
+pub use remote::RemoteFault;
+
 /// The longest key in bytes that every store takes.
 pub const MAX_KEY_BYTES: usize = 512;
+/// The most keys that are deleted in one call.
+pub const MAX_DELETED_AT_ONCE: usize = 1000;
 
 /// A place for bytes under keys.
 ///
@@ -73,8 +79,19 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Removes `key`, with every earlier version of it where the store keeps those. Gone for readers at once, durably so
     /// after [`sync`](Self::sync). Removing what is not there is [`Deleted::Absent`], no error, so that it may be called
-    /// again. [`StorageError::Held`] where a version is held: it stays, and what is not held may be gone.
+    /// again. [`Deleted::Held`] where a version is held: it stays, is read as before, and what lay on top of it is gone.
     async fn delete(&self, key: &str) -> Result<Deleted, StorageError>;
+
+    /// Removes all of these, in no particular order and in fewer requests than one by one where the store can; what each
+    /// was, in their order. A store that cannot tell cheaply says [`Deleted::Removed`] of what was not there. After an
+    /// error some are gone and some are not; may be called again. At most [`MAX_DELETED_AT_ONCE`] at a time.
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<Deleted>, StorageError> {
+        let mut deleted = Vec::with_capacity(keys.len());
+        for key in keys {
+            deleted.push(self.delete(key).await?);
+        }
+        Ok(deleted)
+    }
 
     /// Makes every `put` and `delete` that returned before this call began durable and visible. In which order they
     /// become visible is not said: whoever needs an order syncs between.
@@ -194,6 +211,19 @@ pub enum Deleted {
     Removed,
     /// There was nothing.
     Absent,
+    /// It is held against deletion, and is there.
+    Held {
+        /// Until when, where the store says it.
+        until: Option<DateTime<Utc>>,
+    },
+}
+
+/// Of more versions than anybody is told of, the newest and the oldest half.
+fn keep_ends(versions: &mut Vec<Version>) {
+    if versions.len() > MAX_EARLIER_VERSIONS {
+        let half = MAX_EARLIER_VERSIONS / 2;
+        versions.drain(half..versions.len() - half);
+    }
 }
 
 /// One line of a listing.
@@ -274,16 +304,6 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is held against deletion.
-    #[error("{key} in {place} is held{}", until_words(*until))]
-    Held {
-        /// The store.
-        place: String,
-        /// The key.
-        key: String,
-        /// Until when, where the store says it.
-        until: Option<DateTime<Utc>>,
-    },
     /// Something was to be held, and nothing here can be.
     #[error("{place} cannot hold anything against deletion: {doing} failed")]
     NoLock {
@@ -291,6 +311,19 @@ pub enum StorageError {
         place: String,
         /// What was being done.
         doing: String,
+    },
+    /// A store across a network could not be asked, or refused.
+    #[error("{doing} in {place} failed: {fault}")]
+    Remote {
+        /// The store.
+        place: String,
+        /// What was being done.
+        doing: String,
+        /// What is the matter.
+        fault: RemoteFault,
+        /// What store or network said of it.
+        #[source]
+        said: remote::Said,
     },
     /// Nobody knows whether it was done: the answer was lost.
     #[error("{place} gave no answer while {doing}: it may have been done or not")]
@@ -327,9 +360,8 @@ impl Diagnostic for StorageError {
             Self::TooLarge { .. } | Self::NotAFile { .. } => Code::ObjectDamaged,
             Self::NoStore { .. } => Code::VaultMissing,
             Self::Full { .. } => Code::StorageFull,
-            Self::Conflict { .. } | Self::OutcomeUnknown { .. } | Self::Failed { .. } | Self::Held { .. } => {
-                Code::StorageFailed
-            }
+            Self::Remote { fault, .. } => fault.code(),
+            Self::Conflict { .. } | Self::OutcomeUnknown { .. } | Self::Failed { .. } => Code::StorageFailed,
             Self::NoLock { .. } => Code::LockUnavailable,
             Self::BadKey { .. } => Code::Internal,
         }
@@ -355,7 +387,7 @@ impl Diagnostic for StorageError {
                 io::ErrorKind::ReadOnlyFilesystem => "the vault's file system is mounted read-only; remount it".into(),
                 _ => "look at the disk (`dmesg | tail`), then run it again".into(),
             }),
-            Self::Held { .. } => Some("`lifeboat prune` deletes it when its time is over".into()),
+            Self::Remote { fault, .. } => fault.hint(),
             Self::NoLock { .. } => Some(
                 "Object Lock is switched on when a bucket is made: make a new bucket with it, or take `lock` out of the \
                  vault's table"
@@ -364,10 +396,13 @@ impl Diagnostic for StorageError {
             Self::BadKey { .. } => None,
         }
     }
-}
 
-fn until_words(until: Option<DateTime<Utc>>) -> String {
-    until.map_or_else(String::new, |until| format!(" until {}", until.format("%Y-%m-%d %H:%M UTC")))
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Remote { fault, .. } => fault.is_transient(),
+            _ => false,
+        }
+    }
 }
 
 /// Refuses keys that a store of some kind could not hold, or that would lead out of it.

@@ -8,11 +8,11 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 
-use super::VaultError;
 use super::layout::{Key, object_id};
+use super::{VaultError, versions};
 use crate::domain::ids::{KeyedId, ObjectId};
 use crate::domain::segment::{MAX_LIST_LINES, SegmentRef};
-use crate::storage::{Storage, StorageError};
+use crate::storage::Storage;
 
 /// Digest, space, at most 20 digits, space, digest, newline.
 const MAX_LINE_BYTES: usize = 64 + 1 + 20 + 1 + 64 + 1;
@@ -160,19 +160,24 @@ pub fn objects_of(list: ObjectId, stored: &[u8]) -> Result<Vec<ObjectId>, VaultE
         .map_err(|reason| VaultError::ListMalformed { key: Key::List(list).to_string(), reason })
 }
 
-/// Reads a list, holds it to its name, and opens it.
+/// Reads a list, holds it to its name, and opens it; an earlier version where what lies there has another name.
 ///
 /// # Errors
-/// The store's ([`StorageError::NotFound`] where it is missing), [`VaultError::HashDiffers`],
+/// The store's ([`crate::storage::StorageError::NotFound`] where it is missing), [`VaultError::HashDiffers`],
 /// [`VaultError::ListMalformed`].
 pub async fn read_list(storage: &dyn Storage, id: ObjectId) -> Result<Vec<ListedSegment>, VaultError> {
     let key = Key::List(id).to_string();
-    let stored: Result<Bytes, StorageError> = storage.get(&key, MAX_LIST_BYTES).await;
-    let stored = stored?;
-    let found = object_id(&stored);
-    if found != id {
-        return Err(VaultError::HashDiffers { key, found });
-    }
+    let stored = match storage.get(&key, MAX_LIST_BYTES).await {
+        Ok(stored) if object_id(&stored) == id => stored,
+        Ok(wrong) => match versions::earlier_named(storage, &key, id, MAX_LIST_BYTES).await? {
+            Some(stored) => stored,
+            None => return Err(VaultError::HashDiffers { key, found: object_id(&wrong) }),
+        },
+        Err(error) if versions::may_be_overwritten(&error) => {
+            versions::earlier_named(storage, &key, id, MAX_LIST_BYTES).await?.ok_or(error)?
+        }
+        Err(error) => return Err(error.into()),
+    };
     decode(&stored).map_err(|reason| VaultError::ListMalformed { key, reason })
 }
 

@@ -12,7 +12,7 @@ use super::keys::SigningKey;
 use super::layout::{Key, ManifestName, manifest_hash};
 use super::signing::{MAX_SIGNATURE_BYTES, sign, signer, verify};
 use super::trust::{Claimed, HostEntry, TrustDocument};
-use super::{Distrust, VaultError};
+use super::{Distrust, VaultError, versions};
 use crate::domain::ids::ManifestHash;
 use crate::domain::manifest::{MANIFEST_TYPE, MANIFEST_VERSION, Manifest, SourceEntry};
 use crate::storage::{Put, Storage, StorageError};
@@ -95,11 +95,41 @@ pub(super) async fn put_and_sync(storage: &dyn Storage, key: &str, bytes: &Bytes
     Ok(())
 }
 
-/// Reads a manifest and believes it, or says why not.
+/// Reads a manifest and believes it, or says why not; earlier versions of it and of its signature where what lies there
+/// cannot be believed.
 ///
 /// # Errors
 /// [`VaultError::ManifestMissing`], [`VaultError::ManifestUntrusted`], or the store's.
 pub async fn read_manifest(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    name: &ManifestName,
+) -> Result<VerifiedManifest, VaultError> {
+    let error = match read_top(storage, trust, name).await {
+        Err(error @ (VaultError::ManifestMissing { .. } | VaultError::ManifestUntrusted { .. })) => error,
+        read => return read,
+    };
+    let (document, signature) =
+        (Key::Manifest(name.clone()).to_string(), Key::ManifestSignature(name.clone()).to_string());
+    if storage.earlier(&document).await?.is_empty() && storage.earlier(&signature).await?.is_empty() {
+        return Err(error);
+    }
+    let signatures = versions::all(storage, &signature, MAX_SIGNATURE_BYTES).await?;
+    for bytes in versions::all(storage, &document, MAX_MANIFEST_BYTES).await? {
+        let believed = signatures.iter().find_map(|signature| verify_manifest(trust, name, &bytes, signature).ok());
+        if let Some(believed) = believed {
+            versions::tell(storage, &document);
+            return Ok(believed);
+        }
+    }
+    Err(error)
+}
+
+/// What lies there, without a look at what lay there before.
+///
+/// # Errors
+/// As [`read_manifest`].
+pub async fn read_top(
     storage: &dyn Storage,
     trust: &TrustDocument,
     name: &ManifestName,

@@ -14,9 +14,9 @@ use crate::domain::segment::MAX_PLAIN_BYTES;
 use crate::seal::{Opener, SealError};
 use crate::storage::Storage;
 
-use super::VaultError;
 use super::layout::Key;
 use super::lists::{ListedSegment, read_list};
+use super::{VaultError, versions};
 
 /// A line of the contents, and what was fetched behind it: the piece line of a file of many terabytes is shorter.
 const MAX_LINE_BYTES: usize = 256 * 1024 * 1024;
@@ -112,14 +112,25 @@ impl Reader {
     /// # Errors
     /// When it is missing, damaged, or not sealed to us.
     pub fn segment(&self, segment: &Located, id_key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
-        let stored = self.fetch(&segment.object)?;
-        self.opener
-            .open_segment(&segment.object, &stored, &segment.plain, id_key)
-            .map_err(|error| blame(error, &segment.object))
+        self.opened(&segment.object, |stored| self.opener.open_segment(&segment.object, stored, &segment.plain, id_key))
     }
 
-    fn fetch(&self, object: &ObjectId) -> Result<Bytes, VaultError> {
-        Ok(self.runtime.block_on(self.storage.get(&Key::Object(*object).to_string(), MAX_OBJECT_BYTES))?)
+    /// Fetches an object and opens it; an earlier version of it where what lies there is missing or damaged.
+    fn opened<T>(&self, object: &ObjectId, open: impl Fn(&Bytes) -> Result<T, SealError>) -> Result<T, VaultError> {
+        let key = Key::Object(*object).to_string();
+        let wrong = match self.runtime.block_on(self.storage.get(&key, MAX_OBJECT_BYTES)) {
+            Ok(stored) => match open(&stored) {
+                Err(error @ SealError::Damaged { .. }) => blame(error, object),
+                opened => return opened.map_err(|error| blame(error, object)),
+            },
+            Err(error) if versions::may_be_overwritten(&error) => error.into(),
+            Err(error) => return Err(error.into()),
+        };
+        let earlier = versions::earlier_named(&*self.storage, &key, *object, MAX_OBJECT_BYTES);
+        match self.runtime.block_on(earlier)? {
+            Some(stored) => open(&stored).map_err(|error| blame(error, object)),
+            None => Err(wrong),
+        }
     }
 }
 
@@ -264,8 +275,7 @@ impl Plan {
             let Some(object) = self.contents.pop_front() else {
                 return if self.read_to == self.text.len() { Ok(None) } else { Err(self.broken("they are cut short")) };
             };
-            let stored = self.reader.fetch(&object)?;
-            let opened = self.reader.opener.open_contents(&object, &stored).map_err(|error| blame(error, &object))?;
+            let opened = self.reader.opened(&object, |stored| self.reader.opener.open_contents(&object, stored))?;
             self.text.drain(..self.read_to);
             self.read_to = 0;
             self.text.extend_from_slice(&opened);

@@ -107,7 +107,7 @@ impl Timeline {
         let now: SystemTime = moment(when).into();
         for key in self.world.keys("") {
             let file = fs::File::options().write(true).open(self.world.path("vault").join(key)).unwrap();
-            if file.metadata().unwrap().modified().unwrap() < start().into() {
+            if file.metadata().unwrap().modified().unwrap() < std::time::SystemTime::from(start()) {
                 file.set_modified(now).unwrap();
             }
         }

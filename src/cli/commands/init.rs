@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::config::template::Template;
-use crate::config::{Settings, locate};
+use crate::config::{Settings, VaultUrl, locate};
 use crate::error::{Code, Error, Result};
 use crate::operations::init::{self, Made, NewIdentity, VaultMade};
 use crate::operations::vaults::storage;
@@ -61,7 +61,7 @@ fn with_config(session: Session, args: &InitArgs, file: &Path) -> Result<Exit> {
         let result = init::vault(&host, vault, &key_file)?;
         if !identities.files.is_empty() {
             let text = identities.texts()?.identity_files.join("\n");
-            let storage = storage(&host, &vault.url)?;
+            let storage = storage(&host, vault)?;
             init::canary(&host, &*storage, &vault.recipients, Identities::parse(&text, "the identity")?)?;
         }
         made.extend(result.made.clone());
@@ -128,12 +128,17 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
         )
         .with_hint("an identity is never overwritten: name another folder, or move it away"));
     }
+    let vault_url = match &session.global.vault {
+        // A folder is one of the current folder here, and of the config's folder in the config.
+        Some(text) => VaultUrl::parse(text, &std::env::current_dir().unwrap_or_default())?.to_string(),
+        None => VAULT.to_owned(),
+    };
     let identity = NewIdentity::generate();
     let job = JOB.parse().map_err(|_| Error::new(Code::Internal, "the first job's name is not one"))?;
     let template = Template {
         timezone: &zone_of_this_host(),
         state_dir: Path::new(STATE),
-        vault_url: VAULT,
+        vault_url: &vault_url,
         recipient: &identity.recipient,
         trust: None,
         job: &job,
@@ -159,7 +164,7 @@ fn from_nothing(session: Session, args: &InitArgs) -> Result<Exit> {
     let text = std::fs::read_to_string(&identity_file).map_err(|cause| {
         Error::new(Code::KeyMissing, format!("cannot read {} back: {cause}", identity_file.display()))
     })?;
-    let storage = storage(&host, &vault.url)?;
+    let storage = storage(&host, vault)?;
     init::canary(&host, &*storage, &vault.recipients, Identities::parse(&text, &identity_file.display().to_string())?)?;
 
     if session.global.json {

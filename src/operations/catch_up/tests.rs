@@ -79,6 +79,7 @@ impl World {
             settings: VaultSettings {
                 name: "main".to_owned(),
                 url: VaultUrl::Folder("/nowhere".into()),
+                s3: crate::config::S3Settings::default(),
                 recipients: vec![RECIPIENT.to_owned()],
                 trust: None,
                 grace: None,

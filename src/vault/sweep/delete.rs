@@ -10,6 +10,10 @@ use crate::vault::VaultError;
 use crate::vault::layout::{Key, ManifestName, RecordName};
 use crate::vault::signing::MAX_SIGNATURE_BYTES;
 
+/// How much is deleted between two looks at the clock: what a store across a network does in a few seconds, so that what is
+/// sent last is still sent while the stock is fresh.
+const DELETED_AT_ONCE: usize = 250;
+
 /// What was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Deletion {
@@ -66,7 +70,7 @@ pub(super) async fn use_record(storage: &dyn Storage, name: &RecordName) -> Resu
     storage.replace(&key, signature).await
 }
 
-/// Deletes these, each as long as the stock is fresh: a machine that slept in between must not wake up and go on.
+/// Deletes these, each batch as long as the stock is fresh: a machine that slept in between must not wake up and go on.
 pub(super) async fn delete_all(
     storage: &dyn Storage,
     garbage: &Garbage,
@@ -74,33 +78,40 @@ pub(super) async fn delete_all(
     deletion: &mut Deletion,
     told: &(dyn Fn(u64) + Sync),
 ) -> Result<(), StorageError> {
-    let delete = |doomed: Doomed| async move {
-        if !is_fresh(storage, garbage).await? {
-            return Ok((doomed, None));
+    let delete = |batch: &'_ [Doomed]| {
+        let batch = batch.to_vec();
+        async move {
+            if !is_fresh(storage, garbage).await? {
+                return Ok((batch, None));
+            }
+            let keys: Vec<String> = batch.iter().map(|doomed| doomed.key().to_string()).collect();
+            let deleted = storage.delete_many(&keys).await?;
+            Ok((batch, Some(deleted)))
         }
-        let deleted = match storage.delete(&doomed.key().to_string()).await {
-            Err(StorageError::Held { until, .. }) => Err(until),
-            deleted => Ok(deleted?),
-        };
-        Ok((doomed, Some(deleted)))
     };
-    stream::iter(doomed.iter().copied())
-        .map(delete)
+    let batches: Vec<_> = doomed.chunks(DELETED_AT_ONCE).map(delete).collect();
+    stream::iter(batches)
         .buffer_unordered(READS_AT_ONCE)
-        .try_for_each(|(doomed, deleted)| {
+        .try_for_each(|(batch, deleted)| {
             match deleted {
-                Some(Ok(Deleted::Removed)) => {
-                    deletion.objects += 1;
-                    deletion.bytes += doomed.size_bytes;
-                    told(doomed.size_bytes);
+                Some(deleted) => {
+                    for (doomed, deleted) in batch.into_iter().zip(deleted) {
+                        match deleted {
+                            Deleted::Removed => {
+                                deletion.objects += 1;
+                                deletion.bytes += doomed.size_bytes;
+                                told(doomed.size_bytes);
+                            }
+                            Deleted::Held { until } => {
+                                deletion.locked.push(doomed);
+                                deletion.locked_until = deletion.locked_until.max(until);
+                            }
+                            // Another sweep was faster.
+                            Deleted::Absent => {}
+                        }
+                    }
                 }
-                None => deletion.left += 1,
-                Some(Err(until)) => {
-                    deletion.locked.push(doomed);
-                    deletion.locked_until = deletion.locked_until.max(until);
-                }
-                // Another sweep was faster.
-                Some(Ok(Deleted::Absent)) => {}
+                None => deletion.left += batch.len() as u64,
             }
             ready(Ok(()))
         })
@@ -111,10 +122,7 @@ pub(super) async fn delete_all(
 pub(super) async fn finish(storage: &dyn Storage, garbage: &Garbage) -> Result<(), StorageError> {
     for key in &garbage.leftovers {
         // A signature that is held outlives its manifest a little; it says nothing without it.
-        match storage.delete(key).await {
-            Err(StorageError::Held { .. }) => {}
-            deleted => drop(deleted?),
-        }
+        storage.delete(key).await?;
     }
     for name in &garbage.spent {
         storage.delete(&Key::Record(name.clone()).to_string()).await?;
@@ -127,13 +135,16 @@ pub(super) async fn finish(storage: &dyn Storage, garbage: &Garbage) -> Result<(
 }
 
 /// Deletes a manifest whose removal is recorded: first the manifest, so that no manifest stands without its signature.
-/// What is not there is deleted already.
+/// What is not there is deleted already; what is held stays, its signature too.
 ///
 /// # Errors
 /// The store's.
-pub async fn remove_manifest(storage: &dyn Storage, name: &ManifestName) -> Result<(), VaultError> {
-    storage.delete(&Key::Manifest(name.clone()).to_string()).await?;
+pub async fn remove_manifest(storage: &dyn Storage, name: &ManifestName) -> Result<Deleted, VaultError> {
+    let deleted = storage.delete(&Key::Manifest(name.clone()).to_string()).await?;
+    if let Deleted::Held { .. } = deleted {
+        return Ok(deleted);
+    }
     storage.sync().await?;
     storage.delete(&Key::ManifestSignature(name.clone()).to_string()).await?;
-    Ok(())
+    Ok(deleted)
 }
