@@ -405,7 +405,13 @@ async fn listing(open: Open<'_>) {
 
 async fn odd_keys(open: Open<'_>) {
     let store = open();
-    let longest = format!("odd/{}/{}", "l".repeat(255), "o".repeat(MAX_KEY_BYTES - 4 - 256));
+    // Who keeps versions may keep them in a folder that is named after the key, and a little more.
+    let component = if store.lock().is_some() { 240 } else { 255 };
+    let mut longest = format!("odd/{}", "l".repeat(component));
+    while longest.len() < MAX_KEY_BYTES {
+        longest += "/";
+        longest += &"o".repeat(component.min(MAX_KEY_BYTES - longest.len()));
+    }
     assert_eq!(longest.len(), MAX_KEY_BYTES);
     let odd = ["odd/a b", "odd/a+b", "odd/-rf", "odd/a=b,c@d~", "odd/a.b.c", "odd/A", "odd/a", &longest];
     for key in odd {

@@ -12,6 +12,7 @@ use crate::config::Settings;
 use crate::domain::manifest::Manifest;
 use crate::observe::Silent;
 use crate::operations::backup::backup;
+use crate::operations::check::{Depth, check};
 use crate::operations::interrupt::Interrupt;
 use crate::operations::quarantine::quarantine;
 use crate::storage::memory::Memory;
@@ -479,4 +480,33 @@ fn garbage_that_is_held_waits_and_makes_no_backup_look_unerased() {
         world.prune(&world.request());
     }
     assert_eq!(world.runtime.block_on(store.size(&key)).unwrap(), None);
+}
+
+#[test]
+fn what_a_thief_overwrote_is_damage_that_can_be_read_and_the_next_backup_stores_it_anew() {
+    let world = World::with("", Some(LockMode::Governance));
+    let made = world.nights("shop", 1).remove(0);
+    let store = world.store.another_handle();
+    let held = world.store.all_held().into_iter().filter(|(_, until)| until.is_some());
+    let keys: Vec<String> = held.map(|(key, _)| key).collect();
+    world.runtime.block_on(async {
+        for key in &keys {
+            let size = usize::try_from(store.size(key).await.unwrap().unwrap()).unwrap();
+            store.replace(key, Bytes::from(vec![b'x'; size])).await.unwrap();
+        }
+    });
+    let (host, vault) = (&world.hosts[0], world.vault());
+    let known = BTreeMap::new();
+    let found = check(host, &vault, &[], &known, &Depth { read_data: None }, &Silent).unwrap();
+    // A manifest and its signature are told of together.
+    assert_eq!(found.damaged.len(), keys.len() - 1, "{:#?}", found.damaged);
+    assert!(found.damaged.iter().all(|damage| damage.readable && damage.backups == [made.id.clone()]));
+    assert!(found.damaged.iter().all(|damage| damage.reason.contains("an earlier version is right")));
+    assert_eq!(host.refuted(&vault.id, None).unwrap().len(), 0, "it can be restored");
+    let next = world.backup("shop");
+    let named = |manifest: &Manifest| -> BTreeSet<_> {
+        manifest.sources.iter().flat_map(|source| source.contents.iter().chain(&source.lists)).copied().collect()
+    };
+    assert!(named(&made).is_disjoint(&named(&next)), "what lies there overwritten is named again");
+    assert_eq!(world.there().len(), 2);
 }
