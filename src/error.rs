@@ -121,6 +121,7 @@ codes! {
     StorageDenied, "storage-denied", Failed, "The store does not know the keys of this host, or they do not give the right that was needed.";
     StorageUnreachable, "storage-unreachable", Failed, "The store did not answer, or answered that it is too busy, however often it was asked.";
     StorageFailed, "storage-failed", Failed, "Reading or writing the vault failed.";
+    LockUnavailable, "lock-unavailable", Config, "The config says that what is stored is held against deletion, and the store cannot hold it.";
     CatalogFailed, "catalog-failed", Failed, "The catalog in the state folder cannot be used.";
     StateFailed, "state-failed", Failed, "A file of the state folder cannot be read or written.";
     RestoreFailed, "restore-failed", Failed, "A file could not be written where it should be restored.";

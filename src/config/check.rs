@@ -20,6 +20,7 @@ use crate::domain::quantity::{exact_duration, human_duration};
 use crate::domain::schedule::{ClockChange, LargestGap, Schedule};
 use crate::error::Code;
 
+mod lock;
 mod retention;
 
 /// How bad it is.
@@ -82,6 +83,7 @@ pub fn check(settings: &Settings, now: DateTime<Utc>, longest_runs: &BTreeMap<Jo
     for job in settings.jobs.values() {
         check_schedule(job, settings.timezone, now, longest_runs.get(&job.name).copied(), &mut findings);
         findings.extend(retention::check_lead(settings, job, now, longest_runs.get(&job.name).copied()));
+        findings.extend(lock::check_lock(settings, job, now, longest_runs.get(&job.name).copied()));
         check_drill(job, &mut findings);
         check_copy(settings, job, now, &mut findings);
         check_drill_server(settings, job, &mut findings);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::settings::{JobSettings, PruneWhen, Settings, VaultSettings};
 use crate::domain::quantity::{MAX_DURATION, exact_duration};
-use crate::domain::retention::{Lead, default_grace};
+use crate::domain::retention::{Hold, Lead, default_grace};
 
 impl Settings {
     /// How long an object that no backup names waits before it is erased: what the vault's table says, or what the
@@ -39,6 +39,18 @@ impl Settings {
         let schedule = own.and_then(|settings| settings.schedule.as_ref()).unwrap_or(&job.schedule);
         let cadence = schedule.largest_gap(self.timezone, now).map_or(MAX_DURATION, |largest| largest.gap);
         Lead::new(&job.retention, cadence, self.grace_of(copy))
+    }
+
+    /// How long a job's data is held against deletion, in a vault that holds.
+    #[must_use]
+    pub fn hold_of(&self, job: &JobSettings, now: DateTime<Utc>) -> Hold {
+        Hold::new(job.retention, self.lead_of(job, now))
+    }
+
+    /// The job as a run that begins now needs it.
+    #[must_use]
+    pub fn holding(&self, job: &JobSettings, now: DateTime<Utc>) -> JobSettings {
+        JobSettings { hold: Some(self.hold_of(job, now)), ..job.clone() }
     }
 
     /// For `config show`: the parts of the lead, and the age at which a job's backups go in normal running.

@@ -46,6 +46,7 @@ pub(super) struct VaultFile {
     pub(super) ca: Option<Text>,
     pub(super) parallel_requests: Option<Spanned<i64>>,
     pub(super) bandwidth_limit: Option<Text>,
+    pub(super) lock: Option<Text>,
 }
 
 /// What of a vault's keys is a bucket's.
@@ -61,6 +62,7 @@ pub(super) struct S3File {
     pub(super) ca: Option<Text>,
     pub(super) parallel_requests: Option<Spanned<i64>>,
     pub(super) bandwidth_limit: Option<Text>,
+    pub(super) lock: Option<Text>,
 }
 
 impl VaultFile {
@@ -77,6 +79,7 @@ impl VaultFile {
             ca: self.ca.take(),
             parallel_requests: self.parallel_requests.take(),
             bandwidth_limit: self.bandwidth_limit.take(),
+            lock: self.lock.take(),
         }
     }
 }
@@ -98,6 +101,7 @@ impl S3File {
             ("ca", at(&self.ca)),
             ("parallel_requests", at(&self.parallel_requests)),
             ("bandwidth_limit", at(&self.bandwidth_limit)),
+            ("lock", at(&self.lock)),
         ];
         keys.into_iter().filter_map(|(name, at)| Some((name, at?))).collect()
     }

@@ -236,6 +236,7 @@ impl Resolver<'_, '_> {
             prune: prune?,
             check: check.map_or(Some(None), |schedule| schedule.map(Some))?,
             copy,
+            hold: None,
             objectives,
             sources,
             hooks: self.hooks(image.hooks.unwrap_or_default()),

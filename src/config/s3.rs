@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::secret::Secret;
 use super::settings::secret_json;
+use crate::storage::LockMode;
 
 /// How many requests are under way at a time, if the config does not say.
 pub const DEFAULT_PARALLEL_REQUESTS: usize = 16;
@@ -29,6 +30,8 @@ pub struct S3Settings {
     pub parallel_requests: usize,
     /// Bytes a second, up and down together.
     pub bandwidth_limit_bytes: Option<u64>,
+    /// How what is stored is held against deletion, if it is.
+    pub lock: Option<LockMode>,
 }
 
 /// Where the keys to a bucket lie.
@@ -53,6 +56,7 @@ impl Default for S3Settings {
             ca: None,
             parallel_requests: DEFAULT_PARALLEL_REQUESTS,
             bandwidth_limit_bytes: None,
+            lock: None,
         }
     }
 }
@@ -71,6 +75,7 @@ impl S3Settings {
             "ca": self.ca.as_ref().map(|path| path.to_string_lossy()),
             "parallel_requests": self.parallel_requests,
             "bandwidth_limit": self.bandwidth_limit_bytes.map(|bytes| bytes.to_string()),
+            "lock": self.lock.map(LockMode::word),
         })
     }
 }

@@ -217,6 +217,14 @@ pub const KEYS: &[Key] = &[
         "s3:// only. The most that goes over the network in a second, up and down together: \"20MiB\".",
     )
     .also(&["bandwidth", "limit"]),
+    key(
+        "vault.*.lock",
+        Takes::Text,
+        Optional,
+        "s3:// only. Hold what is stored against deletion, with Object Lock: \"governance\" (somebody with a right of its own \
+         can still delete) or \"compliance\" (nobody can). Until when follows from `keep_at_least` and `delete_after`.",
+    )
+    .also(&["object_lock", "retention_mode"]),
     key("job", Takes::Named, Optional, "What is protected together, by name.").also(&["jobs", "backup"]),
     key("job.*.vault", Takes::Text, Optional, "The vault's name. Left out: the only one that there is."),
     key("job.*.schedule", Takes::Schedule, Required, "When a backup is due.").also(&["cron", "when", "every"]),

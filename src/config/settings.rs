@@ -20,7 +20,7 @@ use crate::domain::check::UserCheck;
 use crate::domain::databases::{is_of, source_of};
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::exact_duration;
-use crate::domain::retention::Retention;
+use crate::domain::retention::{Hold, Retention};
 use crate::domain::schedule::Schedule;
 use crate::domain::server::ServerAddress;
 use crate::error::{Code, Diagnostic};
@@ -153,6 +153,9 @@ pub struct JobSettings {
     pub check: Option<Schedule>,
     /// The second vault that they are copied to.
     pub copy: Option<CopySettings>,
+    /// How long what is stored is held against deletion, where the store holds it. What it follows from depends on the
+    /// schedule and the moment: [`Settings::holding`] fills it in for a run.
+    pub hold: Option<Hold>,
     /// What was promised.
     pub objectives: Objectives,
     /// At least one, in the config's order.

@@ -13,6 +13,7 @@ use crate::domain::retention::LastGood;
 use crate::domain::schedule::Schedule;
 use crate::error::{Code, Diagnostic};
 
+mod lock;
 mod postgres;
 mod s3;
 

@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::quantity::exact_duration;
 use crate::error::{Code, Diagnostic};
 
+mod hold;
 mod lead;
 mod plan;
 mod reasons;
@@ -21,6 +22,7 @@ mod reasons;
 mod tests;
 mod way;
 
+pub use hold::Hold;
 pub use lead::{GRACE_AT_MOST, GRACE_SHARE, Lead, SWEEP_ALLOWANCE, SWEEP_SHARE, default_grace};
 pub use plan::{Candidate, Conflict, Decision, Fate, Plan};
 pub use reasons::{DeleteReason, KeepReason, WallTime};

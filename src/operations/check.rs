@@ -26,6 +26,7 @@ use crate::storage::ahead::{Ahead, Fetched};
 use crate::storage::{Storage, StorageError};
 use crate::vault::VaultError;
 use crate::vault::layout::{Key, LISTS, ManifestName, OBJECTS};
+use crate::vault::manifests::read_top;
 use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
 use crate::vault::records::{read_details, survey_records};
 use crate::vault::survey::{Fault, Problem, Survey};
@@ -46,8 +47,10 @@ pub struct Damage {
     pub code: &'static str,
     /// What is wrong with it.
     pub reason: String,
-    /// The backups that it spoils, whole or in part.
+    /// The backups that it spoils, whole or in part, or would spoil.
     pub backups: Vec<BackupId>,
+    /// It was overwritten or hidden, and an earlier version is right: nothing is spoilt as long as the vault has that.
+    pub readable: bool,
 }
 
 /// What a check found.
@@ -166,16 +169,48 @@ fn damaged_manifests(host: &Host, vault: &OpenVault, survey: &Survey, looked_at:
             code: problem.fault.code().name(),
             reason: problem.fault.to_string(),
             backups: spoilt(problem),
+            readable: false,
         });
     }
+    damaged.extend(overwritten_manifests(host, vault, survey)?);
     for (job, there, seen) in vault.hidden_newest(host, survey, looked_at)? {
         let object = format!("backups/{job}/");
         let reason =
             format!("this host saw backup number {seen} of the job once, and the newest there is number {there}");
         let code = Code::ManifestMissing.name();
-        damaged.push(Damage { object, code, reason, backups: Vec::new() });
+        damaged.push(Damage { object, code, reason, backups: Vec::new(), readable: false });
     }
     Ok(damaged)
+}
+
+/// Manifests that are believed for an earlier version's sake: somebody overwrote them.
+fn overwritten_manifests(host: &Host, vault: &OpenVault, survey: &Survey) -> Result<Vec<Damage>> {
+    let mut damaged = Vec::new();
+    for verified in &survey.manifests {
+        let key = Key::Manifest(verified.name.clone()).to_string();
+        let Some(undoing) = vault.storage.undoing(&key) else { continue };
+        match host.runtime.block_on(read_top(&*vault.storage, &vault.trust, &verified.name)) {
+            Ok(_) => {}
+            Err(error @ (VaultError::ManifestMissing { .. } | VaultError::ManifestUntrusted { .. })) => {
+                damaged.push(Damage {
+                    object: key,
+                    code: error.code().name(),
+                    reason: format!("as it lies there {}; {}", plain_reason(&error), readable_words(&undoing)),
+                    backups: vec![verified.manifest.id.clone()],
+                    readable: true,
+                });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(damaged)
+}
+
+/// What is said of damage that an earlier version makes good.
+fn readable_words(undoing: &str) -> String {
+    format!(
+        "an earlier version is right, and that is what is read. Find out who overwrote it. To put it right: {undoing}"
+    )
 }
 
 /// What was found is put on record, so that no backup names it again. Who only reads the vault says so and changes nothing.
@@ -246,6 +281,7 @@ fn check_recipients(vault: &OpenVault, manifests: &[Manifest], report: &mut Chec
             code: Code::RecipientUnapproved.name(),
             reason: format!("it is sealed to {}, whom vault.json does not approve", strangers.join(", ")),
             backups: Vec::new(),
+            readable: false,
         });
     }
 }
@@ -273,7 +309,7 @@ fn check_records(
     for problem in records.problems {
         let reason = format!("it is not to be trusted: {}", problem.reason);
         let code = Code::ManifestUntrusted.name();
-        report.damaged.push(Damage { object: problem.key, code, reason, backups: Vec::new() });
+        report.damaged.push(Damage { object: problem.key, code, reason, backups: Vec::new(), readable: false });
     }
     let details = stream::iter(&records.records)
         .map(|verified| async move { (verified, read_details(storage, verified).await.map(drop)) })
@@ -285,7 +321,7 @@ fn check_records(
             Err(error) if matches!(error.code(), Code::ObjectDamaged | Code::ObjectMissing) => {
                 let object = Key::RecordDetails(verified.name.clone()).to_string();
                 let (code, reason) = (error.code().name(), plain_reason(&error));
-                report.damaged.push(Damage { object, code, reason, backups: Vec::new() });
+                report.damaged.push(Damage { object, code, reason, backups: Vec::new(), readable: false });
             }
             Err(error) => return Err(error.into()),
         }
@@ -340,8 +376,11 @@ fn read_data(
             });
             in_parallel(host, reader.storage(), wanted, &|index, read| {
                 let segment = &segments[index];
-                let opened = read.map_err(VaultError::from);
-                match opened.and_then(|read| reader.open(segment, &read.bytes, &id_key)) {
+                let (stored, _room) = match read {
+                    Ok(read) => (Ok(read.bytes.clone()), Some(read)),
+                    Err(error) => (Err(error), None),
+                };
+                match reader.open(segment, stored, &id_key) {
                     Ok(plain) => progress.advance(plain.len() as u64),
                     Err(error) => push(&findings, (segment.object, error.code(), error.to_string())),
                 }
@@ -362,7 +401,10 @@ fn add_damage(report: &mut CheckReport, object: String, code: Code, reason: Stri
     match report.damaged.iter_mut().find(|damage| damage.object == object) {
         Some(damage) if damage.backups.contains(backup) => {}
         Some(damage) => damage.backups.push(backup.clone()),
-        None => report.damaged.push(Damage { object, code: code.name(), reason, backups: vec![backup.clone()] }),
+        None => {
+            let backups = vec![backup.clone()];
+            report.damaged.push(Damage { object, code: code.name(), reason, backups, readable: false });
+        }
     }
 }
 

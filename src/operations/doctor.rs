@@ -2,6 +2,7 @@
 
 mod ground;
 mod postgres;
+mod rights;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::scratch::confine::{Confinement, Network, Trust};
 use crate::scratch::folder::free_bytes;
 
+pub use self::rights::{Prunes, rights};
 use super::host::Host;
 use super::vaults::{Look, OpenVault, manifests};
 

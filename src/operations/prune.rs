@@ -27,7 +27,9 @@ use crate::domain::record::{PruneOutcome, PruneRecord, RecordBody, RemovalReason
 use crate::domain::retention::{Candidate, Decision, Fate, Lead, Plan, Retention};
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
-use crate::vault::layout::ManifestName;
+use crate::storage::Deleted;
+use crate::vault::VaultError;
+use crate::vault::layout::{Key, ManifestName};
 use crate::vault::manifests::VerifiedManifest;
 use crate::vault::survey::Quarantined;
 use crate::vault::sweep::{Garbage, Stock, delete, remove_manifest, take_stock};
@@ -107,6 +109,10 @@ pub struct PruneReport {
     pub deleted_bytes: u64,
     /// What is condemned and still waits, this run's too.
     pub waiting_objects: u64,
+    /// What was to be deleted and is held by the store against that: a later prune does it.
+    pub locked_objects: u64,
+    /// Until when the last of it, or of a manifest, is held, where the store says it.
+    pub locked_until: Option<DateTime<Utc>>,
     /// What was to be deleted and is left, because the deleting took too long: the next prune does it.
     pub left_objects: u64,
     /// What no backup names and is not condemned, because one of [`PruneReport::claims`] covers it.
@@ -151,6 +157,8 @@ pub struct JobPrune {
     pub job: JobName,
     /// What becomes of each, the oldest first.
     pub decisions: Vec<(BackupFacts, Decision)>,
+    /// Of those that are to go, the ones that the store holds against it, and until when. They go when that is over.
+    pub locked: BTreeMap<BackupId, DateTime<Utc>>,
     /// Backups that were removed because their quarantine is over.
     pub released: Vec<BackupId>,
     /// The backups that are past their deadline and still there.
@@ -194,8 +202,13 @@ impl PruneReport {
 }
 
 impl JobPrune {
-    /// The backups that are to go.
+    /// The backups that are to go, and can.
     pub fn deleted(&self) -> impl Iterator<Item = &(BackupFacts, Decision)> {
+        self.to_go().filter(|(facts, _)| !self.locked.contains_key(&facts.id))
+    }
+
+    /// The backups that are to go, those that the store holds too.
+    fn to_go(&self) -> impl Iterator<Item = &(BackupFacts, Decision)> {
         self.decisions.iter().filter(|(_, decision)| matches!(decision.fate, Fate::Delete(_)))
     }
 }
@@ -317,7 +330,7 @@ fn carry_out(
         let delete_after = request.promises.iter().map(|(job, promise)| (job.clone(), after(promise))).collect();
         let grace = delta(request.grace);
         let garbage = host.runtime.block_on(stock.garbage(&*vault.storage, &vault.trust, grace, &delete_after))?;
-        sweep(host, vault, request, &garbage, progress, report)?;
+        sweep(host, vault, request, &stock, &garbage, progress, report)?;
     }
     Ok(())
 }
@@ -357,7 +370,9 @@ fn plan(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stoc
         // As early as any other, so that its objects can be gone in time.
         let over_after = delta(job.retention.planned_age(lead));
         let released = stock.quarantines_over(&job.name, over_after).map(|found| found.name.id.clone()).collect();
-        jobs.push(JobPrune { job: job.name.clone(), decisions, released, breached });
+        let mut of_job = JobPrune { job: job.name.clone(), decisions, locked: BTreeMap::new(), released, breached };
+        of_job.locked = locked_backups(host, vault, stock, &of_job)?;
+        jobs.push(of_job);
     }
     let survey = stock.survey();
     let quarantined: BTreeSet<&JobName> = survey.quarantined.iter().map(|found| &found.name.job).collect();
@@ -371,6 +386,7 @@ fn plan(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stoc
         over.map(|found| (found.name.job.clone(), found.name.id.clone())).collect::<Vec<_>>()
     };
     let released = quarantined.iter().filter(is_unknown).flat_map(over).collect();
+    let jobs_locked_until = jobs.iter().flat_map(|job: &JobPrune| job.locked.values()).max().copied();
     Ok(PruneReport {
         jobs,
         released,
@@ -379,6 +395,8 @@ fn plan(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stoc
         deleted_objects: 0,
         deleted_bytes: 0,
         waiting_objects: 0,
+        locked_objects: 0,
+        locked_until: jobs_locked_until,
         left_objects: 0,
         held_objects: 0,
         claims: stock.live_claims().iter().map(|claim| held_by(vault, claim, now)).collect(),
@@ -390,6 +408,50 @@ fn plan(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, stock: &Stoc
         clean_through: None,
         dry_run: request.dry_run,
     })
+}
+
+/// Which of the backups that are to go the store still holds: those that were to be thinned, and those of a config that
+/// promised to keep for longer.
+fn locked_backups(
+    host: &Host,
+    vault: &OpenVault,
+    stock: &Stock,
+    job: &JobPrune,
+) -> Result<BTreeMap<BackupId, DateTime<Utc>>> {
+    let mut locked = BTreeMap::new();
+    for (facts, _) in job.to_go() {
+        let found =
+            stock.survey().manifests.iter().find(|one| one.manifest.job == job.job && one.manifest.id == facts.id);
+        let Some(found) = found else { continue };
+        if let Some(until) = locked_until(host, vault, &found.name, stock.taken())? {
+            locked.insert(facts.id.clone(), until);
+        }
+    }
+    Ok(locked)
+}
+
+/// Until when the store holds a manifest or its signature, if it does.
+fn locked_until(
+    host: &Host,
+    vault: &OpenVault,
+    name: &ManifestName,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>> {
+    let keys = [Key::Manifest(name.clone()), Key::ManifestSignature(name.clone())];
+    let mut latest = None;
+    for key in keys {
+        latest = latest.max(host.runtime.block_on(vault.storage.held_until(&key.to_string()))?);
+    }
+    Ok(latest.filter(|until| *until > now))
+}
+
+/// What the store would not let go is no failure: it goes when the store does.
+fn note_removal(removed: std::result::Result<Deleted, VaultError>, report: &mut PruneReport) {
+    match removed {
+        Ok(Deleted::Held { until }) => report.locked_until = report.locked_until.max(until),
+        Ok(Deleted::Removed | Deleted::Absent) => {}
+        Err(error) => report.failures.push(error.into()),
+    }
 }
 
 fn held_by(vault: &OpenVault, claim: &Claim, now: DateTime<Utc>) -> HeldBy {
@@ -423,9 +485,7 @@ fn remove(
     // What an earlier run recorded and did not get to delete, of whatever job.
     for name in survey.removed.iter().filter(|name| early.iter().all(|early| early.name != **name)) {
         host.check_interrupted()?;
-        if let Err(error) = host.runtime.block_on(remove_manifest(&*vault.storage, name)) {
-            report.failures.push(error.into());
-        }
+        note_removal(host.runtime.block_on(remove_manifest(&*vault.storage, name)), report);
         changed = true;
     }
     let mut gone = survey.gone.clone();
@@ -453,6 +513,10 @@ fn remove(
             // Another host's job, and for another host to end.
             continue;
         }
+        if let Some(until) = locked_until(host, vault, &name, stock.taken())? {
+            report.locked_until = report.locked_until.max(Some(until));
+            continue;
+        }
         let gone = gone.entry(name.job.clone()).or_default();
         let own = sequence.map(|sequence| SequenceRange { first: sequence, last: sequence });
         let with_own = SequenceRange::union(gone.iter().copied().chain(own));
@@ -464,9 +528,7 @@ fn remove(
         }
         (*gone, changed) = (with_own, true);
         report.removed.insert((name.job.clone(), name.id.clone()));
-        if let Err(error) = host.runtime.block_on(remove_manifest(&*vault.storage, &name)) {
-            report.failures.push(error.into());
-        }
+        note_removal(host.runtime.block_on(remove_manifest(&*vault.storage, &name)), report);
     }
     Ok(changed)
 }
@@ -482,6 +544,7 @@ fn sweep(
     host: &Host,
     vault: &OpenVault,
     request: &PruneRequest<'_>,
+    stock: &Stock,
     garbage: &Garbage,
     progress: &dyn Progress,
     report: &mut PruneReport,
@@ -500,9 +563,17 @@ fn sweep(
     let deleted = deleted?;
     report.deleted_objects = deleted.objects;
     report.deleted_bytes = deleted.bytes;
-    report.waiting_objects += deleted.left;
+    report.locked_objects = deleted.locked.len() as u64;
+    report.locked_until = report.locked_until.max(deleted.locked_until);
+    report.waiting_objects += deleted.left + report.locked_objects;
     report.left_objects = deleted.left;
-    report.clean_through = garbage.clean_through.filter(|_| deleted.left == 0);
+    if deleted.left == 0 {
+        // Of jobs that are not in the config nobody here knows how long they keep.
+        let promises = request.promises.values().map(|promise| delta(promise.keep_at_least));
+        let keep_at_least = promises.min().filter(|_| report.unknown_jobs.is_empty());
+        let clean = stock.clean_beside(&*vault.storage, &vault.trust, garbage, &deleted.locked, keep_at_least);
+        report.clean_through = host.runtime.block_on(clean)?;
+    }
     // Nothing of ours is ever unfinished, so a keeper without the rights for this loses nothing of its own.
     match host.runtime.block_on(vault.storage.clear_unfinished(garbage.taken - delta(request.grace))) {
         Ok(0) => {}

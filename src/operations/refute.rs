@@ -61,7 +61,10 @@ pub fn record(
         let key = Key::parse(&damage.object);
         for manifest in manifests.iter().filter(|manifest| damage.backups.contains(&manifest.id)) {
             let found = by_job.entry((manifest.job.clone(), damage.code)).or_default();
-            found.backups.insert(manifest.id.clone());
+            // What can still be read spoils nothing; nor may the next backup count on it.
+            if !damage.readable {
+                found.backups.insert(manifest.id.clone());
+            }
             match key {
                 Key::Object(object) => drop(found.objects.insert(object)),
                 Key::List(list) => drop(found.lists.insert(list)),

@@ -227,6 +227,16 @@ impl StateDir {
         Ok(folder.join(format!("{source}.journal")))
     }
 
+    /// Where it stands until when what the job's last backup names is held; its folder is made.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn holds_file(&self, vault: &VaultId, job: &JobName) -> Result<PathBuf, StateError> {
+        let folder = self.root.join("holds").join(vault.as_str());
+        make_private(&folder)?;
+        Ok(folder.join(format!("{job}.holds")))
+    }
+
     /// Whether a run of the job left a journal.
     ///
     /// # Errors

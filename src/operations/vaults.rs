@@ -226,6 +226,7 @@ fn bucket_store(host: &Host, bucket: &str, prefix: &str, settings: &S3Settings) 
         ca: settings.ca.clone(),
         parallel_requests: settings.parallel_requests,
         bandwidth_limit_bytes: settings.bandwidth_limit_bytes,
+        lock: settings.lock,
     };
     Ok(Arc::new(host.runtime.block_on(S3::open(options, Arc::clone(&host.clock)))?))
 }

@@ -171,6 +171,14 @@ impl Fetching {
         };
         Ok(Fetched { bytes, _room: self.room.take() })
     }
+
+    /// The same, for whoever can do something about an error: the bytes, and what keeps their room until it is dropped.
+    pub fn wait_with_room(self) -> (Result<Bytes, StorageError>, Option<Fetched>) {
+        match self.wait() {
+            Ok(fetched) => (Ok(fetched.bytes.clone()), Some(fetched)),
+            Err(error) => (Err(error), None),
+        }
+    }
 }
 
 impl Drop for Fetching {

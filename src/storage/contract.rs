@@ -33,6 +33,109 @@ pub(super) async fn run(open: Open<'_>) {
     bad_keys(open).await;
     large_objects(open).await;
     what_the_store_says_of_itself(open).await;
+    match open().lock() {
+        Some(_) => {
+            what_is_held_cannot_be_deleted(open).await;
+            a_hold_is_never_made_shorter(open).await;
+            what_was_overwritten_can_still_be_read(open).await;
+        }
+        // Nothing is left out: a store that does not hold must say so whenever it is asked to.
+        None => holding_is_refused_where_there_is_no_lock(open).await,
+    }
+}
+
+/// What the suite holds is held so long: it must be over when its place is to be removed, and not before the suite is.
+const HELD_FOR: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+
+async fn what_is_held_cannot_be_deleted(open: Open<'_>) {
+    let store = open();
+    let until = store.now().await.unwrap() + HELD_FOR;
+    assert_eq!(store.put_held("held/a", Bytes::from_static(b"held"), until).await.unwrap(), Put::Created);
+    assert_eq!(store.put("held/b", Bytes::from_static(b"free")).await.unwrap(), Put::Created);
+    store.sync().await.unwrap();
+    let same = |held: Option<chrono::DateTime<chrono::Utc>>| {
+        // Stores keep whole seconds, or more.
+        assert!((held.unwrap() - until).abs() <= chrono::TimeDelta::seconds(1), "{held:?}, not {until}");
+    };
+    same(open().held_until("held/a").await.unwrap());
+    assert_eq!(open().held_until("held/b").await.unwrap(), None);
+    assert_eq!(open().held_until("held/never/there").await.unwrap(), None);
+    for store in [&store, &open()] {
+        match store.delete("held/a").await {
+            Ok(Deleted::Held { until }) => {
+                if until.is_some() {
+                    same(until);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(&store.get("held/a", LIMIT_BYTES).await.unwrap()[..], b"held", "a refused deletion hides nothing");
+    }
+    // The key is taken, and who comes second holds nothing.
+    let later = until + HELD_FOR;
+    assert_eq!(store.put_held("held/a", Bytes::from_static(b"other"), later).await.unwrap(), Put::Existed);
+    store.sync().await.unwrap();
+    same(store.held_until("held/a").await.unwrap());
+    assert_eq!(store.delete("held/b").await.unwrap(), Deleted::Removed);
+    store.sync().await.unwrap();
+    assert_eq!(keys(&*store, "held/").await, BTreeSet::from(["held/a".to_owned()]));
+}
+
+async fn a_hold_is_never_made_shorter(open: Open<'_>) {
+    let store = open();
+    let soon = store.now().await.unwrap() + HELD_FOR / 2;
+    store.put("longer/a", Bytes::from_static(b"a")).await.unwrap();
+    store.sync().await.unwrap();
+    let near = |one: chrono::DateTime<chrono::Utc>, other: chrono::DateTime<chrono::Utc>| {
+        (one - other).abs() <= chrono::TimeDelta::seconds(1)
+    };
+    let later = soon + HELD_FOR / 2;
+    for (asked, held) in [(soon, soon), (soon, soon), (later, later), (soon, later)] {
+        let told = store.hold("longer/a", asked).await.unwrap();
+        assert!(near(told, held), "asked for {asked}, told {told}, not {held}");
+        assert!(near(open().held_until("longer/a").await.unwrap().unwrap(), held));
+    }
+    assert!(matches!(store.delete("longer/a").await, Ok(Deleted::Held { .. })));
+    assert!(store.hold("longer/never/there", soon).await.unwrap_err().is_not_found());
+}
+
+async fn what_was_overwritten_can_still_be_read(open: Open<'_>) {
+    let store = open();
+    let until = store.now().await.unwrap() + HELD_FOR;
+    store.put_held("over/a", Bytes::from_static(b"right"), until).await.unwrap();
+    store.sync().await.unwrap();
+    assert_eq!(store.earlier("over/a").await.unwrap(), []);
+    assert_eq!(store.earlier("over/never/there").await.unwrap(), []);
+    store.replace("over/a", Bytes::from_static(b"wrong 1")).await.unwrap();
+    store.replace("over/a", Bytes::from_static(b"wrong 22")).await.unwrap();
+    assert_eq!(&store.get("over/a", LIMIT_BYTES).await.unwrap()[..], b"wrong 22");
+    let earlier = open().earlier("over/a").await.unwrap();
+    assert_eq!(earlier.iter().map(|version| version.size_bytes).collect::<Vec<_>>(), [7, 5]);
+    assert_eq!(&store.get_earlier("over/a", &earlier[1], 5).await.unwrap()[..], b"right");
+    let error = store.get_earlier("over/a", &earlier[1], 4).await.unwrap_err();
+    assert!(matches!(error, StorageError::TooLarge { size_bytes: 5, limit_bytes: 4, .. }), "{error}");
+    assert!(store.undoing("over/a").unwrap().contains("over/a"));
+    // A deletion takes what lies on top and leaves what is held.
+    let keys = ["over/a".to_owned(), "over/never/there".to_owned()];
+    let deleted = store.delete_many(&keys).await.unwrap();
+    assert!(matches!(deleted[..], [Deleted::Held { .. }, Deleted::Absent | Deleted::Removed]), "{deleted:?}");
+    assert_eq!(&store.get("over/a", LIMIT_BYTES).await.unwrap()[..], b"right");
+    assert_eq!(store.earlier("over/a").await.unwrap(), []);
+}
+
+async fn holding_is_refused_where_there_is_no_lock(open: Open<'_>) {
+    let store = open();
+    let until = store.now().await.unwrap() + HELD_FOR;
+    let refused = |error| assert!(matches!(error, StorageError::NoLock { .. }), "{error}");
+    refused(store.put_held("unheld/a", Bytes::from_static(b"a"), until).await.unwrap_err());
+    store.sync().await.unwrap();
+    assert_eq!(store.size("unheld/a").await.unwrap(), None, "what cannot be held is not stored");
+    store.put("unheld/a", Bytes::from_static(b"a")).await.unwrap();
+    store.sync().await.unwrap();
+    refused(store.hold("unheld/a", until).await.unwrap_err());
+    assert_eq!(store.held_until("unheld/a").await.unwrap(), None);
+    assert_eq!(store.delete("unheld/a").await.unwrap(), Deleted::Removed);
+    store.sync().await.unwrap();
 }
 
 /// What one writer at a time sees, for servers that cannot keep several apart, with keys that a file system takes.
@@ -317,7 +420,13 @@ async fn listing(open: Open<'_>) {
 
 async fn odd_keys(open: Open<'_>) {
     let store = open();
-    let longest = format!("odd/{}/{}", "l".repeat(255), "o".repeat(MAX_KEY_BYTES - 4 - 256));
+    // Who keeps versions may keep them in a folder that is named after the key, and a little more.
+    let component = if store.lock().is_some() { 240 } else { 255 };
+    let mut longest = format!("odd/{}", "l".repeat(component));
+    while longest.len() < MAX_KEY_BYTES {
+        longest += "/";
+        longest += &"o".repeat(component.min(MAX_KEY_BYTES - longest.len()));
+    }
     assert_eq!(longest.len(), MAX_KEY_BYTES);
     let odd = ["odd/a b", "odd/a+b", "odd/-rf", "odd/a=b,c@d~", "odd/a.b.c", "odd/A", "odd/a", &longest];
     for key in odd {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{Deleted, Listed, Put, Storage, StorageError};
+use super::{Deleted, Listed, LockMode, Put, Storage, StorageError, Version};
 
 /// What goes wrong, and when.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +78,7 @@ impl Fault {
         Self { inner, plan: Some(plan), calls: AtomicU64::new(0) }
     }
 
-    /// How many calls were made so far: all of the trait's but `describe` and `kind`.
+    /// How many calls were made so far: all of the trait's but those that ask nobody.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
@@ -188,6 +188,34 @@ impl Storage for Fault {
 
     async fn forget_cached(&self, key: &str) -> Result<bool, StorageError> {
         self.through(format!("dropping {key} from the cache"), self.inner.forget_cached(key)).await
+    }
+
+    fn lock(&self) -> Option<LockMode> {
+        self.inner.lock()
+    }
+
+    async fn put_held(&self, key: &str, bytes: Bytes, until: DateTime<Utc>) -> Result<Put, StorageError> {
+        self.through(format!("writing {key}"), self.inner.put_held(key, bytes, until)).await
+    }
+
+    async fn hold(&self, key: &str, until: DateTime<Utc>) -> Result<DateTime<Utc>, StorageError> {
+        self.through(format!("holding {key}"), self.inner.hold(key, until)).await
+    }
+
+    async fn held_until(&self, key: &str) -> Result<Option<DateTime<Utc>>, StorageError> {
+        self.through(format!("asking until when {key} is held"), self.inner.held_until(key)).await
+    }
+
+    async fn earlier(&self, key: &str) -> Result<Vec<Version>, StorageError> {
+        self.through(format!("listing versions of {key}"), self.inner.earlier(key)).await
+    }
+
+    async fn get_earlier(&self, key: &str, version: &Version, limit_bytes: u64) -> Result<Bytes, StorageError> {
+        self.through(format!("reading a version of {key}"), self.inner.get_earlier(key, version, limit_bytes)).await
+    }
+
+    fn undoing(&self, key: &str) -> Option<String> {
+        self.inner.undoing(key)
     }
 }
 

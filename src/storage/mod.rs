@@ -13,6 +13,7 @@ pub mod ahead;
 #[cfg(test)]
 mod contract;
 pub mod fault;
+pub mod holding;
 pub mod local;
 pub mod memory;
 pub mod remote;
@@ -92,8 +93,9 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// would make, and that [`check_key`] refuses. After an error, what was visited so far is no full answer.
     async fn list(&self, prefix: &str, visit: &mut (dyn FnMut(Listed) + Send)) -> Result<(), StorageError>;
 
-    /// Removes `key`. Gone for readers at once, durably so after [`sync`](Self::sync). Removing what is not there
-    /// is [`Deleted::Absent`], no error, so that it may be called again.
+    /// Removes `key`, with every earlier version of it where the store keeps those. Gone for readers at once, durably so
+    /// after [`sync`](Self::sync). Removing what is not there is [`Deleted::Absent`], no error, so that it may be called
+    /// again. [`Deleted::Held`] where a version is held: it stays, is read as before, and what lay on top of it is gone.
     async fn delete(&self, key: &str) -> Result<Deleted, StorageError>;
 
     /// Removes all of these, in no particular order and in fewer requests than one by one where the store can; what each
@@ -129,6 +131,90 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Drops `key` from the machine's page cache, so that a drill reads it cold. False where that does not apply.
     async fn forget_cached(&self, key: &str) -> Result<bool, StorageError>;
+
+    /// How this handle holds what it is told to hold; `None` where the store cannot, or was not asked to. Then
+    /// [`put_held`](Self::put_held) and [`hold`](Self::hold) fail with [`StorageError::NoLock`].
+    fn lock(&self) -> Option<LockMode> {
+        None
+    }
+
+    /// As [`put`](Self::put), and what is [`Put::Created`] is held from its first moment: nobody who could delete it
+    /// can until then. What [`Put::Existed`] is held as long as it was.
+    async fn put_held(&self, key: &str, _bytes: Bytes, _until: DateTime<Utc>) -> Result<Put, StorageError> {
+        Err(StorageError::NoLock { place: self.describe(), doing: format!("storing {key}") })
+    }
+
+    /// Holds what lies under `key` until then, if it is not held for longer already. May be called again. A hold is never
+    /// made shorter. Returns until when it is held now, at least.
+    async fn hold(&self, key: &str, _until: DateTime<Utc>) -> Result<DateTime<Utc>, StorageError> {
+        Err(StorageError::NoLock { place: self.describe(), doing: format!("holding {key}") })
+    }
+
+    /// Until when what lies under `key` is held; `None` where it is not, or nothing is there.
+    async fn held_until(&self, _key: &str) -> Result<Option<DateTime<Utc>>, StorageError> {
+        Ok(None)
+    }
+
+    /// What lay under `key` before what lies there now, or before it was hidden by a deletion: the newest first, at most
+    /// [`MAX_EARLIER_VERSIONS`], of those the newest and the oldest half. Empty where the store keeps nothing.
+    async fn earlier(&self, _key: &str) -> Result<Vec<Version>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    /// Reads one of the [`earlier`](Self::earlier) versions, as [`get`](Self::get) does.
+    async fn get_earlier(&self, key: &str, _version: &Version, _limit_bytes: u64) -> Result<Bytes, StorageError> {
+        Err(StorageError::NotFound { place: self.describe(), key: key.into() })
+    }
+
+    /// What a person types to take away what lies wrongly on top of an earlier version of `key`; `None` where the store
+    /// keeps none.
+    fn undoing(&self, _key: &str) -> Option<String> {
+        None
+    }
+}
+
+/// How many earlier versions of one key a reader is told of. Who overwrites a key more often than that has hidden the first
+/// version from nobody: the oldest are among them.
+pub const MAX_EARLIER_VERSIONS: usize = 64;
+
+/// Who may delete what is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Only somebody with a right made for that.
+    Governance,
+    /// Nobody, whoever they are.
+    Compliance,
+}
+
+impl LockMode {
+    /// The words that a config takes.
+    pub const WORDS: [&str; 2] = ["governance", "compliance"];
+
+    /// As it stands in a config.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Governance => "governance",
+            Self::Compliance => "compliance",
+        }
+    }
+
+    /// From the word in a config; nothing if it is none of [`LockMode::WORDS`].
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Governance, Self::Compliance].into_iter().find(|mode| mode.word() == word)
+    }
+}
+
+/// An earlier version of what lies under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// The store's name for it.
+    pub id: String,
+    /// Stored bytes.
+    pub size_bytes: u64,
+    /// When it was written, by the store's time.
+    pub written: Option<DateTime<Utc>>,
 }
 
 /// What a [`Storage::put`] found.
@@ -147,6 +233,19 @@ pub enum Deleted {
     Removed,
     /// There was nothing.
     Absent,
+    /// It is held against deletion, and is there.
+    Held {
+        /// Until when, where the store says it.
+        until: Option<DateTime<Utc>>,
+    },
+}
+
+/// Of more versions than anybody is told of, the newest and the oldest half.
+fn keep_ends(versions: &mut Vec<Version>) {
+    if versions.len() > MAX_EARLIER_VERSIONS {
+        let half = MAX_EARLIER_VERSIONS / 2;
+        versions.drain(half..versions.len() - half);
+    }
 }
 
 /// One line of a listing.
@@ -227,6 +326,14 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
+    /// Something was to be held, and nothing here can be.
+    #[error("{place} cannot hold anything against deletion: {doing} failed")]
+    NoLock {
+        /// The store.
+        place: String,
+        /// What was being done.
+        doing: String,
+    },
     /// A store across a network could not be asked, or refused.
     #[error("{doing} in {place} failed: {fault}")]
     Remote {
@@ -287,6 +394,7 @@ impl Diagnostic for StorageError {
             Self::Full { .. } => Code::StorageFull,
             Self::Remote { fault, .. } => fault.code(),
             Self::Conflict { .. } | Self::OutcomeUnknown { .. } | Self::Failed { .. } => Code::StorageFailed,
+            Self::NoLock { .. } => Code::LockUnavailable,
             Self::BadKey { .. } => Code::Internal,
         }
     }
@@ -312,6 +420,11 @@ impl Diagnostic for StorageError {
                 _ => "look at the disk (`dmesg | tail`), then run it again".into(),
             }),
             Self::Remote { fault, .. } => fault.hint(),
+            Self::NoLock { .. } => Some(
+                "Object Lock is switched on when a bucket is made: make a new bucket with it, or take `lock` out of the \
+                 vault's table"
+                    .into(),
+            ),
             Self::BadKey { .. } => None,
         }
     }

@@ -36,8 +36,8 @@ impl Begun {
     /// # Errors
     /// As [`Reader::segment`].
     pub fn open(self, id_key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
-        let fetched = self.fetching.wait()?;
-        self.reader.open(&self.segment, &fetched.bytes, id_key)
+        let (stored, _room) = self.fetching.wait_with_room();
+        self.reader.open(&self.segment, stored, id_key)
     }
 
     /// Its plain bytes, as the contents have them.

@@ -9,8 +9,8 @@ use std::io::Write as _;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 
-use super::VaultError;
 use super::layout::{Key, object_id};
+use super::{VaultError, versions};
 use crate::domain::ids::{KeyedId, ObjectId};
 use crate::domain::segment::{MAX_LIST_LINES, SegmentRef};
 use crate::storage::{Storage, StorageError};
@@ -161,26 +161,38 @@ pub fn objects_of(list: ObjectId, stored: &[u8]) -> Result<Vec<ObjectId>, VaultE
         .map_err(|reason| VaultError::ListMalformed { key: Key::List(list).to_string(), reason })
 }
 
-/// Reads a list, holds it to its name, and opens it.
+/// Reads a list, holds it to its name, and opens it; an earlier version where what lies there has another name.
 ///
 /// # Errors
-/// The store's ([`StorageError::NotFound`] where it is missing), [`VaultError::HashDiffers`],
+/// The store's ([`crate::storage::StorageError::NotFound`] where it is missing), [`VaultError::HashDiffers`],
 /// [`VaultError::ListMalformed`].
 pub async fn read_list(storage: &dyn Storage, id: ObjectId) -> Result<Vec<ListedSegment>, VaultError> {
-    let stored: Result<Bytes, StorageError> = storage.get(&Key::List(id).to_string(), MAX_LIST_BYTES).await;
-    open_list(id, &stored?)
+    let stored = storage.get(&Key::List(id).to_string(), MAX_LIST_BYTES).await;
+    open_read_list(storage, id, stored).await
 }
 
-/// Holds the stored bytes of a list to its name, and opens them.
+/// The same for a list that was read, or was to be.
 ///
 /// # Errors
-/// [`VaultError::HashDiffers`], [`VaultError::ListMalformed`].
-pub fn open_list(id: ObjectId, stored: &[u8]) -> Result<Vec<ListedSegment>, VaultError> {
-    let found = object_id(stored);
-    if found != id {
-        return Err(VaultError::HashDiffers { key: Key::List(id).to_string(), found });
-    }
-    decode(stored).map_err(|reason| VaultError::ListMalformed { key: Key::List(id).to_string(), reason })
+/// As [`read_list`].
+pub async fn open_read_list(
+    storage: &dyn Storage,
+    id: ObjectId,
+    read: Result<Bytes, StorageError>,
+) -> Result<Vec<ListedSegment>, VaultError> {
+    let key = Key::List(id).to_string();
+    let stored = match read {
+        Ok(stored) if object_id(&stored) == id => stored,
+        Ok(wrong) => match versions::earlier_named(storage, &key, id, MAX_LIST_BYTES).await? {
+            Some(stored) => stored,
+            None => return Err(VaultError::HashDiffers { key, found: object_id(&wrong) }),
+        },
+        Err(error) if versions::may_be_overwritten(&error) => {
+            versions::earlier_named(storage, &key, id, MAX_LIST_BYTES).await?.ok_or(error)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    decode(&stored).map_err(|reason| VaultError::ListMalformed { key, reason })
 }
 
 /// Reads lists, several at once; the answers come in the order of the names.

@@ -12,7 +12,7 @@ use super::keys::SigningKey;
 use super::layout::{Key, ManifestName, manifest_hash};
 use super::signing::{MAX_SIGNATURE_BYTES, sign, signer, verify};
 use super::trust::{Claimed, HostEntry, TrustDocument};
-use super::{Distrust, VaultError};
+use super::{Distrust, VaultError, versions};
 use crate::domain::ids::ManifestHash;
 use crate::domain::manifest::{MANIFEST_TYPE, MANIFEST_VERSION, Manifest, SourceEntry};
 use crate::storage::{Put, Storage, StorageError};
@@ -95,7 +95,8 @@ pub(super) async fn put_and_sync(storage: &dyn Storage, key: &str, bytes: &Bytes
     Ok(())
 }
 
-/// Reads a manifest and believes it, or says why not.
+/// Reads a manifest and believes it, or says why not; earlier versions of it and of its signature where what lies there
+/// cannot be believed.
 ///
 /// # Errors
 /// [`VaultError::ManifestMissing`], [`VaultError::ManifestUntrusted`], or the store's.
@@ -112,6 +113,54 @@ pub async fn read_manifest(
 /// # Errors
 /// As [`read_manifest`].
 pub async fn read_signed_manifest(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    name: &ManifestName,
+) -> Result<(VerifiedManifest, SignedManifest), VaultError> {
+    let error = match read_signed_top(storage, trust, name).await {
+        Err(error @ (VaultError::ManifestMissing { .. } | VaultError::ManifestUntrusted { .. })) => error,
+        read => return read,
+    };
+    let (document_key, signature_key) =
+        (Key::Manifest(name.clone()).to_string(), Key::ManifestSignature(name.clone()).to_string());
+    if storage.earlier(&document_key).await?.is_empty() && storage.earlier(&signature_key).await?.is_empty() {
+        return Err(error);
+    }
+    let signatures = versions::all(storage, &signature_key, MAX_SIGNATURE_BYTES).await?;
+    for document in versions::all(storage, &document_key, MAX_MANIFEST_BYTES).await? {
+        for signature in &signatures {
+            if let Ok(verified) = verify_manifest(trust, name, &document, signature) {
+                versions::tell(storage, &document_key);
+                return Ok(signed(name, document, signature.clone(), verified));
+            }
+        }
+    }
+    Err(error)
+}
+
+/// What lies there, without a look at what lay there before.
+///
+/// # Errors
+/// As [`read_manifest`].
+pub async fn read_top(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    name: &ManifestName,
+) -> Result<VerifiedManifest, VaultError> {
+    read_signed_top(storage, trust, name).await.map(|(verified, _)| verified)
+}
+
+fn signed(
+    name: &ManifestName,
+    document: Bytes,
+    signature: Bytes,
+    verified: VerifiedManifest,
+) -> (VerifiedManifest, SignedManifest) {
+    let signed = SignedManifest { name: name.clone(), document, signature, hash: verified.hash };
+    (verified, signed)
+}
+
+async fn read_signed_top(
     storage: &dyn Storage,
     trust: &TrustDocument,
     name: &ManifestName,
@@ -134,8 +183,7 @@ pub async fn read_signed_manifest(
     };
     let verified = verify_manifest(trust, name, &document, &signature)
         .map_err(|reason| VaultError::ManifestUntrusted { key, reason })?;
-    let signed = SignedManifest { name: name.clone(), document, signature, hash: verified.hash };
-    Ok((verified, signed))
+    Ok(signed(name, document, signature, verified))
 }
 
 /// What lies there is wrong in itself, or the store failed.

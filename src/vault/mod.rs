@@ -19,6 +19,7 @@ pub mod signing;
 pub mod survey;
 pub mod sweep;
 pub mod trust;
+pub mod versions;
 pub mod writer;
 
 pub use error::{Distrust, VaultError};

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use crate::domain::contents::{Facts, Line, Member, Note, PieceSegment};
@@ -11,12 +12,12 @@ use crate::domain::ids::ObjectId;
 use crate::domain::manifest::SourceEntry;
 use crate::domain::segment::MAX_PLAIN_BYTES;
 use crate::seal::{Opener, SealError};
-use crate::storage::Storage;
 use crate::storage::ahead::{Ahead, Fetching};
+use crate::storage::{Storage, StorageError};
 
-use super::VaultError;
 use super::layout::Key;
-use super::lists::{ListedSegment, MAX_LIST_BYTES, open_list};
+use super::lists::{ListedSegment, MAX_LIST_BYTES, open_read_list};
+use super::{VaultError, versions};
 
 /// A line of the contents, and what was fetched behind it: the piece line of a file of many terabytes is shorter.
 const MAX_LINE_BYTES: usize = 256 * 1024 * 1024;
@@ -128,18 +129,45 @@ impl Reader {
     /// When it is missing, damaged, or not sealed to us.
     pub fn segment(&self, segment: &Located, id_key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
         let key = Key::Object(segment.object).to_string();
-        let stored = self.ahead.runtime().block_on(self.ahead.storage().get(&key, MAX_OBJECT_BYTES))?;
-        self.open(segment, &stored, id_key)
+        let stored = self.ahead.runtime().block_on(self.storage().get(&key, MAX_OBJECT_BYTES));
+        self.open(segment, stored, id_key)
     }
 
-    /// Opens a segment that was fetched.
+    /// Opens a segment that was fetched, or was to be.
     ///
     /// # Errors
-    /// When it is damaged, or not sealed to us.
-    pub fn open(&self, segment: &Located, stored: &[u8], id_key: &[u8; 32]) -> Result<Vec<u8>, VaultError> {
-        self.opener
-            .open_segment(&segment.object, stored, &segment.plain, id_key)
-            .map_err(|error| blame(error, &segment.object))
+    /// When it is missing, damaged, or not sealed to us.
+    pub fn open(
+        &self,
+        segment: &Located,
+        stored: Result<Bytes, StorageError>,
+        id_key: &[u8; 32],
+    ) -> Result<Vec<u8>, VaultError> {
+        let object = &segment.object;
+        self.opened(object, stored, |stored| self.opener.open_segment(object, stored, &segment.plain, id_key))
+    }
+
+    /// Opens an object that was fetched; an earlier version of it where what lies there is missing or damaged.
+    fn opened<T>(
+        &self,
+        object: &ObjectId,
+        stored: Result<Bytes, StorageError>,
+        open: impl Fn(&[u8]) -> Result<T, SealError>,
+    ) -> Result<T, VaultError> {
+        let wrong = match stored {
+            Ok(stored) => match open(&stored) {
+                Err(error @ SealError::Damaged { .. }) => blame(error, object),
+                opened => return opened.map_err(|error| blame(error, object)),
+            },
+            Err(error) if versions::may_be_overwritten(&error) => error.into(),
+            Err(error) => return Err(error.into()),
+        };
+        let key = Key::Object(*object).to_string();
+        let earlier = versions::earlier_named(&**self.storage(), &key, *object, MAX_OBJECT_BYTES);
+        match self.ahead.runtime().block_on(earlier)? {
+            Some(stored) => open(&stored).map_err(|error| blame(error, object)),
+            None => Err(wrong),
+        }
     }
 }
 
@@ -344,7 +372,9 @@ impl Plan {
         while self.lines.is_empty() {
             let next = self.lists.next(&self.ahead_of_use);
             let (list, begun) = next.ok_or_else(|| self.broken("they name more segments than the lists"))?;
-            self.lines = open_list(list, &begun.wait()?.bytes)?.into();
+            let (stored, _room) = begun.wait_with_room();
+            let read = open_read_list(&**self.reader.storage(), list, stored);
+            self.lines = self.reader.ahead.runtime().block_on(read)?.into();
         }
         self.lines.pop_front().ok_or_else(|| self.broken("they name more segments than the lists"))
     }
@@ -363,8 +393,9 @@ impl Plan {
             let Some((object, begun)) = self.contents.next(&self.ahead_of_use) else {
                 return if self.read_to == self.text.len() { Ok(None) } else { Err(self.broken("they are cut short")) };
             };
-            let stored = begun.wait()?.bytes;
-            let opened = self.reader.opener.open_contents(&object, &stored).map_err(|error| blame(error, &object))?;
+            let (stored, _room) = begun.wait_with_room();
+            let opened =
+                self.reader.opened(&object, stored, |stored| self.reader.opener.open_contents(&object, stored))?;
             self.text.drain(..self.read_to);
             self.read_to = 0;
             self.text.extend_from_slice(&opened);

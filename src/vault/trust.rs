@@ -13,7 +13,7 @@ use super::identity::Pin;
 use super::keys::{KeyId, PublicKey, SigningKey};
 use super::layout::{Key, object_id};
 use super::signing::{MAX_SIGNATURE_BYTES, sign, verify};
-use super::{Distrust, VaultError};
+use super::{Distrust, VaultError, versions};
 use crate::domain::ids::{JobName, ManifestHash, ObjectId, VaultId};
 use crate::storage::{Storage, StorageError};
 
@@ -289,7 +289,9 @@ impl TrustDocument {
     }
 }
 
-/// Reads vault.json and believes it, or says why not: first the signature, then the version, then the rest.
+/// Reads vault.json and believes it, or says why not: first the signature, then the version, then the rest. Where it is not
+/// signed as it lies there, the newest earlier version is taken that is: whoever could put an older one on top could do that
+/// as well, and a host that saw a newer one notices it.
 ///
 /// # Errors
 /// [`VaultError::NoVault`], [`VaultError::Untrusted`], [`VaultError::NewerVersion`], or the store's.
@@ -313,6 +315,29 @@ pub struct SignedTrust {
 /// # Errors
 /// As [`read_trust`].
 pub async fn read_signed_trust(storage: &dyn Storage, pin: &Pin) -> Result<SignedTrust, VaultError> {
+    let error = match read_top(storage, pin).await {
+        Err(error @ (VaultError::NoVault { .. } | VaultError::Untrusted { .. })) => error,
+        read => return read,
+    };
+    let (document_key, signature_key) = (Key::Trust.to_string(), Key::TrustSignature.to_string());
+    if storage.earlier(&document_key).await?.is_empty() && storage.earlier(&signature_key).await?.is_empty() {
+        return Err(error);
+    }
+    let signatures = versions::all(storage, &signature_key, MAX_SIGNATURE_BYTES).await?;
+    for document in versions::all(storage, &document_key, MAX_TRUST_BYTES).await? {
+        for signature in &signatures {
+            if let Ok(scope) = verify(&pin.key, &document, signature)
+                && let Ok(trust) = believed(storage, pin, &document, &scope)
+            {
+                versions::tell(storage, &document_key);
+                return Ok(SignedTrust { trust, document, signature: signature.clone() });
+            }
+        }
+    }
+    Err(error)
+}
+
+async fn read_top(storage: &dyn Storage, pin: &Pin) -> Result<SignedTrust, VaultError> {
     let place = || storage.describe();
     let untrusted = |reason| VaultError::Untrusted { place: storage.describe(), reason };
     let document = match storage.get(&Key::Trust.to_string(), MAX_TRUST_BYTES).await {
@@ -338,9 +363,16 @@ pub async fn read_signed_trust(storage: &dyn Storage, pin: &Pin) -> Result<Signe
         }
     }
     let Some((scope, signature)) = found_signature else { return Err(untrusted(reason)) };
+    let trust = believed(storage, pin, &document, &scope)?;
+    Ok(SignedTrust { trust, document, signature })
+}
 
+/// What is signed, if it is a vault.json and this vault's.
+fn believed(storage: &dyn Storage, pin: &Pin, document: &[u8], scope: &str) -> Result<TrustDocument, VaultError> {
+    let place = || storage.describe();
+    let untrusted = |reason| VaultError::Untrusted { place: storage.describe(), reason };
     let malformed = |reason: String| untrusted(Distrust::Malformed { reason });
-    let value: serde_json::Value = serde_json::from_slice(&document).map_err(|error| malformed(error.to_string()))?;
+    let value: serde_json::Value = serde_json::from_slice(document).map_err(|error| malformed(error.to_string()))?;
     let found = value.get("version").and_then(serde_json::Value::as_u64);
     match found {
         Some(found) if found > u64::from(VAULT_VERSION) => {
@@ -352,7 +384,7 @@ pub async fn read_signed_trust(storage: &dyn Storage, pin: &Pin) -> Result<Signe
     let trust: TrustDocument = serde_path_to_error::deserialize(value).map_err(|error| malformed(error.to_string()))?;
     trust.check().map_err(malformed)?;
     if scope != trust.scope() {
-        return Err(untrusted(Distrust::OtherScope { expected: trust.scope(), found: scope }));
+        return Err(untrusted(Distrust::OtherScope { expected: trust.scope(), found: scope.to_owned() }));
     }
     if let Some(expected) = &pin.vault
         && *expected != trust.vault
@@ -360,7 +392,7 @@ pub async fn read_signed_trust(storage: &dyn Storage, pin: &Pin) -> Result<Signe
         let (expected, found) = (expected.clone(), trust.vault);
         return Err(untrusted(Distrust::OtherVault { expected, found }));
     }
-    Ok(SignedTrust { trust, document, signature })
+    Ok(trust)
 }
 
 /// Writes a vault.json that somebody signed before: killed at any point, the place has the old document or the new one, or

@@ -119,6 +119,8 @@ pub struct SegmentStore {
     new_bytes: Arc<AtomicU64>,
     resumed_segments: AtomicU64,
     repaired: Arc<Mutex<Vec<String>>>,
+    /// Objects and lists that this run stored, where the store holds them from then on.
+    created: Option<Arc<Mutex<HashSet<ObjectId>>>>,
     /// Lists that this run wrote.
     own_lists: Mutex<HashSet<ObjectId>>,
     /// Lists that this run has read, and found to be what their names say.
@@ -159,6 +161,7 @@ impl SegmentStore {
     ) -> Self {
         let known = known.into_iter().collect();
         let max_uploads = storage.parallel().max(1);
+        let created = storage.lock().map(|_| Arc::default());
         Self {
             runtime,
             storage,
@@ -172,6 +175,7 @@ impl SegmentStore {
             new_bytes: Arc::new(AtomicU64::new(0)),
             resumed_segments: AtomicU64::new(0),
             repaired: Arc::new(Mutex::new(Vec::new())),
+            created,
             own_lists: Mutex::default(),
             intact: HashSet::new(),
             barred: Arc::default(),
@@ -302,6 +306,11 @@ impl SegmentStore {
     }
 
     fn upload(&self, Upload { key, bytes, segment }: Upload) -> Result<(), VaultError> {
+        let name = match key {
+            Key::Object(name) | Key::List(name) => Some(name),
+            _ => None,
+        };
+        let created = self.created.clone().zip(name);
         let key = key.to_string();
         let existing = if segment.is_some() { Existing::Believed } else { Existing::Compared };
         let (slots, room) = (Arc::clone(&self.slots), Arc::clone(&self.room));
@@ -330,6 +339,9 @@ impl SegmentStore {
                 {
                     uploaded = Err(error);
                 }
+            }
+            if let (Ok(Uploaded::Created | Uploaded::Repaired), Some((created, name))) = (&uploaded, created) {
+                locked(&created).insert(name);
             }
             match uploaded {
                 Ok(Uploaded::Created) => {
@@ -370,6 +382,13 @@ impl SegmentStore {
     #[must_use]
     pub fn repaired(&self) -> Vec<String> {
         locked(&self.repaired).clone()
+    }
+
+    /// The objects and lists that this run stored, in a store that holds: they are held as the store was told to. Final
+    /// after [`SegmentStore::settle`], and then they are forgotten here.
+    #[must_use]
+    pub fn take_created(&self) -> HashSet<ObjectId> {
+        self.created.as_ref().map(|created| std::mem::take(&mut *locked(created))).unwrap_or_default()
     }
 
     /// Segments and bytes that this run added so far, lists included in the bytes; final after [`SegmentStore::settle`].

@@ -118,7 +118,10 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         }
         let config = session.settings.without_secrets(&job.name);
         let report = match &vaults[&job.vault] {
-            Ok(vault) => backup::backup(&session.host, vault, job, config, &progress),
+            Ok(vault) => {
+                let held = session.settings.holding(job, session.host.clock.now());
+                backup::backup(&session.host, vault, &held, config, &progress)
+            }
             Err(error) => Ok(backup::without_vault(&session.host, job, error.clone())),
         };
         let report = report.unwrap_or_else(backup::not_started);

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use crate::config::JobSettings;
 use crate::config::check::{Severity, check, check_host};
+use crate::config::{JobSettings, PruneWhen};
 use crate::error::{Kind, Result};
-use crate::operations::doctor::{self, Finding, Grade};
+use crate::operations::doctor::{self, Finding, Grade, Prunes};
 
 use super::super::Exit;
 use super::super::args::JobsArgs;
@@ -27,6 +27,11 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
     let vaults = session.vaults(&jobs);
     for (name, vault) in &vaults {
         findings.extend(doctor::vault(&session.host, name, vault));
+        if let Ok(vault) = vault {
+            let prunes_here = jobs.iter().any(|job| job.vault == *name && job.prune == PruneWhen::AfterBackup);
+            let prunes = if prunes_here { Prunes::Here } else { Prunes::Elsewhere };
+            findings.extend(doctor::rights(&session.host, name, vault, prunes));
+        }
     }
     for job in jobs {
         if let Ok(vault) = &vaults[&job.vault] {

@@ -40,6 +40,9 @@ struct Document {
     unknown_jobs: Vec<JobName>,
     unswept: Vec<BackupId>,
     left_objects: u64,
+    /// Held by the store against deletion, and until when the last of it is.
+    locked_objects: u64,
+    locked_until: Option<DateTime<Utc>>,
     held_objects: u64,
     claims: Vec<Claim>,
     failures: Vec<String>,
@@ -62,6 +65,8 @@ struct Backup {
     reasons: Vec<String>,
     planned_expiry: Option<DateTime<Utc>>,
     deadline: Option<DateTime<Utc>>,
+    /// Until when the vault holds it, although it is to go.
+    locked_until: Option<DateTime<Utc>>,
 }
 
 #[derive(Serialize)]
@@ -177,6 +182,8 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
         unknown_jobs: Vec::new(),
         unswept: Vec::new(),
         left_objects: 0,
+        locked_objects: 0,
+        locked_until: None,
         held_objects: 0,
         claims: Vec::new(),
         failures: Vec::new(),
@@ -191,6 +198,7 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
             job: job.clone(),
             recovery_point: None,
             reasons: vec!["its quarantine is over".to_owned()],
+            locked_until: None,
             planned_expiry: None,
             deadline: None,
         };
@@ -199,6 +207,8 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
         document.unswept.extend(report.unswept.into_iter().map(|(_, id)| id));
         document.left_objects += report.left_objects;
         document.held_objects += report.held_objects;
+        document.locked_objects += report.locked_objects;
+        document.locked_until = document.locked_until.max(report.locked_until);
         document.claims.extend(report.claims.into_iter().map(|HeldBy { job, host, since, until, odd }| Claim {
             job,
             host,
@@ -218,8 +228,9 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
             let over = job.released.iter().filter(|id| goes(&job.job, id));
             document.deleted.extend(over.map(|id| released(&job.job, id)));
             for (facts, decision) in job.decisions {
+                let locked = job.locked.get(&facts.id).copied();
                 let to = match &decision.fate {
-                    Fate::Delete(_) if goes(&job.job, &facts.id) => &mut document.deleted,
+                    Fate::Delete(_) if locked.is_none() && goes(&job.job, &facts.id) => &mut document.deleted,
                     Fate::Keep(_) | Fate::Delete(_) => &mut document.kept,
                 };
                 to.push(Backup {
@@ -227,6 +238,7 @@ fn document(reports: Vec<PruneReport>, dry_run: bool) -> Document {
                     job: job.job.clone(),
                     recovery_point: Some(facts.recovery_point),
                     reasons: reasons(&decision),
+                    locked_until: locked,
                     planned_expiry: Some(decision.planned_expiry),
                     deadline: Some(decision.deadline),
                 });
@@ -279,6 +291,14 @@ fn tell(report: &PruneReport, zone: Tz, all: bool, quiet: bool, line: &dyn Fn(&s
             counted(report.deleted_objects, "object"),
             human_bytes(report.deleted_bytes)
         ));
+        if report.locked_objects > 0 {
+            let until = report.locked_until.map(|until| format!(", the last until {}", local_time(until, zone)));
+            say(&format!(
+                "{} of these are held by the vault against deletion{}; a later prune erases them",
+                counted(report.locked_objects, "object"),
+                until.unwrap_or_default()
+            ));
+        }
         if report.held_objects > 0 {
             let who: Vec<String> = report.claims.iter().map(|by| format!("{} of {}", by.job, by.host)).collect();
             say(&format!(
@@ -384,17 +404,25 @@ fn tell_job(job: &JobPrune, zone: Tz, report: &PruneReport, all: bool, line: &dy
     };
     line(&format!("{}: {}, {gone}", job.job, counted(job.decisions.len() as u64, "backup")));
     for (facts, decision) in &job.decisions {
+        let locked = job.locked.get(&facts.id);
         let (fate, shown) = match decision.fate {
             Fate::Keep(_) => ("stays", all),
+            Fate::Delete(_) if locked.is_some() => ("stays", all || report.dry_run),
             Fate::Delete(_) => (verb(&facts.id), true),
         };
+        let held = locked.map(|until| format!("; held by the vault until {}", local_time(*until, zone)));
         if shown {
-            line(&format!("  {} of {}  {fate}: {}", facts.id, local(facts), reasons(decision).join("; ")));
+            let reasons = reasons(decision).join("; ");
+            line(&format!("  {} of {}  {fate}: {reasons}{}", facts.id, local(facts), held.unwrap_or_default()));
         }
     }
     for id in &job.released {
         line(&format!("  {id}  {}: its quarantine is over", verb(id)));
     }
+}
+
+fn local_time(moment: DateTime<Utc>, zone: Tz) -> String {
+    moment.with_timezone(&zone).format("%Y-%m-%d %H:%M %Z").to_string()
 }
 
 pub(in super::super) fn quarantine(session: Session, args: &QuarantineArgs) -> Result<Exit> {

@@ -6,6 +6,7 @@ use super::super::file::{S3File, SecretFile};
 use super::super::s3::{DEFAULT_PARALLEL_REQUESTS, S3Keys, S3Settings};
 use super::{Resolver, Text};
 use crate::domain::quantity::parse_size_bytes;
+use crate::storage::LockMode;
 
 /// More requests at a time help no store, and each holds an object.
 const PARALLEL_REQUESTS: std::ops::RangeInclusive<usize> = 1..=256;
@@ -70,6 +71,7 @@ impl Resolver<'_, '_> {
             ca: image.ca.map(|text| self.path(&text)),
             parallel_requests,
             bandwidth_limit_bytes: image.bandwidth_limit.and_then(|text| self.bandwidth(&text)),
+            lock: image.lock.and_then(|text| self.lock(&text)),
         }
     }
 
@@ -109,6 +111,15 @@ impl Resolver<'_, '_> {
             return None;
         }
         Some(word.clone())
+    }
+
+    fn lock(&mut self, text: &Text) -> Option<LockMode> {
+        let mode = LockMode::parse(text.get_ref());
+        if mode.is_none() {
+            let words = LockMode::WORDS.map(|word| format!("\"{word}\"")).join(" or ");
+            self.problems.at(text.span(), format!("`lock` is {words}; left out, nothing is held"));
+        }
+        mode
     }
 
     fn bandwidth(&mut self, text: &Text) -> Option<u64> {

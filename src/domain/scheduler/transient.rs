@@ -43,6 +43,7 @@ pub fn code_may_pass(code: Code) -> bool {
         | Code::SourcePartial
         | Code::StorageFull
         | Code::StorageDenied
+        | Code::LockUnavailable
         | Code::HookFailed
         | Code::Killed
         | Code::StateFailed

@@ -6,6 +6,7 @@
 //! claim of it, so that the next run takes it over.
 
 pub(super) mod claim;
+mod holds;
 mod journal;
 mod opening;
 mod pipeline;
@@ -24,6 +25,7 @@ use crate::domain::contents::{Note, NoteClass};
 use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, SourceName};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
 use crate::domain::record::{Finder, RecordBody, RefutationRecord, RunOutcome, RunRecord};
+use crate::domain::retention::Hold;
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::seal::{HostSecret, Sealer, SourceKeys, recipient_set};
@@ -101,6 +103,10 @@ struct Run<'a> {
     pace: Arc<Pace>,
     /// Since when what the run stores is claimed.
     since: DateTime<Utc>,
+    /// When it began, by the store's time.
+    began: DateTime<Utc>,
+    /// How long what it stores is held, where the store holds it.
+    hold: Option<Hold>,
 }
 
 impl Run<'_> {
@@ -272,6 +278,8 @@ fn run(
         barred: Arc::default(),
         pace: Arc::new(Pace::new(Arc::clone(&host.clock))),
         since: now,
+        began: now,
+        hold: hold(vault, asked_for)?,
     };
     for what in databases::vanished(asked_for, &run.earlier, &there) {
         progress.warn(&what);
@@ -295,6 +303,18 @@ fn run(
         store_and_commit(&run, job, &secret, left, last, started, &mut held)
     });
     end(&run, held, result)
+}
+
+/// How long what the job stores is held. Nobody who wants it held is to believe that it is, and it is not.
+fn hold(vault: &OpenVault, settings: &JobSettings) -> Result<Option<Hold>> {
+    match (vault.storage.lock(), settings.hold) {
+        (None, _) => Ok(None),
+        (Some(_), Some(hold)) => Ok(Some(hold)),
+        (Some(_), None) => {
+            let what = format!("the vault holds what is stored, and nobody said how long that of {} is", settings.name);
+            Err(Error::new(Code::Internal, what))
+        }
+    }
 }
 
 /// What runs that broke off left of the job's sources.
@@ -504,8 +524,9 @@ fn store_and_commit(
         )
         .with_hint("look at this host's clock (`date -u`), and at what vault.json lets it sign; nothing was committed")
     })?;
+    holds::hold_named(run, &manifest, &stored)?;
     held.confirm()?;
-    host.runtime.block_on(commit_manifest(&*vault.storage, &signed))?;
+    host.runtime.block_on(commit_manifest(&*holds::committing(run, &manifest), &signed))?;
     let swept = if held.held_through()? { HashSet::new() } else { gone_since(host, vault, &stored)? };
 
     // From here on the backup exists. What follows is this host's memory of it, and may be lost.

@@ -1,6 +1,6 @@
 //! One source of a run: from its snapshot to its entry in the manifest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::vault::writer::{ContentsWriter, ListWriter, SegmentStore};
 use super::journal::{Journal, Left};
 use super::pipeline::{self, SealingLine};
 use super::reuse::{Allowance, Reusable, candidates, rehash};
-use super::{Job, Run, owner};
+use super::{Job, Run, holds, owner};
 
 /// A source that is stored, and what is left to do once the manifest is committed.
 pub(super) struct StoredSource {
@@ -43,6 +43,10 @@ pub(super) struct StoredSource {
     pub resumed_segments: u64,
     /// Objects of earlier backups that were found to be wrong.
     pub wrong: Vec<ObjectId>,
+    /// Objects and lists that were stored anew, in a store that holds.
+    pub created: HashSet<ObjectId>,
+    /// Until when it was told to hold those.
+    pub held_until: Option<DateTime<Utc>>,
 }
 
 /// What a source begins with.
@@ -90,14 +94,14 @@ pub(super) fn store(
     let journal_path = run.host.home()?.state.journal(&run.vault.id, run.job, &settings.name)?;
     let journal = Arc::new(Journal::new(journal_path, owner(run, keys), begun));
     let written = Arc::clone(&journal);
-    let store = SegmentStore::new(run.host.runtime.clone(), run.vault.storage.clone(), keys.id_key, reusable.known)
+    let mut snapshot = source.open(memory.as_ref())?;
+    let (recovery_point, dated) = (snapshot.recovery_point(), snapshot.dated());
+    let (storage, held_until) = holds::storing(run, recovery_point);
+    let store = SegmentStore::new(run.host.runtime.clone(), storage, keys.id_key, reusable.known)
         .avoiding(Arc::clone(&run.barred))
         .having_read(reusable.lists)
         .telling(Arc::new(move |segment| written.landed(segment)))
         .syncing(Arc::clone(&run.pace));
-
-    let mut snapshot = source.open(memory.as_ref())?;
-    let (recovery_point, dated) = (snapshot.recovery_point(), snapshot.dated());
     let mut collected = Collected::begin(run, job, settings, keys, &store, MemoryWriter::create(&memory_path)?)?;
     let estimate = base.and_then(|base| base.sources.iter().find(|s| s.name == settings.name)).map(|s| s.logical_bytes);
     run.progress.begin(&format!("backing up {}", settings.name), estimate);
@@ -125,6 +129,7 @@ pub(super) fn store(
     }
     stored.resumed_segments = store.resumed_segments();
     stored.wrong = wrong;
+    (stored.created, stored.held_until) = (store.take_created(), held_until);
     stored.dated = dated;
     stored.id_key_hash = *blake3::hash(&keys.id_key).as_bytes();
     Ok(stored)
@@ -256,6 +261,8 @@ impl<'a> Collected<'a> {
             unread_segments: self.unread_segments,
             resumed_segments: 0,
             wrong: Vec::new(),
+            created: HashSet::new(),
+            held_until: None,
         })
     }
 }

@@ -11,12 +11,13 @@ use crate::domain::manifest::Manifest;
 use crate::error::{Code, Diagnostic as _, Result};
 use crate::observe::Progress;
 use crate::storage::{Storage, StorageError};
-use crate::vault::layout::Key;
+use crate::vault::layout::{Key, object_id};
 use crate::vault::lists::read_lists;
-use crate::vault::reader::USUAL_CONTENTS_BYTES;
+use crate::vault::reader::{MAX_OBJECT_BYTES, USUAL_CONTENTS_BYTES};
+use crate::vault::versions::earlier_named;
 
 use super::super::host::Host;
-use super::{Damage, Wanted, hash_of, in_parallel, plain_reason, push};
+use super::{Damage, Wanted, hash_of, in_parallel, plain_reason, push, readable_words};
 
 /// What backups name, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -77,6 +78,11 @@ pub fn check(
     while let Some((list, read)) = host.runtime.block_on(lists.next()) {
         match read {
             Ok(lines) => {
+                if let Some((code, reason)) = overwritten(host, &**storage, &Key::List(list), list)? {
+                    let by = all.lists[&list].iter().copied().collect();
+                    let (object, backups) = (Key::List(list).to_string(), ids(&by));
+                    all.damaged.push(Damage { object, code, reason, backups, readable: true });
+                }
                 for line in lines {
                     let named = all.objects.entry(line.object).or_default();
                     named.stored_bytes = Some(line.stored_bytes);
@@ -90,6 +96,7 @@ pub fn check(
                 code: error.code().name(),
                 reason: plain_reason(&error),
                 backups: ids(&all.lists[&list].iter().copied().collect()),
+                readable: false,
             }),
         }
     }
@@ -110,14 +117,16 @@ pub fn check(
                 bytes.fetch_add(size, Ordering::Relaxed);
                 progress.advance(size);
                 if let Some(reason) = differs(*object, named, hash, size) {
-                    push(&findings, (*object, Code::ObjectDamaged.name(), reason));
+                    let (reason, readable) = made_good(host, &**storage, *object, reason)?;
+                    push(&findings, (*object, Code::ObjectDamaged.name(), reason, readable));
                 }
                 Ok(())
             }
             Err(
                 error @ (StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }),
             ) => {
-                push(&findings, (*object, error.code().name(), plain_reason(&error)));
+                let (reason, readable) = made_good(host, &**storage, *object, plain_reason(&error))?;
+                push(&findings, (*object, error.code().name(), reason, readable));
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -127,13 +136,44 @@ pub fn check(
     all.bytes = bytes.into_inner();
     let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
     findings.sort();
-    for (object, code, reason) in findings {
+    for (object, code, reason, readable) in findings {
         let named = &all.objects[&object];
         let mut by: BTreeSet<usize> = named.contents_of.iter().copied().collect();
         by.extend(named.lists.iter().flat_map(|list| &all.lists[list]));
-        all.damaged.push(Damage { object: Key::Object(object).to_string(), code, reason, backups: ids(&by) });
+        all.damaged.push(Damage { object: Key::Object(object).to_string(), code, reason, backups: ids(&by), readable });
     }
     Ok(all)
+}
+
+/// Whether an earlier version of a damaged object is right, and what is to be said then.
+fn made_good(host: &Host, storage: &dyn Storage, object: ObjectId, reason: String) -> Result<(String, bool)> {
+    let key = Key::Object(object).to_string();
+    let Some(undoing) = storage.undoing(&key) else { return Ok((reason, false)) };
+    let earlier = host.runtime.block_on(earlier_named(storage, &key, object, MAX_OBJECT_BYTES))?;
+    Ok(match earlier {
+        Some(_) => (format!("{reason}; {}", readable_words(&undoing)), true),
+        None => (reason, false),
+    })
+}
+
+/// What is wrong with a list that was read: it was an earlier version of it.
+fn overwritten(
+    host: &Host,
+    storage: &dyn Storage,
+    key: &Key,
+    name: ObjectId,
+) -> Result<Option<(&'static str, String)>> {
+    let key = key.to_string();
+    let Some(undoing) = storage.undoing(&key) else { return Ok(None) };
+    let (code, reason) = match host.runtime.block_on(storage.get(&key, MAX_OBJECT_BYTES)) {
+        Ok(stored) if object_id(&stored) == name => return Ok(None),
+        Ok(_) => (Code::ObjectDamaged.name(), "its bytes are not those that its name says".to_owned()),
+        Err(error @ (StorageError::NotFound { .. } | StorageError::TooLarge { .. })) => {
+            (error.code().name(), plain_reason(&error))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some((code, format!("{reason}; {}", readable_words(&undoing)))))
 }
 
 /// What the manifests themselves name.

@@ -12,10 +12,11 @@ use crate::config::Settings;
 use crate::domain::manifest::Manifest;
 use crate::observe::Silent;
 use crate::operations::backup::backup;
+use crate::operations::check::{Depth, check};
 use crate::operations::interrupt::Interrupt;
 use crate::operations::quarantine::quarantine;
 use crate::storage::memory::Memory;
-use crate::storage::{Deleted, Listed, Put, Storage, StorageError};
+use crate::storage::{Deleted, Listed, LockMode, Put, Storage, StorageError};
 use crate::vault::keys::SigningKey;
 use crate::vault::layout::Key;
 use crate::vault::survey::survey;
@@ -36,6 +37,11 @@ struct World {
 impl World {
     /// Two hosts, jobs `shop` and `blog`, kept for 14 days and gone after 30.
     fn new() -> Self {
+        Self::with("", None)
+    }
+
+    /// With more in each job's retention, in a store that may hold.
+    fn with(thinning: &str, lock: Option<LockMode>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let start = "2026-11-22T02:00:00Z".parse().unwrap();
@@ -61,14 +67,18 @@ impl World {
         std::fs::write(data.join("file"), "what is backed up").unwrap();
         let job = |name: &str| {
             format!(
-                "[job.{name}]\nschedule = \"0 2 * * *\"\nretention = {{ keep_at_least = \"14d\", delete_after = \"30d\" }}\n\
+                "[job.{name}]\nschedule = \"0 2 * * *\"\nretention = {{ keep_at_least = \"14d\", delete_after = \"30d\"{thinning} }}\n\
                  [job.{name}.source.uploads]\nkind = \"files\"\npaths = [{data:?}]\n"
             )
         };
         let text =
             format!("[vault.main]\nurl = \"/nowhere\"\nrecipients = [\"{RECIPIENT}\"]\n{}{}", job("shop"), job("blog"));
         let settings = Settings::parse(&text, Path::new("/etc/lifeboat.toml")).unwrap();
-        let store = Memory::new(Arc::<ManualClock>::clone(&clock));
+        let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        let store = match lock {
+            None => Memory::new(time),
+            Some(mode) => Memory::with_lock(time, mode),
+        };
         let trust = TrustDocument::first(crate::domain::ids::VaultId::from_random([1; 8]), start, entries);
         Self { runtime, folder, clock, store, trust, hosts, settings }
     }
@@ -93,6 +103,7 @@ impl World {
     fn backup(&self, job: &str) -> Manifest {
         std::fs::write(self.folder.path().join("data/daily"), self.clock.now().to_rfc3339()).unwrap();
         let job = &self.settings.jobs[&job.parse::<JobName>().unwrap()];
+        let job = &self.settings.holding(job, self.clock.now());
         let report = backup(&self.hosts[0], &self.vault(), job, serde_json::Value::Null, &Silent).unwrap();
         report.manifest.unwrap_or_else(|| panic!("{:?}", report.failure))
     }
@@ -381,4 +392,121 @@ fn a_backup_that_another_host_made_meanwhile_has_its_number() {
     assert_eq!(report.manifest.unwrap().sequence, 3);
     let found = world.runtime.block_on(survey(&world.store.another_handle(), &world.trust, None)).unwrap();
     assert_eq!((found.manifests.len(), found.problems), (3, vec![]));
+}
+
+#[test]
+fn what_is_named_again_is_held_anew_every_eleventh_day_and_a_lost_memory_costs_one_round() {
+    let world = World::with("", Some(LockMode::Governance));
+    let mut asked = Vec::new();
+    for _ in 0..30 {
+        let before = world.store.holds();
+        world.nights("shop", 1);
+        asked.push(world.store.holds() - before);
+    }
+    let rounds: Vec<usize> = (0..30).filter(|night| asked[*night] > 0).collect();
+    // What comes and goes with each night is new each time; what stays is the object of the file that never changes.
+    assert_eq!(rounds, [11, 22], "{asked:?}");
+    let shop: JobName = "shop".parse().unwrap();
+    let state = &world.hosts[0].home().unwrap().state;
+    let file = state.holds_file(&world.trust.vault, &shop).unwrap();
+    std::fs::write(&file, "not what was written there").unwrap();
+    let before = world.store.holds();
+    world.nights("shop", 2);
+    assert!(world.store.holds() - before > 0, "what is not known to be held is held");
+    assert!(world.store.holds() - before <= 5, "and once is enough");
+}
+
+#[test]
+fn a_backup_that_is_held_is_not_thinned_and_the_plan_says_until_when() {
+    let world = World::with(", daily = 2", Some(LockMode::Compliance));
+    let made = world.nights("shop", 20);
+    let request = PruneRequest { dry_run: true, ..world.request() };
+    let planned = world.prune(&request);
+    let shop = &planned.jobs[1];
+    let thinned: Vec<_> = shop
+        .decisions
+        .iter()
+        .filter(|(_, one)| matches!(one.fate, Fate::Delete(_)))
+        .map(|(facts, _)| &facts.id)
+        .collect();
+    assert!(!thinned.is_empty() && thinned.iter().all(|id| shop.locked.contains_key(*id)), "{:?}", shop.locked);
+    assert_eq!((shop.deleted().count(), planned.deleted_backups()), (0, 0));
+    let expires = made[0].recovery_point + TimeDelta::hours(24 * 24 - 2);
+    assert!(
+        (shop.locked[&made[0].id] - expires).abs() <= TimeDelta::seconds(1),
+        "{}, not {expires}",
+        shop.locked[&made[0].id]
+    );
+    let report = world.prune(&world.request());
+    assert_eq!((report.removed.len(), report.failures.len(), report.stops.len()), (0, 0, 0), "{:?}", report.failures);
+    assert_eq!(report.outcome().0, PruneOutcome::Done);
+    assert_eq!(world.there().len(), made.len());
+    // When its time has come it goes.
+    for _ in 0..6 {
+        world.wait(TimeDelta::days(1));
+        world.prune(&world.request());
+    }
+    assert!(!world.lies_there(&made[0]) && !world.lies_there(&made[1]));
+}
+
+#[test]
+fn garbage_that_is_held_waits_and_makes_no_backup_look_unerased() {
+    let world = World::with("", Some(LockMode::Compliance));
+    world.nights("shop", 2);
+    let now = world.clock.now();
+    let store = world.store.another_handle();
+    let key = Key::Object(crate::domain::ids::ObjectId([7; 32])).to_string();
+    world.runtime.block_on(async {
+        store
+            .put_held(&key, Bytes::from_static(b"a run that came to nothing"), now + TimeDelta::days(20))
+            .await
+            .unwrap();
+        store.sync().await.unwrap();
+    });
+    world.wait(TimeDelta::hours(1));
+    assert_eq!(world.prune(&world.request()).condemned_objects, 1);
+    for _ in 0..3 {
+        world.wait(TimeDelta::hours(25));
+        world.backup("shop");
+        let report = world.prune(&world.request());
+        assert_eq!((report.locked_objects, report.failures.len()), (1, 0), "{:?}", report.failures);
+        assert_eq!(report.locked_until, Some(now + TimeDelta::days(20)));
+        assert_eq!(report.outcome().0, PruneOutcome::Done);
+        assert_eq!(report.clean_through, Some(world.clock.now()), "no backup ever named it");
+    }
+    for _ in 0..18 {
+        world.wait(TimeDelta::days(1));
+        world.backup("shop");
+        world.prune(&world.request());
+    }
+    assert_eq!(world.runtime.block_on(store.size(&key)).unwrap(), None);
+}
+
+#[test]
+fn what_a_thief_overwrote_is_damage_that_can_be_read_and_the_next_backup_stores_it_anew() {
+    let world = World::with("", Some(LockMode::Governance));
+    let made = world.nights("shop", 1).remove(0);
+    let store = world.store.another_handle();
+    let held = world.store.all_held().into_iter().filter(|(_, until)| until.is_some());
+    let keys: Vec<String> = held.map(|(key, _)| key).collect();
+    world.runtime.block_on(async {
+        for key in &keys {
+            let size = usize::try_from(store.size(key).await.unwrap().unwrap()).unwrap();
+            store.replace(key, Bytes::from(vec![b'x'; size])).await.unwrap();
+        }
+    });
+    let (host, vault) = (&world.hosts[0], world.vault());
+    let known = BTreeMap::new();
+    let found = check(host, &vault, &[], &known, &Depth { read_data: None }, &Silent).unwrap();
+    // A manifest and its signature are told of together.
+    assert_eq!(found.damaged.len(), keys.len() - 1, "{:#?}", found.damaged);
+    assert!(found.damaged.iter().all(|damage| damage.readable && damage.backups == [made.id.clone()]));
+    assert!(found.damaged.iter().all(|damage| damage.reason.contains("an earlier version is right")));
+    assert_eq!(host.refuted(&vault.id, None).unwrap().len(), 0, "it can be restored");
+    let next = world.backup("shop");
+    let named = |manifest: &Manifest| -> BTreeSet<_> {
+        manifest.sources.iter().flat_map(|source| source.contents.iter().chain(&source.lists)).copied().collect()
+    };
+    assert!(named(&made).is_disjoint(&named(&next)), "what lies there overwritten is named again");
+    assert_eq!(world.there().len(), 2);
 }

@@ -1,16 +1,18 @@
 //! What must be true at every hour, day, week and month.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use super::catalog::differences;
 use super::dice::Dice;
-use super::model::{Backup, Overdue, Tree};
+use super::model::{Backup, Overdue, Tree, delta};
 use super::rules::JOBS;
 use super::world::{Trouble, World};
+use crate::domain::claim::CLOCK_TOLERANCE;
 use crate::domain::ids::BackupId;
+use crate::domain::retention::Retention;
 use crate::evidence::gather::{VaultView, job_facts};
 use crate::evidence::status::{JobStatus, State, job_status};
 use crate::observe::Silent;
@@ -43,6 +45,10 @@ pub(super) struct Watch {
     pub(super) removed: u64,
     pub(super) deleted: u64,
     pub(super) restored: u64,
+    /// How often a sweep met something that was still held.
+    pub(super) locked: u64,
+    /// Until when each key was held at the last look.
+    held: BTreeMap<String, DateTime<Utc>>,
     /// What stopped the last prune, with hints.
     pub(super) stopped: Vec<(String, String)>,
     /// Hours at which something was overdue, and an alarm stood.
@@ -77,6 +83,9 @@ impl Watch {
         let (now, retentions) = (world.now(), world.retentions());
         let lost = world.model.lost(&retentions, now);
         assert!(lost.is_empty(), "gone, and should not be: {lost:#?}");
+        if world.ground.store.lock().is_some() {
+            self.holds(world, &retentions, now);
+        }
         let overdue = world.model.overdue(&retentions, now);
         if overdue.is_empty() {
             return;
@@ -100,6 +109,51 @@ impl Watch {
             );
         }
         self.stood = stands;
+    }
+
+    /// What a young backup names is held until it is young no longer, itself too; nothing was ever held for longer than it
+    /// may be there.
+    fn holds(&mut self, world: &World, retentions: &[Retention], now: DateTime<Utc>) {
+        let held = world.ground.store.all_held();
+        for backup in world.model.backups.iter().filter(|one| !one.erased && world.model.is_there(one)) {
+            // A commit is dated by its host, whose clock may be off by this much.
+            let promised = backup.committed + delta(retentions[backup.job].keep_at_least) - CLOCK_TOLERANCE;
+            if promised <= now {
+                continue;
+            }
+            for key in [&backup.document, &backup.signature].into_iter().chain(backup.names()) {
+                let until = held.get(key).copied().flatten();
+                assert!(
+                    until.is_some_and(|until| until >= promised),
+                    "{key} of {} is held until {until:?}, and was promised until {promised}",
+                    backup.manifest.id
+                );
+            }
+        }
+        let longest = retentions.iter().map(|one| delta(one.delete_after)).max().unwrap();
+        let held: BTreeMap<String, DateTime<Utc>> =
+            held.into_iter().filter_map(|(key, until)| Some((key, until?))).collect();
+        for (key, until) in &held {
+            let is_new = self.held.get(key) != Some(until);
+            assert!(
+                !is_new || *until <= now + longest,
+                "{key} is held until {until}: longer than anything may be there"
+            );
+            let is_kept_free = key.starts_with("claims/") || key.starts_with("records/") || key.ends_with(".txt");
+            assert!(!is_kept_free, "{key} is held until {until}, and must be deletable");
+        }
+        self.held = held;
+    }
+
+    /// In calm weather no sweep meets what is held; what every run names is not held anew by
+    /// every run.
+    pub(super) fn holds_were_few(&self, world: &World) {
+        let (holds, stored) = (world.ground.store.holds(), world.model.backups.iter().map(|one| one.names().count()));
+        let named: usize = stored.sum();
+        assert!(holds * 2 < named as u64, "{holds} times something was held anew, of {named} that were named");
+        if world.rules.weather.kills == 0 {
+            assert_eq!(self.locked, 0, "so often a sweep met what was still held");
+        }
     }
 
     /// Whether anything ran, or broke, since the last look.

@@ -27,9 +27,9 @@ use crate::operations::host::Host;
 use crate::operations::prune::{AfterPause, PruneReport, PruneRequest, prune};
 use crate::operations::vaults::OpenVault;
 use crate::seal::{Identities, Opener};
-use crate::storage::Storage;
 use crate::storage::fault::{Effect, Fault, Lasting, Moment, Plan};
 use crate::storage::memory::Memory;
+use crate::storage::{LockMode, Storage};
 use crate::vault::layout::Key;
 use crate::vault::lists::read_list;
 use crate::vault::trust::{HostEntry, JobPattern, TrustDocument};
@@ -170,7 +170,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(rules: Rules, pace: Pace) -> Self {
+    pub(super) fn new(rules: Rules, pace: Pace, lock: Option<LockMode>) -> Self {
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let truth = Arc::new(ManualClock::at(super::start()));
@@ -195,7 +195,11 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&truth);
         let trust = TrustDocument::first(VaultId::from_random([1; 8]), super::start(), entries);
         let leads = jobs.iter().map(|job| (job.name.clone(), settings.lead_of(job, super::start()))).collect();
-        let ground = Arc::new(Ground { store: Memory::new(clock), settings, trust, leads });
+        let store = match lock {
+            None => Memory::new(clock),
+            Some(mode) => Memory::with_lock(clock, mode),
+        };
+        let ground = Arc::new(Ground { store, settings, trust, leads });
         let mut world = Self {
             trees: vec![Rc::default(); rules.jobs],
             rules,
@@ -328,7 +332,7 @@ impl World {
     }
 
     pub(super) fn back_up(&mut self, job: usize, trouble: Trouble) -> Ended<RunReport> {
-        let settings = self.jobs[job].clone();
+        let settings = self.ground.settings.holding(&self.jobs[job], super::start());
         self.run(JOBS[job].1, trouble, |host, ground| {
             let config = ground.settings.without_secrets(&settings.name);
             backup(host, &ground.vault(trouble), &settings, config, &Silent)

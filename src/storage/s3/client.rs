@@ -18,8 +18,8 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::{Builder, Connector, tls};
 
-use super::super::StorageError;
 use super::super::remote::{RemoteFault, Said};
+use super::super::{LockMode, StorageError};
 use super::time::{Listener, StoreTime};
 
 /// How long a connection may take to be made.
@@ -56,6 +56,8 @@ pub struct Options {
     pub parallel_requests: usize,
     /// Bytes a second, up and down together.
     pub bandwidth_limit_bytes: Option<u64>,
+    /// How what is to be held is held.
+    pub lock: Option<LockMode>,
 }
 
 /// The keys to a store.

@@ -9,6 +9,7 @@
 mod bandwidth;
 mod client;
 mod listing;
+mod lock;
 mod removal;
 mod retry;
 mod time;
@@ -31,7 +32,7 @@ use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::{Deleted, Listed, Put, RemoteFault, Storage, StorageError, check_key};
+use super::{Deleted, Listed, LockMode, Put, RemoteFault, Storage, StorageError, Version, check_key};
 use crate::clock::Clock;
 
 use bandwidth::Bandwidth;
@@ -63,6 +64,8 @@ pub struct S3 {
     slowest_bytes_a_second: u64,
     creation: Creation,
     versions: OnceCell<Versions>,
+    lock_mode: Option<LockMode>,
+    has_lock: OnceCell<bool>,
 }
 
 impl fmt::Debug for S3 {
@@ -96,6 +99,8 @@ impl S3 {
             retries: Retries::new(clock, sleep),
             creation: Creation::default(),
             versions: OnceCell::new(),
+            lock_mode: options.lock,
+            has_lock: OnceCell::new(),
         })
     }
 
@@ -159,8 +164,9 @@ impl S3 {
         }
     }
 
-    async fn fetch(&self, key: &str, limit_bytes: u64) -> Result<Fetched, Trouble> {
-        let answer = self.client.get_object().bucket(&self.bucket).key(self.full(key)).send().await;
+    async fn fetch(&self, key: &str, version: Option<&str>, limit_bytes: u64) -> Result<Fetched, Trouble> {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
+        let answer = request.set_version_id(version.map(str::to_owned)).send().await;
         let answer = answer.map_err(|error| Trouble::of(&error))?;
         let declared = answer.content_length.and_then(|length| u64::try_from(length).ok());
         if let Some(size_bytes) = declared.filter(|size| *size > limit_bytes) {
@@ -183,6 +189,16 @@ impl S3 {
                 Err(Trouble::new(Kind::Lost, &format!("{} bytes came of {declared}", bytes.len())))
             }
             _ => Ok(Fetched::Whole(bytes.freeze())),
+        }
+    }
+
+    async fn read(&self, key: &str, version: Option<&str>, limit_bytes: u64) -> Result<Bytes, StorageError> {
+        match self.tries(limit_bytes, || self.fetch(key, version, limit_bytes)).await.result {
+            Ok(Fetched::Whole(bytes)) => Ok(bytes),
+            Ok(Fetched::TooLarge { size_bytes }) => {
+                Err(StorageError::TooLarge { place: self.place.clone(), key: key.to_owned(), size_bytes, limit_bytes })
+            }
+            Err(trouble) => Err(self.error(key, "reading", trouble)),
         }
     }
 
@@ -230,7 +246,7 @@ impl Storage for S3 {
 
     async fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StorageError> {
         check_key(key)?;
-        self.create(key, bytes).await
+        self.create(key, bytes, None).await
     }
 
     async fn replace(&self, key: &str, bytes: Bytes) -> Result<(), StorageError> {
@@ -240,13 +256,7 @@ impl Storage for S3 {
 
     async fn get(&self, key: &str, limit_bytes: u64) -> Result<Bytes, StorageError> {
         check_key(key)?;
-        match self.tries(limit_bytes, || self.fetch(key, limit_bytes)).await.result {
-            Ok(Fetched::Whole(bytes)) => Ok(bytes),
-            Ok(Fetched::TooLarge { size_bytes }) => {
-                Err(StorageError::TooLarge { place: self.place.clone(), key: key.to_owned(), size_bytes, limit_bytes })
-            }
-            Err(trouble) => Err(self.error(key, "reading", trouble)),
-        }
+        self.read(key, None, limit_bytes).await
     }
 
     async fn size(&self, key: &str) -> Result<Option<u64>, StorageError> {
@@ -303,5 +313,42 @@ impl Storage for S3 {
     async fn forget_cached(&self, key: &str) -> Result<bool, StorageError> {
         check_key(key)?;
         Ok(false)
+    }
+
+    fn lock(&self) -> Option<LockMode> {
+        self.lock_mode
+    }
+
+    async fn put_held(&self, key: &str, bytes: Bytes, until: DateTime<Utc>) -> Result<Put, StorageError> {
+        check_key(key)?;
+        let hold = self.hold_of_put(key, until).await?;
+        self.create(key, bytes, Some(hold)).await
+    }
+
+    async fn hold(&self, key: &str, until: DateTime<Utc>) -> Result<DateTime<Utc>, StorageError> {
+        check_key(key)?;
+        self.lengthen(key, until).await
+    }
+
+    async fn held_until(&self, key: &str) -> Result<Option<DateTime<Utc>>, StorageError> {
+        check_key(key)?;
+        match self.retained(key, None).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            held => held,
+        }
+    }
+
+    async fn earlier(&self, key: &str) -> Result<Vec<Version>, StorageError> {
+        check_key(key)?;
+        self.hidden(key).await
+    }
+
+    async fn get_earlier(&self, key: &str, version: &Version, limit_bytes: u64) -> Result<Bytes, StorageError> {
+        check_key(key)?;
+        self.read(key, Some(&version.id), limit_bytes).await
+    }
+
+    fn undoing(&self, key: &str) -> Option<String> {
+        Some(self.undoing_words(key))
     }
 }

@@ -3,11 +3,13 @@
 //! What the store says is gone is looked for once more: an erasure that did not happen must not be believed.
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, ObjectIdentifier};
+use chrono::{DateTime, Utc};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::super::remote::Said;
 use super::super::{Deleted, MAX_DELETED_AT_ONCE, RemoteFault, StorageError};
 use super::S3;
+use super::listing::moment;
 use super::trouble::{Kind, Trouble};
 
 /// How many keys are looked at in a row before the semaphore of requests says who goes on.
@@ -29,6 +31,10 @@ struct Version {
     id: String,
     /// Not a mere delete marker.
     has_data: bool,
+    /// To be seen.
+    is_latest: bool,
+    size_bytes: u64,
+    written: Option<DateTime<Utc>>,
 }
 
 impl S3 {
@@ -80,7 +86,15 @@ impl S3 {
         let had_data = versions.iter().any(|version| version.has_data);
         let doomed = versions.into_iter().map(|version| (key.to_owned(), Some(version.id))).collect::<Vec<_>>();
         for batch in doomed.chunks(MAX_DELETED_AT_ONCE) {
-            self.remove_batch(batch).await?;
+            let Err(error) = self.remove_batch(batch).await else { continue };
+            // Those that are held are refused as if the right were missing; the others are gone.
+            let ids: Vec<String> = batch.iter().filter_map(|(_, version)| version.clone()).collect();
+            return match (&error, self.last_hold(key, &ids).await) {
+                (StorageError::Remote { fault: RemoteFault::Denied | RemoteFault::Refused, .. }, Ok(Some(until))) => {
+                    Ok(Deleted::Held { until: Some(until) })
+                }
+                _ => Err(error),
+            };
         }
         if !doomed.is_empty() {
             self.must_be_gone(key).await?;
@@ -220,13 +234,25 @@ impl S3 {
             let mut others = false;
             for version in page.versions.unwrap_or_default() {
                 match (version.key, version.version_id) {
-                    (Some(key), Some(id)) if key == full => found.push(Version { id, has_data: true }),
+                    (Some(key), Some(id)) if key == full => found.push(Version {
+                        id,
+                        has_data: true,
+                        is_latest: version.is_latest == Some(true),
+                        size_bytes: version.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+                        written: version.last_modified.as_ref().and_then(moment),
+                    }),
                     _ => others = true,
                 }
             }
             for marker in page.delete_markers.unwrap_or_default() {
                 match (marker.key, marker.version_id) {
-                    (Some(key), Some(id)) if key == full => found.push(Version { id, has_data: false }),
+                    (Some(key), Some(id)) if key == full => found.push(Version {
+                        id,
+                        has_data: false,
+                        is_latest: marker.is_latest == Some(true),
+                        size_bytes: 0,
+                        written: None,
+                    }),
                     _ => others = true,
                 }
             }
@@ -236,6 +262,15 @@ impl S3 {
             }
             (key_marker, id_marker) = next;
         }
+    }
+
+    /// Versions with data that are not to be seen.
+    pub(super) async fn hidden_versions(&self, key: &str) -> Result<Vec<super::Version>, StorageError> {
+        if self.versions().await? == Versions::Never {
+            return Ok(Vec::new());
+        }
+        let hidden = self.versions_of(key).await?.into_iter().filter(|version| version.has_data && !version.is_latest);
+        Ok(hidden.map(|Version { id, size_bytes, written, .. }| super::Version { id, size_bytes, written }).collect())
     }
 
     async fn must_be_gone(&self, key: &str) -> Result<(), StorageError> {

@@ -7,6 +7,7 @@ use super::*;
 use crate::clock::SystemClock;
 
 mod answers;
+mod lock;
 mod real;
 mod responder;
 mod server;
@@ -29,6 +30,7 @@ fn reach(endpoint: &str, bucket: &str, prefix: &str) -> Options {
         ca: None,
         parallel_requests: 16,
         bandwidth_limit_bytes: None,
+        lock: None,
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use super::super::{Put, RemoteFault, Storage as _, StorageError};
 use super::S3;
+use super::lock::Hold;
 use super::trouble::{Kind, Trouble};
 
 /// Whether the store has create-only puts, once it is known.
@@ -54,11 +55,13 @@ enum Over {
 struct Body {
     bytes: Bytes,
     sha256: String,
+    hold: Option<Hold>,
 }
 
 impl Body {
     fn of(bytes: &Bytes) -> Self {
-        Self { bytes: bytes.clone(), sha256: base64::engine::general_purpose::STANDARD.encode(Sha256::digest(bytes)) }
+        let sha256 = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(bytes));
+        Self { bytes: bytes.clone(), sha256, hold: None }
     }
 
     fn length(&self) -> u64 {
@@ -85,13 +88,16 @@ impl S3 {
         if over == Over::Nothing {
             request = request.if_none_match("*");
         }
+        if let Some(hold) = &body.hold {
+            request = request.object_lock_mode(hold.mode.clone()).object_lock_retain_until_date(hold.until);
+        }
         // The sum above is signed, and checked by the store: signing the body would only hash it once more.
         request.customize().disable_payload_signing().send().await
     }
 
     /// Puts if nothing is there.
-    pub(super) async fn create(&self, key: &str, bytes: Bytes) -> Result<Put, StorageError> {
-        let body = Body::of(&bytes);
+    pub(super) async fn create(&self, key: &str, bytes: Bytes, hold: Option<Hold>) -> Result<Put, StorageError> {
+        let body = Body { hold, ..Body::of(&bytes) };
         self.bandwidth.book(body.length()).await;
         if self.creation.known.get().is_none() {
             // Others that put meanwhile wait for what is found out.

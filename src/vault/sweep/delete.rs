@@ -1,5 +1,6 @@
 //! The deleting, in an order in which every step may be the last.
 
+use chrono::{DateTime, Utc};
 use futures_util::future::ready;
 
 use super::garbage::{Doomed, Garbage};
@@ -14,7 +15,7 @@ use crate::vault::signing::MAX_SIGNATURE_BYTES;
 const DELETED_AT_ONCE: usize = 250;
 
 /// What was deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Deletion {
     /// Objects and lists.
     pub objects: u64,
@@ -23,6 +24,11 @@ pub struct Deletion {
     /// Objects and lists that are left for the next sweep, because the stock had grown too old. With any left, the
     /// garbage's `clean_through` does not hold.
     pub left: u64,
+    /// Objects and lists that the store holds against deletion: a later sweep tries again. With any, the garbage's
+    /// `clean_through` holds as far as [`super::Stock::clean_beside`] says.
+    pub locked: Vec<Doomed>,
+    /// Until when the last of them is held, where the store says it.
+    pub locked_until: Option<DateTime<Utc>>,
 }
 
 /// Deletes what is to be deleted, in this order: the store is told that these condemned lists are in use; lists and
@@ -88,12 +94,19 @@ pub(super) async fn delete_all(
         .try_for_each(|(batch, deleted)| {
             match deleted {
                 Some(deleted) => {
-                    for (doomed, deleted) in batch.iter().zip(deleted) {
-                        // Where it was absent another sweep was faster.
-                        if deleted == Deleted::Removed {
-                            deletion.objects += 1;
-                            deletion.bytes += doomed.size_bytes;
-                            told(doomed.size_bytes);
+                    for (doomed, deleted) in batch.into_iter().zip(deleted) {
+                        match deleted {
+                            Deleted::Removed => {
+                                deletion.objects += 1;
+                                deletion.bytes += doomed.size_bytes;
+                                told(doomed.size_bytes);
+                            }
+                            Deleted::Held { until } => {
+                                deletion.locked.push(doomed);
+                                deletion.locked_until = deletion.locked_until.max(until);
+                            }
+                            // Another sweep was faster.
+                            Deleted::Absent => {}
                         }
                     }
                 }
@@ -119,13 +132,16 @@ async fn delete_keys(storage: &dyn Storage, keys: impl Iterator<Item = String>) 
 }
 
 /// Deletes a manifest whose removal is recorded: first the manifest, so that no manifest stands without its signature.
-/// What is not there is deleted already.
+/// What is not there is deleted already; what is held stays, its signature too.
 ///
 /// # Errors
 /// The store's.
-pub async fn remove_manifest(storage: &dyn Storage, name: &ManifestName) -> Result<(), VaultError> {
-    storage.delete(&Key::Manifest(name.clone()).to_string()).await?;
+pub async fn remove_manifest(storage: &dyn Storage, name: &ManifestName) -> Result<Deleted, VaultError> {
+    let deleted = storage.delete(&Key::Manifest(name.clone()).to_string()).await?;
+    if let Deleted::Held { .. } = deleted {
+        return Ok(deleted);
+    }
     storage.sync().await?;
     storage.delete(&Key::ManifestSignature(name.clone()).to_string()).await?;
-    Ok(())
+    Ok(deleted)
 }

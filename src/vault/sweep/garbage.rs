@@ -237,6 +237,43 @@ impl Stock {
         Ok(leftovers)
     }
 
+    /// What the sweep leaves clean where the store holds some of what was to be deleted: as if that still waited, unless no
+    /// backup ever named it. What was condemned sooner than `keep_at_least` after it was stored was never a backup's, if no
+    /// job of the vault promises to keep for less: a run stored it that came to nothing.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn clean_beside(
+        &self,
+        storage: &dyn Storage,
+        trust: &TrustDocument,
+        garbage: &Garbage,
+        locked: &[Doomed],
+        keep_at_least: Option<TimeDelta>,
+    ) -> Result<Option<DateTime<Utc>>, VaultError> {
+        let Some(through) = garbage.clean_through else { return Ok(None) };
+        let lists = by_name(&self.condemned, |condemned| &condemned.lists);
+        let objects = by_name(&self.condemned, |condemned| &condemned.objects);
+        let mut waiting = Vec::new();
+        for Doomed { id, is_list, .. } in locked {
+            let (shelf, names) =
+                if *is_list { (&self.inventory.lists, &lists) } else { (&self.inventory.objects, &objects) };
+            let condemned = names.get(id).map_or(self.taken, |index| self.condemned[*index].at);
+            let stored = shelf.get(id).and_then(|lying| lying.modified);
+            let was_named = match (stored, keep_at_least) {
+                (Some(stored), Some(keep)) => stored.checked_add_signed(keep).is_some_and(|until| until <= condemned),
+                _ => true,
+            };
+            if was_named {
+                waiting.push(condemned);
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(Some(through));
+        }
+        Ok(Some(self.clean_through(storage, trust, &waiting, false).await?.min(through)))
+    }
+
     /// What is condemned now, or waits since these moments, belonged to backups that were removed after the last sweep
     /// before it that got to its end: all that was without a name then was condemned then.
     async fn clean_through(

@@ -59,6 +59,11 @@ impl Shelf {
         self.0.contains_key(id)
     }
 
+    /// What lies there under the name.
+    pub(super) fn get(&self, id: &ObjectId) -> Option<&Lying> {
+        self.0.get(id)
+    }
+
     /// All that lies there, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (ObjectId, &Lying)> {
         self.0.iter().map(|(id, lying)| (*id, lying))

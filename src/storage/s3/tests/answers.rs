@@ -121,7 +121,7 @@ async fn nobody_there() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let store = open(reach(&endpoint, "bucket", "")).await;
-    let error = store.fetch("a", 1).await.err().unwrap();
+    let error = store.fetch("a", None, 1).await.err().unwrap();
     assert_eq!(error.kind, Kind::Fault(RemoteFault::Unreachable), "{error:?}");
     assert!(error.kind.is_transient());
 }
