@@ -12,6 +12,7 @@ mod erasing;
 mod error;
 mod file;
 pub mod locate;
+pub mod place;
 mod resolve;
 pub mod s3;
 pub mod schema;
@@ -23,10 +24,11 @@ pub mod template;
 mod tests;
 
 pub use error::{ConfigError, Problem};
+pub use place::{VaultUrl, VaultUrlError};
 pub use s3::S3Settings;
 pub use secret::{Secret, SecretError};
 pub use settings::{
     ContainerSettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings, Objectives,
     PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind, SourceSettings,
-    SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
+    SqliteSettings, VaultSettings,
 };

@@ -11,12 +11,13 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Problems};
 use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
+use super::place::VaultUrl;
 use super::s3::S3Settings;
 use super::secret::Secret;
 use super::settings::{
     DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
     DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings, Objectives,
-    PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
+    PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
