@@ -13,8 +13,9 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use ignore::gitignore::GitignoreBuilder;
 
+use super::place::VaultUrl;
 use super::secret::Secret;
-use super::settings::{DrillRole, FilesSettings, JobSettings, ServerGround, Settings, SourceKind, VaultUrl};
+use super::settings::{DrillRole, FilesSettings, JobSettings, ServerGround, Settings, SourceKind};
 use crate::domain::ids::JobName;
 use crate::domain::quantity::{exact_duration, human_duration};
 use crate::domain::schedule::{ClockChange, LargestGap, Schedule};

@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod hooks;
 pub mod locate;
+pub mod place;
 mod resolve;
 pub mod s3;
 pub mod schema;
@@ -27,10 +28,11 @@ mod tests;
 pub use daemon::DaemonSettings;
 pub use error::{ConfigError, Problem};
 pub use hooks::HookSettings;
+pub use place::{VaultUrl, VaultUrlError};
 pub use s3::S3Settings;
 pub use secret::{Secret, SecretError};
 pub use settings::{
     ContainerSettings, CopySettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings,
     Objectives, PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind,
-    SourceSettings, SqliteSettings, VaultRole, VaultSettings, VaultUrl, VaultUrlError,
+    SourceSettings, SqliteSettings, VaultRole, VaultSettings,
 };

@@ -13,13 +13,14 @@ use super::error::{ConfigError, Problems};
 use super::file::{
     CheckFile, ConfigFile, CopyFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile,
 };
+use super::place::VaultUrl;
 use super::s3::S3Settings;
 use super::secret::Secret;
 use super::settings::{
     CopySettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT,
     DEFAULT_MAX_SNAPSHOT, DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings,
     Objectives, PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultRole,
-    VaultSettings, VaultUrl,
+    VaultSettings,
 };
 use super::strict;
 use crate::domain::check::UserCheck;

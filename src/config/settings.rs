@@ -3,7 +3,6 @@
 //! Sources and vaults are named here, not opened; secrets are places, not values.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use serde_json::{Value, json};
 use super::daemon::DaemonSettings;
 use super::error::ConfigError;
 use super::hooks::HookSettings;
-use super::s3::{self, S3Settings};
+use super::place::VaultUrl;
+use super::s3::S3Settings;
 use super::secret::Secret;
 use super::{locate, resolve};
 use crate::domain::check::UserCheck;
@@ -23,7 +23,6 @@ use crate::domain::quantity::exact_duration;
 use crate::domain::retention::{Hold, Retention};
 use crate::domain::schedule::Schedule;
 use crate::domain::server::ServerAddress;
-use crate::error::{Code, Diagnostic};
 
 /// How long a check may take, if the config does not say.
 pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -88,52 +87,6 @@ pub enum VaultRole {
         /// The name of that one.
         of: String,
     },
-}
-
-/// Where a vault lies. Displays as it can be written in a config.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VaultUrl {
-    /// An absolute path.
-    Folder(PathBuf),
-    /// `s3://bucket/prefix`.
-    S3 {
-        /// The bucket.
-        bucket: String,
-        /// What all keys begin with, without a slash at either end; empty where the bucket is the vault's alone.
-        prefix: String,
-    },
-}
-
-/// Why a text is not the place of a vault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VaultUrlError {
-    /// Not a bucket, or not a prefix.
-    #[error("a vault in a bucket is written \"s3://bucket/prefix\": {what}")]
-    Bucket {
-        /// What is wrong with it; never shows what may be a secret.
-        what: &'static str,
-    },
-    /// Something else that looks like a URL.
-    #[error(
-        "{scheme}:// is no place for a vault; a folder is written as its path, such as \"/srv/backups\", and a bucket as \
-         \"s3://bucket/prefix\""
-    )]
-    Scheme {
-        /// The scheme.
-        scheme: String,
-    },
-    /// Not a usable path.
-    #[error("{what}")]
-    Path {
-        /// Why.
-        what: String,
-    },
-}
-
-impl Diagnostic for VaultUrlError {
-    fn code(&self) -> Code {
-        Code::ConfigInvalid
-    }
 }
 
 /// A job.
@@ -451,35 +404,6 @@ impl Settings {
             "vault": self.vault_of(job).map(VaultSettings::to_json),
             "job": job.to_json(),
         })
-    }
-}
-
-impl VaultUrl {
-    /// Reads a vault's place; a relative folder is one of `base_dir`.
-    ///
-    /// # Errors
-    /// [`VaultUrlError`].
-    pub fn parse(text: &str, base_dir: &Path) -> Result<Self, VaultUrlError> {
-        match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("s3") => s3::bucket_and_prefix(rest)
-                .map(|(bucket, prefix)| Self::S3 { bucket, prefix })
-                .map_err(|what| VaultUrlError::Bucket { what }),
-            // Only what looks like a scheme is shown: anything may stand before `://`.
-            Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
-                Err(VaultUrlError::Scheme { scheme: scheme.to_owned() })
-            }
-            _ => resolve::path(text, base_dir).map(Self::Folder).map_err(|what| VaultUrlError::Path { what }),
-        }
-    }
-}
-
-impl fmt::Display for VaultUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Folder(path) => write!(f, "{}", path.display()),
-            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
-        }
     }
 }
 

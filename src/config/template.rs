@@ -182,7 +182,8 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
 
     use super::super::check::{Severity, check};
-    use super::super::settings::{FilesSettings, Settings, SqliteSettings, VaultUrl};
+    use super::super::place::VaultUrl;
+    use super::super::settings::{FilesSettings, Settings, SqliteSettings};
     use super::*;
 
     const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";

@@ -364,6 +364,14 @@ impl OpenVault {
         }
     }
 
+    /// What on this machine is the vault, or gives access to it: nobody else's code may read that.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<PathBuf> {
+        let keys = self.settings.s3.keys.iter();
+        let keys = keys.flat_map(|keys| [Some(&keys.access_key), Some(&keys.secret_key), keys.session_token.as_ref()]);
+        self.folder().into_iter().chain(keys.flatten().filter_map(Secret::path)).collect()
+    }
+
     /// Finds jobs whose newest backup this host saw once and the vault no longer has, and nobody removed: the job, the
     /// highest number there is, and the highest that was seen.
     ///

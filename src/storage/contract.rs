@@ -138,21 +138,6 @@ async fn holding_is_refused_where_there_is_no_lock(open: Open<'_>) {
     store.sync().await.unwrap();
 }
 
-/// What one writer at a time sees, for servers that cannot keep several apart, with keys that a file system takes.
-pub(super) async fn run_with_one_writer(open: Open<'_>) {
-    what_was_put_is_read_back(open).await;
-    a_key_is_created_once(open).await;
-    nothing_is_there_before_sync(open).await;
-    missing_keys(open).await;
-    deleting_many(open).await;
-    limits(open).await;
-    deleting(open).await;
-    listing(open).await;
-    bad_keys(open).await;
-    large_objects(open).await;
-    what_the_store_says_of_itself(open).await;
-}
-
 async fn keys(store: &dyn Storage, prefix: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     store

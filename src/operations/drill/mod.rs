@@ -576,7 +576,7 @@ impl DrillRun<'_> {
         let mut secrets = self.request.identity_files.to_vec();
         secrets.push(self.request.config_file.to_owned());
         secrets.push(self.host.home()?.state.root().to_owned());
-        secrets.extend(self.vault.folder());
+        secrets.extend(self.vault.secrets());
         // The question is asked in another folder than this process's: a relative path would be nothing there.
         let secrets = secrets.iter().map(std::path::absolute).collect::<std::io::Result<Vec<PathBuf>>>();
         let secrets = secrets

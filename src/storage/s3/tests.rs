@@ -10,11 +10,16 @@ mod answers;
 mod lock;
 mod real;
 mod responder;
-mod server;
+#[path = "../../../tests/servers/seaweed.rs"]
+#[expect(dead_code, reason = "the tests of the whole program, and the benches, use the rest")]
+mod seaweed;
 
-use server::{ACCESS_KEY, SECRET_KEY};
+use seaweed::{Keeps, OWNER, Server};
 
-fn options(server: &server::Server, bucket: &str, prefix: &str) -> Options {
+const ACCESS_KEY: &str = OWNER.access_key;
+const SECRET_KEY: &str = OWNER.secret_key;
+
+fn options(server: &Server, bucket: &str, prefix: &str) -> Options {
     reach(&server.endpoint(), bucket, prefix)
 }
 
@@ -34,27 +39,22 @@ fn reach(endpoint: &str, bucket: &str, prefix: &str) -> Options {
     }
 }
 
-async fn make_bucket(store: &S3) {
-    store.client.create_bucket().bucket(&store.bucket).send().await.unwrap();
-}
-
 async fn open(options: Options) -> S3 {
     S3::open(options, Arc::new(SystemClock::default())).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keeps_the_contract() {
-    let server = server::Server::start();
-    make_bucket(&open(options(&server, "contract", "")).await).await;
+    let server = Server::shared();
     let handle = tokio::runtime::Handle::current();
+    let bucket = server.bucket(Keeps::Last);
     contract::run(&|| {
-        let options = options(&server, "contract", "some/prefix");
+        let options = options(server, &bucket, "some/prefix");
         Arc::new(tokio::task::block_in_place(|| handle.block_on(open(options))))
     })
     .await;
     // Beside it: a vault that has the bucket for itself.
-    make_bucket(&open(options(&server, "alone", "")).await).await;
-    let alone = open(options(&server, "alone", "")).await;
+    let alone = open(options(server, &server.bucket(Keeps::Last), "")).await;
     assert_eq!(alone.put("a/b", Bytes::from_static(b"x")).await.unwrap(), Put::Created);
     let mut found = Vec::new();
     alone.list("", &mut |listed| found.push(listed.key)).await.unwrap();

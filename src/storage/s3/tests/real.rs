@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-
+use super::seaweed::{EVERYBODY, Tls};
 use super::*;
 use crate::error::{Code, Diagnostic as _};
 
@@ -15,11 +14,9 @@ async fn versions(store: &S3, prefix: &str) -> usize {
     page.versions.unwrap_or_default().len() + page.delete_markers.unwrap_or_default().len()
 }
 
-async fn deleting_leaves_no_version(server: &server::Server) {
-    let store = open(options(server, "versioned", "vault")).await;
-    make_bucket(&store).await;
-    let on = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    store.client.put_bucket_versioning().bucket("versioned").versioning_configuration(on).send().await.unwrap();
+async fn deleting_leaves_no_version(server: &Server) {
+    let bucket = server.bucket(Keeps::Versions);
+    let store = open(options(server, &bucket, "vault")).await;
     let put = async |key: &str| {
         for text in ["one", "two", "three"] {
             store.replace(key, Bytes::from_static(text.as_bytes())).await.unwrap();
@@ -34,7 +31,7 @@ async fn deleting_leaves_no_version(server: &server::Server) {
     assert_eq!(versions(&store, "").await, 9, "of that key all, of longer ones none");
     assert_eq!(store.get("a/b", 10).await.unwrap(), "three");
     // Somebody deleted it as S3's own tools do.
-    store.client.delete_object().bucket("versioned").key(store.full("hidden")).send().await.unwrap();
+    store.client.delete_object().bucket(&bucket).key(store.full("hidden")).send().await.unwrap();
     assert_eq!((store.size("hidden").await.unwrap(), versions(&store, "hidden").await), (None, 4));
     assert_eq!(store.delete("hidden").await.unwrap(), Deleted::Removed);
     assert_eq!(versions(&store, "hidden").await, 0);
@@ -48,21 +45,21 @@ async fn deleting_leaves_no_version(server: &server::Server) {
     assert_eq!(store.put("a", Bytes::from_static(b"new")).await.unwrap(), Put::Created);
 }
 
-async fn unfinished_uploads_are_given_up(server: &server::Server) {
-    let store = open(options(server, "uploads", "vault")).await;
-    make_bucket(&store).await;
+async fn unfinished_uploads_are_given_up(server: &Server) {
+    let bucket = server.bucket(Keeps::Last);
+    let store = open(options(server, &bucket, "vault")).await;
     for key in ["vault/a", "vault/b", "elsewhere/c"] {
-        store.client.create_multipart_upload().bucket("uploads").key(key).send().await.unwrap();
+        store.client.create_multipart_upload().bucket(&bucket).key(key).send().await.unwrap();
     }
     let now = store.now().await.unwrap();
     assert_eq!(store.clear_unfinished(now - chrono::TimeDelta::hours(1)).await.unwrap(), 0, "too young");
     assert_eq!(store.clear_unfinished(now + chrono::TimeDelta::hours(1)).await.unwrap(), 2);
     assert_eq!(store.clear_unfinished(now + chrono::TimeDelta::hours(1)).await.unwrap(), 0);
-    let left = store.client.list_multipart_uploads().bucket("uploads").send().await.unwrap();
+    let left = store.client.list_multipart_uploads().bucket(&bucket).send().await.unwrap();
     assert_eq!(left.uploads.unwrap_or_default().len(), 1, "the one that is not below the vault");
 }
 
-async fn who_is_refused_is_told(server: &server::Server) {
+async fn who_is_refused_is_told(server: &Server) {
     let nowhere = open(options(server, "no-such-bucket", "vault")).await;
     for error in [
         nowhere.now().await.unwrap_err(),
@@ -71,17 +68,20 @@ async fn who_is_refused_is_told(server: &server::Server) {
     ] {
         assert_eq!(error.code(), Code::VaultMissing, "{error:?}");
     }
+    let bucket = server.bucket(Keeps::Last);
     for (access_key, secret_key) in [("nobody", SECRET_KEY), (ACCESS_KEY, "wrong")] {
         let keys = Keys { access_key: access_key.into(), secret_key: secret_key.into(), session_token: None };
-        let store = open(Options { keys: Some(keys), ..options(server, "uploads", "vault") }).await;
+        let store = open(Options { keys: Some(keys), ..options(server, &bucket, "vault") }).await;
         let error = store.get("a", 10).await.unwrap_err();
         assert_eq!(error.code(), Code::StorageDenied, "{error:?}");
         assert!(!format!("{error:?}{store:?}").contains(secret_key), "{error:?}");
     }
 }
 
-async fn many_at_once_are_few_at_a_time(server: &server::Server) {
-    let store = Arc::new(open(Options { parallel_requests: 64, ..options(server, "uploads", "parallel") }).await);
+async fn many_at_once_are_few_at_a_time(server: &Server) {
+    let store = Arc::new(
+        open(Options { parallel_requests: 64, ..options(server, &server.bucket(Keeps::Last), "vault") }).await,
+    );
     let writers: Vec<_> = (0..300_u16)
         .map(|number| {
             let store = Arc::clone(&store);
@@ -101,11 +101,11 @@ async fn many_at_once_are_few_at_a_time(server: &server::Server) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_real_server() {
-    let server = server::Server::start();
-    deleting_leaves_no_version(&server).await;
-    unfinished_uploads_are_given_up(&server).await;
-    who_is_refused_is_told(&server).await;
-    many_at_once_are_few_at_a_time(&server).await;
+    let server = Server::shared();
+    deleting_leaves_no_version(server).await;
+    unfinished_uploads_are_given_up(server).await;
+    who_is_refused_is_told(server).await;
+    many_at_once_are_few_at_a_time(server).await;
 }
 
 fn openssl(folder: &Path, arguments: &str) {
@@ -130,13 +130,11 @@ fn certificates(folder: &Path) -> (PathBuf, PathBuf, PathBuf) {
 async fn certificates_are_believed_that_the_named_authority_signed() {
     let folder = tempfile::tempdir().unwrap();
     let (authority, certificate, key) = certificates(folder.path());
-    let server = server::Server::with(Some((&certificate, &key)));
-    let with_ca = |ca: Option<PathBuf>| Options { ca, ..options(&server, "tls", "vault") };
+    let tls = Tls { certificate, key, authority: authority.clone() };
+    let server = Server::with(&EVERYBODY, Some(tls));
+    let bucket = server.bucket(Keeps::Last);
+    let with_ca = |ca: Option<PathBuf>| Options { ca, ..options(&server, &bucket, "vault") };
     let store = open(with_ca(Some(authority))).await;
-    // The port may be open before all parts of the server are.
-    while store.client.create_bucket().bucket("tls").send().await.is_err() {
-        tokio::task::yield_now().await;
-    }
     let bytes = Bytes::from(vec![1; 5_000_000]);
     assert_eq!(store.put("a", bytes.clone()).await.unwrap(), Put::Created);
     assert_eq!(store.put("a", bytes.clone()).await.unwrap(), Put::Existed);
