@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::de::DeserializeOwned;
 
-use super::rows::{BackupRow, CopyRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow};
+use super::rows::{
+    BackupRow, CopyRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow,
+};
 use super::{Catalog, CatalogError};
 use crate::domain::claim::CLOCK_TOLERANCE;
 use crate::domain::ids::{BackupId, JobName, RecordId, VaultId};

@@ -326,7 +326,8 @@ fn check_copy(settings: &Settings, job: &JobSettings, now: DateTime<Utc>, findin
             exact_duration(window)
         );
         findings.push(
-            Finding::new(Severity::Error, Code::RetentionUnkeepable, key, message).hint("copy more often, or widen the window"),
+            Finding::new(Severity::Error, Code::RetentionUnkeepable, key, message)
+                .hint("copy more often, or widen the window"),
         );
     }
 }

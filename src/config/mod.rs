@@ -24,7 +24,7 @@ mod tests;
 pub use error::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    ContainerSettings, CopySettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings, Objectives,
-    PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind, SourceSettings,
-    SqliteSettings, VaultRole, VaultSettings, VaultUrl, VaultUrlError,
+    ContainerSettings, CopySettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings,
+    Objectives, PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind,
+    SourceSettings, SqliteSettings, VaultRole, VaultSettings, VaultUrl, VaultUrlError,
 };

@@ -15,9 +15,10 @@ use super::file::{
 };
 use super::secret::Secret;
 use super::settings::{
-    CopySettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
-    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings, Objectives,
-    PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultRole, VaultSettings, VaultUrl,
+    CopySettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT,
+    DEFAULT_MAX_SNAPSHOT, DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings,
+    Objectives, PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultRole,
+    VaultSettings, VaultUrl,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
@@ -52,7 +53,8 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Settings, ConfigError> {
         }
     };
     let base = file.parent().unwrap_or(Path::new("/")).to_owned();
-    let settings = image.map(|image| Resolver { problems: &mut problems, base: &base, copies: BTreeMap::new() }.settings(image, &file));
+    let settings = image
+        .map(|image| Resolver { problems: &mut problems, base: &base, copies: BTreeMap::new() }.settings(image, &file));
     match (problems.into_error(&file), settings) {
         (None, Some(settings)) => Ok(settings),
         (Some(error), _) => Err(error),
@@ -277,7 +279,8 @@ impl Resolver<'_, '_> {
             }
             Some(_) => match self.copies.insert(to.clone(), vault.to_owned()) {
                 Some(other) if other != vault => {
-                    let message = format!("[vault.{to}] is a copy of vault {other} already; write a second one for {vault}");
+                    let message =
+                        format!("[vault.{to}] is a copy of vault {other} already; write a second one for {vault}");
                     self.problems.at(image.to.span(), message);
                 }
                 _ => {}

@@ -114,7 +114,10 @@ pub(super) fn copy_status(
                 ));
             }
             CopyOutcome::Failed => {
-                found.push((State::Warning, format!("the last copy to {to} failed{code} {ago}: run `lifeboat copy {job}`")));
+                found.push((
+                    State::Warning,
+                    format!("the last copy to {to} failed{code} {ago}: run `lifeboat copy {job}`"),
+                ));
             }
         }
     }

@@ -58,8 +58,7 @@ pub fn vault_facts(host: &Host, settings: &Settings, view: &VaultView, now: Date
     let seen = view.seen.as_ref().ok();
     let standing = standing(host, &view.id, seen.map(|(vault, _)| vault))?;
     let unknown_jobs = seen.map(|(vault, look)| {
-        let known: BTreeSet<&JobName> =
-            settings.jobs_in(&view.name).map(|job| &job.name).collect();
+        let known: BTreeSet<&JobName> = settings.jobs_in(&view.name).map(|job| &job.name).collect();
         unknown_jobs(&look.survey, &known, &vault.trust, vault.host_name(host).ok().as_deref(), now)
     });
     Ok(VaultFacts {

@@ -317,7 +317,11 @@ fn removals(text: &mut String, removals: &[RemovalEntry]) {
 /// The second vault, as it stands at the end of the window.
 fn copy(text: &mut String, job: &JobReport) {
     let Some(copy) = &job.copy else { return };
-    heading(text, "Second vault", &["vault", "newest recovery point", "backups", "last copied", "last copy", "not copied"]);
+    heading(
+        text,
+        "Second vault",
+        &["vault", "newest recovery point", "backups", "last copied", "last copy", "not copied"],
+    );
     let last = copy.last_copy.as_ref();
     let outcome = last.map_or_else(String::new, |last| {
         let code = last.error_code.as_deref().map(|code| format!(" ({})", cell(code))).unwrap_or_default();

@@ -183,10 +183,14 @@ pub async fn read_carried(
             if verify_record(trust, &name, &signed.document, &signed.signature, there).is_err() {
                 return Ok(None);
             }
-            let Some(expected) = signed.verified.record.details else { return Ok(Some(Carried { signed, details: None })) };
+            let Some(expected) = signed.verified.record.details else {
+                return Ok(Some(Carried { signed, details: None }));
+            };
             let details = match from.get(&Key::RecordDetails(name).to_string(), MAX_DETAILS_BYTES).await {
                 Ok(details) => Some(details).filter(|details| details_id(details) == expected),
-                Err(StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }) => None,
+                Err(StorageError::NotFound { .. } | StorageError::TooLarge { .. } | StorageError::NotAFile { .. }) => {
+                    None
+                }
                 Err(error) => return Err(error.into()),
             };
             Ok(Some(Carried { signed, details }))
@@ -212,7 +216,8 @@ pub async fn write_carried(to: &dyn Storage, records: &[Carried]) -> Result<(), 
             documents.push((Key::Record(name.clone()), signed.document.clone()));
         }
         for wave in [before, documents] {
-            let put = |(key, bytes): (Key, Bytes)| async move { put(to, &key.to_string(), bytes, Existing::Nothing).await };
+            let put =
+                |(key, bytes): (Key, Bytes)| async move { put(to, &key.to_string(), bytes, Existing::Nothing).await };
             stream::iter(wave.into_iter().map(put)).buffer_unordered(REQUESTS_AT_ONCE).try_collect::<Vec<()>>().await?;
             to.sync().await?;
         }
@@ -260,7 +265,8 @@ mod tests {
         let id = object_id(&bytes);
         from.replace(&Key::List(id).to_string(), bytes).await.unwrap();
         assert!(matches!(fetch_list(&from, id).await.unwrap(), Err(Flaw::Damaged { .. })));
-        let line = ListedSegment { object: ObjectId([1; 32]), stored_bytes: 7, id: crate::domain::ids::KeyedId([2; 32]) };
+        let line =
+            ListedSegment { object: ObjectId([1; 32]), stored_bytes: 7, id: crate::domain::ids::KeyedId([2; 32]) };
         let (id, bytes) = crate::vault::lists::encode(&[line]);
         from.replace(&Key::List(id).to_string(), bytes.clone()).await.unwrap();
         assert_eq!(fetch_list(&from, id).await.unwrap(), Ok((bytes, vec![line])));

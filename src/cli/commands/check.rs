@@ -42,9 +42,7 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
     let reader = args.read_data.map(|percent| reading.reader().map(|reader| (reader, percent))).transpose()?;
     let depth = Depth { read_data: reader.as_ref().map(|(reader, percent)| (reader, *percent)) };
     let configured = reading.settings.iter().flat_map(|settings| settings.jobs_in(&reading.vault.settings.name));
-    let known = configured
-        .map(|job| (job.name.clone(), job.retention.delete_after))
-        .collect();
+    let known = configured.map(|job| (job.name.clone(), job.retention.delete_after)).collect();
     let report = check::check(&reading.host, &reading.vault, &jobs, &known, &depth, &progress)?;
     let sound = report.is_sound();
     if json {

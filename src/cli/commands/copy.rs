@@ -159,7 +159,9 @@ fn prune_after(session: &Configured, vault: &OpenVault, jobs: &[&JobSettings], b
         Err(error) if error.code() == Code::Locked => Exit::DONE,
         Err(error) => {
             let exit = Exit::of(error.kind());
-            print_error(&error.context(format!("{}: what was copied is good; the prune after it failed", vault.settings.name)));
+            print_error(
+                &error.context(format!("{}: what was copied is good; the prune after it failed", vault.settings.name)),
+            );
             exit
         }
     }

@@ -86,11 +86,8 @@ pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit
     let mut exit = Exit::DONE;
     let mut reports = Vec::new();
     for (name, vault) in &vaults {
-        let of_vault: Vec<&JobSettings> = jobs
-            .iter()
-            .filter(|job| session.place_of(job).is_ok_and(|place| place.name == *name))
-            .copied()
-            .collect();
+        let of_vault: Vec<&JobSettings> =
+            jobs.iter().filter(|job| session.place_of(job).is_ok_and(|place| place.name == *name)).copied().collect();
         let report = match vault {
             Ok(vault) => prune_jobs(&session.host, vault, &session.settings, &of_vault, &how, &progress),
             Err(error) => Err(error.clone()),

@@ -239,7 +239,10 @@ mod tests {
         let files = entries(&first.uploads);
         assert_eq!(built.files + 1, files.len() as u64, "all but the symbolic link");
         assert!(built.bytes > 100_000);
-        assert!(files.values().all(|(_, modified)| *modified <= std::time::SystemTime::from(now())), "nothing comes from the future");
+        assert!(
+            files.values().all(|(_, modified)| *modified <= std::time::SystemTime::from(now())),
+            "nothing comes from the future"
+        );
     }
 
     #[test]

@@ -52,10 +52,8 @@ pub(super) fn carry(
     for folder in CARRIED {
         let here = host.runtime.block_on(list_records(&*source.storage, folder))?;
         let known = host.runtime.block_on(list_records(&*to.storage, folder))?;
-        let missing: Vec<_> = here
-            .into_iter()
-            .filter(|(name, _)| !known.contains_key(name) && of_job.contains(name.id()))
-            .collect();
+        let missing: Vec<_> =
+            here.into_iter().filter(|(name, _)| !known.contains_key(name) && of_job.contains(name.id())).collect();
         for names in missing.chunks(BATCH) {
             let names: BTreeMap<RecordName, _> = names.iter().cloned().collect();
             let mut records = host.runtime.block_on(read_carried(&*source.storage, &to.trust, &names))?;

@@ -204,8 +204,7 @@ fn bring_all(
     tally.left.extend(carried.left);
     let catalog = &host.home()?.catalog;
     let removals = host.runtime.block_on(catalog.removals(&to.id, Some(&job.name)))?;
-    let removed: BTreeSet<BackupId> =
-        removals.into_iter().map(|row| row.body.backup).chain(carried.removed).collect();
+    let removed: BTreeSet<BackupId> = removals.into_iter().map(|row| row.body.backup).chain(carried.removed).collect();
     let rules = Rules { job: &job.name, retention: &job.retention, lead: &request.lead, zone: request.zone, now };
     let Wanted { manifests, stay_out } = plan(&survey, &there, &removed, &|id| bad.contains(id), &rules)?;
     if manifests.is_empty() {

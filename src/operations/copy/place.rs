@@ -81,8 +81,11 @@ fn pin_of(host: &Host, source: &OpenVault) -> Result<Pin> {
     let lines = host.home()?.state.pinned_trust(&source.settings.name)?;
     let pin = lines.as_deref().map(read_comments).transpose()?.flatten();
     pin.ok_or_else(|| {
-        Error::new(Code::VaultUntrusted, format!("nothing says whose signature vault {} must have", source.settings.name))
-            .with_hint("write its key as `trust` into the config")
+        Error::new(
+            Code::VaultUntrusted,
+            format!("nothing says whose signature vault {} must have", source.settings.name),
+        )
+        .with_hint("write its key as `trust` into the config")
     })
 }
 

@@ -112,8 +112,9 @@ fn forked(job: &JobName, sequence: u64, here: &BackupId, there: &BackupId) -> Er
         "backup number {sequence} of {job} is {here} in the source and {there} in the copy: the source was rolled back and \
          written to since; nothing was copied"
     );
-    Error::new(Code::ManifestUntrusted, message)
-        .with_hint("copy into a new, empty place; the copy that is there has what the source lost: keep it until you know why")
+    Error::new(Code::ManifestUntrusted, message).with_hint(
+        "copy into a new, empty place; the copy that is there has what the source lost: keep it until you know why",
+    )
 }
 
 #[cfg(test)]

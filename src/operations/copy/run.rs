@@ -86,7 +86,8 @@ impl Run<'_> {
                 Ok(ready) => batch.push(ready),
                 Err(not) => self.stays_out(not, id, sequence),
             }
-            if batch.len() >= BATCH_BACKUPS || batch.iter().map(|ready| ready.objects.len()).sum::<usize>() >= BATCH_OBJECTS
+            if batch.len() >= BATCH_BACKUPS
+                || batch.iter().map(|ready| ready.objects.len()).sum::<usize>() >= BATCH_OBJECTS
             {
                 self.commit(std::mem::take(&mut batch), held)?;
             }
@@ -171,10 +172,8 @@ impl Run<'_> {
         let room = Arc::new(Semaphore::new(KIB_IN_FLIGHT as usize));
         for some in missing.chunks(OBJECTS_BETWEEN) {
             self.host.check_interrupted()?;
-            let work: Vec<_> = some
-                .iter()
-                .map(|(object, size)| (*object, *size, existing(self.there.objects.get(object))))
-                .collect();
+            let work: Vec<_> =
+                some.iter().map(|(object, size)| (*object, *size, existing(self.there.objects.get(object)))).collect();
             let (from, to, progress) = (&*self.source.storage, &*self.to.storage, self.progress);
             let send = |(object, size, there): (ObjectId, Option<u64>, Existing)| {
                 let room = Arc::clone(&room);
@@ -189,9 +188,10 @@ impl Run<'_> {
                     Ok::<_, VaultError>((object, sent))
                 }
             };
-            let sent: Vec<_> = self.host.runtime.block_on(
-                stream::iter(work.into_iter().map(send)).buffer_unordered(REQUESTS_AT_ONCE).try_collect(),
-            )?;
+            let sent: Vec<_> = self
+                .host
+                .runtime
+                .block_on(stream::iter(work.into_iter().map(send)).buffer_unordered(REQUESTS_AT_ONCE).try_collect())?;
             let mut flaw = None;
             for (object, sent) in sent {
                 match sent {
@@ -254,8 +254,9 @@ impl Run<'_> {
                     "{name} is gone from the copy, or was condemned there, while this run went on, which was about to name it; \
                      no backup was committed that names it"
                 );
-                return Err(Error::new(Code::ClaimLost, message)
-                    .with_hint("run it again: what is there is not sent again. Was something removed from the copy by hand?"));
+                return Err(Error::new(Code::ClaimLost, message).with_hint(
+                    "run it again: what is there is not sent again. Was something removed from the copy by hand?",
+                ));
             }
         }
         (self.there, self.condemned) = (there, condemned);
@@ -295,7 +296,8 @@ impl Run<'_> {
         let in_time = held.held_through()?;
         held.go_on();
         if let Err(error) = to.remember_one(host, manifest, *hash) {
-            self.progress.warn(&format!("the catalog does not know of this copy yet: {error}; the next command tells it"));
+            self.progress
+                .warn(&format!("the catalog does not know of this copy yet: {error}; the next command tells it"));
         }
         if !in_time {
             self.must_be_whole(&ready)?;
@@ -321,9 +323,11 @@ impl Run<'_> {
     fn must_be_whole(&self, ready: &Ready) -> Result<()> {
         let there = look(self.host, self.to)?;
         let condemned = reuse::condemned(self.host, self.to)?.names;
-        let is_lost = |id: &&ObjectId, held: &HashMap<ObjectId, u64>| !held.contains_key(*id) || condemned.contains(*id);
+        let is_lost =
+            |id: &&ObjectId, held: &HashMap<ObjectId, u64>| !held.contains_key(*id) || condemned.contains(*id);
         let lists: Vec<ObjectId> = ready.lists.iter().filter(|id| is_lost(id, &there.lists)).copied().collect();
-        let mut objects: Vec<ObjectId> = ready.objects.iter().filter(|id| is_lost(id, &there.objects)).copied().collect();
+        let mut objects: Vec<ObjectId> =
+            ready.objects.iter().filter(|id| is_lost(id, &there.objects)).copied().collect();
         if lists.is_empty() && objects.is_empty() {
             return Ok(());
         }
