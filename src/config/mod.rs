@@ -7,6 +7,7 @@
 //! It does not know vaults or sources, only where they are said to be.
 
 pub mod check;
+mod copies;
 pub mod edit;
 mod erasing;
 mod error;
@@ -21,10 +22,11 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 
+pub use copies::{CopySettings, VaultRole};
 pub use error::{ConfigError, Problem};
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    ContainerSettings, CopySettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings,
-    Objectives, PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind,
-    SourceSettings, SqliteSettings, VaultRole, VaultSettings, VaultUrl, VaultUrlError,
+    ContainerSettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings, Objectives,
+    PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind, SourceSettings,
+    SqliteSettings, VaultSettings, VaultUrl, VaultUrlError,
 };
