@@ -7,6 +7,7 @@
 //! It does not know vaults or sources, only where they are said to be.
 
 pub mod check;
+mod copies;
 mod daemon;
 pub mod edit;
 mod erasing;
@@ -25,6 +26,7 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 
+pub use copies::{CopySettings, VaultRole};
 pub use daemon::DaemonSettings;
 pub use error::{ConfigError, Problem};
 pub use hooks::HookSettings;
@@ -32,7 +34,7 @@ pub use place::{VaultUrl, VaultUrlError};
 pub use s3::S3Settings;
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    ContainerSettings, CopySettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings,
-    Objectives, PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind,
-    SourceSettings, SqliteSettings, VaultRole, VaultSettings,
+    ContainerSettings, Databases, DrillRole, DrillSettings, ExistingServer, FilesSettings, JobSettings, Objectives,
+    PostgresSettings, PruneWhen, ScratchServer, ServerGround, ServerSettings, Settings, SourceKind, SourceSettings,
+    SqliteSettings, VaultSettings,
 };

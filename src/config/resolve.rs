@@ -9,18 +9,16 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use toml::Spanned;
 
+use super::copies::VaultRole;
 use super::error::{ConfigError, Problems};
-use super::file::{
-    CheckFile, ConfigFile, CopyFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile,
-};
+use super::file::{CheckFile, ConfigFile, DrillFile, JobFile, Named, RetentionFile, SecretFile, SourceFile, VaultFile};
 use super::place::VaultUrl;
 use super::s3::S3Settings;
 use super::secret::Secret;
 use super::settings::{
-    CopySettings, DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT,
-    DEFAULT_MAX_SNAPSHOT, DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings,
-    Objectives, PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultRole,
-    VaultSettings,
+    DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
+    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings, Objectives,
+    PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
@@ -35,6 +33,7 @@ mod bucket;
 mod daemon;
 mod hooks;
 mod server;
+mod vaults;
 
 /// A check that takes longer than a day hangs.
 const MAX_CHECK_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -243,70 +242,6 @@ impl Resolver<'_, '_> {
             hooks: self.hooks(image.hooks.unwrap_or_default()),
             drill,
         })
-    }
-
-    fn vault_name(
-        &mut self,
-        at: &Range<usize>,
-        named: Option<Text>,
-        vaults: &BTreeMap<String, VaultSettings>,
-    ) -> String {
-        let names = || vaults.keys().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
-        let own: Vec<&String> =
-            vaults.values().filter(|vault| vault.role == VaultRole::Own).map(|vault| &vault.name).collect();
-        match (named, vaults.len()) {
-            (Some(text), _) if vaults.get(text.get_ref()).is_some_and(|vault| vault.role != VaultRole::Own) => {
-                let message = format!(
-                    "[vault.{}] is a copy of another vault (`copy.to` of a job names it), and no job backs up into a copy",
-                    text.get_ref()
-                );
-                self.problems.at(text.span(), message);
-                String::new()
-            }
-            (Some(text), _) if vaults.contains_key(text.get_ref()) => text.into_inner(),
-            (Some(text), 0) => {
-                self.problems.at(text.span(), format!("there is no [vault.{}] in this config", text.get_ref()));
-                String::new()
-            }
-            (Some(text), _) => {
-                let message = format!("there is no [vault.{}] in this config; there is {}", text.get_ref(), names());
-                self.problems.at(text.span(), message);
-                String::new()
-            }
-            (None, _) if own.len() == 1 => own[0].clone(),
-            (None, 0) => {
-                self.problems
-                    .at(at.clone(), "there is no vault for this job: write [vault.main] with `url` and `recipients`");
-                String::new()
-            }
-            (None, _) => {
-                self.problems.at(at.clone(), format!("which vault? write `vault = ` and one of {}", names()));
-                String::new()
-            }
-        }
-    }
-
-    /// Every copy mirrors one vault: with two it could have neither's vault.json.
-    fn copy(&mut self, image: CopyFile, vault: &str, vaults: &BTreeMap<String, VaultSettings>) -> CopySettings {
-        let to = image.to.get_ref().clone();
-        match vaults.get(&to) {
-            None => {
-                let message = format!("there is no [vault.{to}] in this config: write it with `url` and `recipients`");
-                self.problems.at(image.to.span(), message);
-            }
-            Some(copy) if vaults.get(vault).is_some_and(|vault| vault.name == copy.name || vault.url == copy.url) => {
-                self.problems.at(image.to.span(), "the copy is the job's own vault: it needs another place");
-            }
-            Some(_) => match self.copies.insert(to.clone(), vault.to_owned()) {
-                Some(other) if other != vault => {
-                    let message =
-                        format!("[vault.{to}] is a copy of vault {other} already; write a second one for {vault}");
-                    self.problems.at(image.to.span(), message);
-                }
-                _ => {}
-            },
-        }
-        CopySettings { to, schedule: image.schedule.and_then(|text| self.schedule(&text)) }
     }
 
     fn retention(&mut self, image: &Spanned<RetentionFile>) -> Option<Retention> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
+use super::copies::{CopySettings, VaultRole};
 use super::daemon::DaemonSettings;
 use super::error::ConfigError;
 use super::hooks::HookSettings;
@@ -77,18 +78,6 @@ pub struct VaultSettings {
     pub role: VaultRole,
 }
 
-/// What a vault of the config is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VaultRole {
-    /// Jobs back up into it, or it is only read.
-    Own,
-    /// It is a copy of another one: it has the id and the signatures of that one, and is another place.
-    Copy {
-        /// The name of that one.
-        of: String,
-    },
-}
-
 /// A job.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
@@ -117,15 +106,6 @@ pub struct JobSettings {
     pub hooks: HookSettings,
     /// The rehearsed restore.
     pub drill: Option<DrillSettings>,
-}
-
-/// The second vault of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CopySettings {
-    /// The name of the vault; one of [`Settings::vaults`], of the role [`VaultRole::Copy`].
-    pub to: String,
-    /// When a copy is due.
-    pub schedule: Option<Schedule>,
 }
 
 /// When expired backups are erased.
@@ -387,12 +367,6 @@ impl Settings {
         self.vaults.get(&job.vault)
     }
 
-    /// The jobs whose backups belong into a vault: those that back up into it, or are copied to it.
-    pub fn jobs_in<'a>(&'a self, vault: &'a str) -> impl Iterator<Item = &'a JobSettings> {
-        let copied = move |job: &JobSettings| job.copy.as_ref().is_some_and(|copy| copy.to == vault);
-        self.jobs.values().filter(move |job| job.vault == vault || copied(job))
-    }
-
     /// What a job's backup keeps of the config, sealed, so that a bare host knows what was backed up and how: the job
     /// and its vault. Of secrets it says where they lie. `null` if there is no such job.
     #[must_use]
@@ -438,9 +412,7 @@ impl JobSettings {
             },
             "prune": { "schedule": self.prune.schedule().map(ToString::to_string) },
             "check": { "schedule": self.check.as_ref().map(ToString::to_string) },
-            "copy": self.copy.as_ref().map(|copy| {
-                json!({ "to": copy.to, "schedule": copy.schedule.as_ref().map(ToString::to_string) })
-            }),
+            "copy": self.copy.as_ref().map(CopySettings::to_json),
             "objectives": {
                 "rto": self.objectives.rto.map(exact_duration),
                 "rpo": self.objectives.rpo.map(exact_duration),

@@ -694,7 +694,6 @@ fn a_copy_is_a_second_vault_that_no_job_writes_to() {
     assert_eq!(settings.jobs_in("offsite").count(), 1);
     for (more, says) in [
         ("[job.shop.copy]\nto = \"elsewhere\"\n", "there is no [vault.elsewhere]"),
-        ("[job.shop.copy]\nto = \"main\"\n", "own vault"),
         ("[job.shop.copy]\nschedule = \"30 */6 * * *\"\n", "to"),
         ("[job.shop.copy]\nto = \"offsite\"\nschedule = \"often\"\n", "often"),
     ] {

@@ -62,8 +62,10 @@ pub(super) fn early(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>, 
             Err(VaultError::ManifestMissing { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
-        // A manifest is committed by the host's clock, and a moment before the store has it.
-        let seen = stock.modified(name).and_then(|seen| seen.checked_sub_signed(CLOCK_TOLERANCE));
+        // A manifest is committed by the host's clock, and a moment before the store has it. A copy has it since it was
+        // copied, which says nothing of its age.
+        let seen = stock.modified(name).filter(|_| !vault.is_copy());
+        let seen = seen.and_then(|seen| seen.checked_sub_signed(CLOCK_TOLERANCE));
         let keep = request.promises.get(&name.job).map_or(longest, |promise| promise.keep_at_least);
         let old_at = |from: DateTime<Utc>| from.checked_add_signed(TimeDelta::from_std(keep).ok()?);
         let is_old = committed.into_iter().chain(seen).max().and_then(old_at).is_some_and(|old| old <= stock.taken());
