@@ -36,6 +36,7 @@ impl JobSettings {
         let drill = self.drill.as_ref().and_then(|drill| drill.schedule.as_ref());
         let of_all = [
             (Operation::Backup, Some(&self.schedule)),
+            (Operation::Copy, self.copy.as_ref().and_then(|copy| copy.schedule.as_ref())),
             (Operation::Prune, self.prune.schedule()),
             (Operation::Check, self.check.as_ref()),
             (Operation::Drill, drill),

@@ -19,6 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::observe::Silent;
 use crate::operations::backup;
 use crate::operations::check::{self, Depth};
+use crate::operations::copy::{self, CopyRequest, could_not_begin, open_copy};
 use crate::operations::drill::{self, DrillRequest, Which};
 use crate::operations::host::Host;
 use crate::operations::interrupt::Interrupt;
@@ -97,17 +98,26 @@ impl Verbs {
         let name = &start.task.job;
         let missing = || Error::new(Code::ConfigInvalid, format!("the config has no job {name} with a vault any more"));
         let job = settings.jobs.get(name).ok_or_else(missing)?;
-        let texts = self.identities.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
+        let texts = identity_texts(&self.identities)?;
         let vault = settings.vault_of(job).ok_or_else(missing)?;
         let vault = vaults::open(&host, vault, None, &Trusted { identity_files: texts })?;
         let ground = Ground { host, settings, job, vault, began };
         match start.task.operation {
             Operation::Backup => ground.backup(start.lost_since),
+            Operation::Copy => ground.copy(),
             Operation::Prune => ground.prune().map(|report| pruned(&report)),
             Operation::Check => ground.check(),
             Operation::Drill => ground.drill(start.lost_since, &self.identities),
         }
     }
+}
+
+/// The texts of identity files.
+///
+/// # Errors
+/// When one cannot be read.
+pub(super) fn identity_texts(files: &[PathBuf]) -> Result<Vec<String>> {
+    files.iter().map(|file| read(file)).collect()
 }
 
 impl Ground<'_> {
@@ -121,7 +131,8 @@ impl Ground<'_> {
             });
         }
         let config = self.settings.without_secrets(&self.job.name);
-        let report = backup::backup(&self.host, &self.vault, self.job, config, &Silent)?;
+        let held = self.settings.holding(self.job, self.host.clock.now());
+        let report = backup::backup(&self.host, &self.vault, &held, config, &Silent)?;
         let mut facts = report.manifest.as_ref().map_or_else(String::new, |manifest| {
             format!("backup {}, {} new bytes", manifest.id, manifest.total(|source| source.new_bytes))
         });
@@ -178,6 +189,46 @@ impl Ground<'_> {
         let request =
             PruneRequest::by_config(self.settings, &self.vault, &[self.job], self.host.clock.now(), self.began);
         prune(&self.host, &self.vault, &request, &Silent)
+    }
+
+    /// Into the job's second vault, and what has expired there is erased after a copy that succeeded.
+    fn copy(&self) -> Result<Outcome> {
+        let missing =
+            || Error::new(Code::ConfigInvalid, format!("the config copies {} nowhere any more", self.job.name));
+        let copy = self.job.copy.as_ref().ok_or_else(missing)?;
+        let to = self.settings.vaults.get(&copy.to).ok_or_else(missing)?;
+        let opened = match open_copy(&self.host, &self.vault, to) {
+            Ok(opened) => opened,
+            Err(error) => {
+                could_not_begin(&self.host, &self.vault, self.job, &to.name, self.began, &error, &Silent);
+                return Err(error);
+            }
+        };
+        let lead = self.settings.lead_in_copy(self.job, to, self.host.clock.now());
+        let request = CopyRequest { job: self.job, lead, zone: self.settings.timezone };
+        let report = copy::copy(&self.host, &self.vault, &opened, &request, &Silent)?;
+        let mut facts = format!("{} backups copied, {} new bytes", report.copied.len(), report.record.new_bytes);
+        if let Some(failure) = report.failure {
+            return Err(failure);
+        }
+        let now = self.host.clock.now();
+        let request = PruneRequest::by_config(self.settings, &opened, &[self.job], now, self.began);
+        let pruned = match prune(&self.host, &opened, &request, &Silent) {
+            Ok(report) => pruned(&report),
+            Err(error) if error.code() == Code::Locked => Outcome::well("locked", String::new()),
+            Err(error) => Outcome::failed(error),
+        };
+        facts.push_str(&format!("; prune: {} {}", pruned.word, pruned.facts));
+        let left = report.left.first().map(|left| {
+            Error::new(left.code, format!("{} things could not be copied", report.left.len()))
+                .with_hint(left.hint.clone())
+        });
+        Ok(Outcome {
+            word: if left.is_some() { "partial" } else { "success" },
+            error: left.or(pruned.error),
+            facts,
+            ending: Ending::Final,
+        })
     }
 
     fn check(&self) -> Result<Outcome> {

@@ -13,6 +13,8 @@ use super::ids::JobName;
 pub enum Operation {
     /// `backup`.
     Backup,
+    /// `copy`.
+    Copy,
     /// `prune`.
     Prune,
     /// `check`.
@@ -23,13 +25,14 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Backup, Self::Prune, Self::Check, Self::Drill];
+    pub const ALL: [Self; 5] = [Self::Backup, Self::Copy, Self::Prune, Self::Check, Self::Drill];
 
     /// The command's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Backup => "backup",
+            Self::Copy => "copy",
             Self::Prune => "prune",
             Self::Check => "check",
             Self::Drill => "drill",
@@ -45,7 +48,7 @@ impl fmt::Display for Operation {
 
 /// A text is no operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is backup, prune, check and drill")]
+#[error("there is backup, copy, prune, check and drill")]
 pub struct OperationError;
 
 impl FromStr for Operation {

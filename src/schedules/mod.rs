@@ -103,7 +103,7 @@ fn secrets<'a>(job: &'a JobSettings, operation: Operation) -> Vec<&'a Secret> {
     match operation {
         Operation::Backup => of_sources.collect(),
         Operation::Drill => of_drill.collect(),
-        Operation::Prune | Operation::Check => Vec::new(),
+        Operation::Copy | Operation::Prune | Operation::Check => Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `daemon`.
 
-use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::daemon::board::Board;
 use crate::daemon::engine::{Engine, Event, Orders};
 use crate::daemon::http::{Answer, Answers, Status, listen};
-use crate::daemon::metrics::schedule_series;
+use crate::daemon::metrics::Exporter;
 use crate::daemon::service::Service;
 use crate::daemon::work::Verbs;
 use crate::error::{Code, Error, Result};
@@ -36,6 +36,13 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
         identities: IdentitySource::of(&session.global).files,
     };
     let (address, file) = (settings.daemon.listen, settings.file.clone());
+    let exporter = Exporter {
+        runtime: host.runtime.clone(),
+        clock: Arc::clone(&host.clock),
+        config: file.clone(),
+        identities: IdentitySource::of(&session.global).files,
+        last: Mutex::default(),
+    };
     let mut engine = Engine::new(Orders {
         clock: Arc::clone(&host.clock),
         settings,
@@ -45,7 +52,8 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
         board: board.clone(),
     })?;
     watch_signals(host, &engine.sender())?;
-    let listener = address.map(|address| listen(&host.runtime, address, answers(host, board, state))).transpose()?;
+    let listener =
+        address.map(|address| listen(&host.runtime, address, answers(host, board, state, exporter))).transpose()?;
     let place = listener.as_ref().map_or_else(|| "nowhere".to_owned(), |listener| listener.address.to_string());
     tracing::info!(config = %file.display(), listening = %place, "ready");
     let abandoned = engine.run(&Service::from_environment());
@@ -75,7 +83,7 @@ fn watch_signals(host: &Host, sender: &SyncSender<Event>) -> Result<()> {
     Ok(())
 }
 
-fn answers(host: &Host, board: Board, state: StateDir) -> Answers {
+fn answers(host: &Host, board: Board, state: StateDir, exporter: Exporter) -> Answers {
     let runtime = host.runtime.clone();
     Arc::new(move |path| match path {
         "/healthz" => Some(match board.hangs_for() {
@@ -95,11 +103,13 @@ fn answers(host: &Host, board: Board, state: StateDir) -> Answers {
                 |(name, trouble): &(&str, Option<String>)| format!("{name}: {}\n", trouble.as_deref().unwrap_or("ok"));
             Some(Answer::text(status, parts.iter().map(line).collect::<String>()))
         }
-        // The one seam for series: those of the catalog are put before the daemon's own here.
-        "/metrics" => Some(Answer {
-            status: Status::Ok,
-            content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body: schedule_series(&board.notice()),
+        "/metrics" => Some(match exporter.text(&board.notice()) {
+            Ok(body) => Answer { status: Status::Ok, content_type: "text/plain; version=0.0.4; charset=utf-8", body },
+            // What went wrong may name what is nobody's business; the log has it whole.
+            Err(error) => {
+                tracing::error!(code = error.code().name(), "no metrics: {error}");
+                Answer::text(Status::Unavailable, format!("no metrics: [{}]\n", error.code().name()))
+            }
         }),
         _ => None,
     })

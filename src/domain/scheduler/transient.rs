@@ -75,8 +75,8 @@ mod tests {
                 "clock-wrong",
                 "claim-lost",
                 "source-unavailable",
-                "storage-failed",
                 "storage-unreachable",
+                "storage-failed",
                 "catalog-failed"
             ]
         );

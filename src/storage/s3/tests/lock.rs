@@ -4,22 +4,18 @@ use chrono::TimeDelta;
 
 use super::*;
 
-async fn make_locked(store: &S3) {
-    store.client.create_bucket().bucket(&store.bucket).object_lock_enabled_for_bucket(true).send().await.unwrap();
-}
-
-fn locking(server: &server::Server, bucket: &str, mode: LockMode) -> Options {
+fn locking(server: &Server, bucket: &str, mode: LockMode) -> Options {
     Options { lock: Some(mode), ..options(server, bucket, "some/prefix") }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keeps_the_contract_and_holds() {
-    let server = server::Server::start();
+    let server = Server::shared();
     let handle = tokio::runtime::Handle::current();
-    for (bucket, mode) in [("governed", LockMode::Governance), ("compliant", LockMode::Compliance)] {
-        make_locked(&open(locking(&server, bucket, mode)).await).await;
+    for mode in [LockMode::Governance, LockMode::Compliance] {
+        let bucket = server.bucket(Keeps::Locked);
         contract::run(&|| {
-            let options = locking(&server, bucket, mode);
+            let options = locking(server, &bucket, mode);
             Arc::new(tokio::task::block_in_place(|| handle.block_on(open(options))))
         })
         .await;
@@ -28,9 +24,8 @@ async fn keeps_the_contract_and_holds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_without_a_lock_is_told_at_the_first_put() {
-    let server = server::Server::start();
-    make_bucket(&open(options(&server, "plain", "")).await).await;
-    let store = open(locking(&server, "plain", LockMode::Governance)).await;
+    let server = Server::shared();
+    let store = open(locking(server, &server.bucket(Keeps::Last), LockMode::Governance)).await;
     let until = store.now().await.unwrap() + TimeDelta::days(1);
     for error in [
         store.put_held("a", Bytes::from_static(b"a"), until).await.unwrap_err(),
@@ -43,9 +38,8 @@ async fn a_bucket_without_a_lock_is_told_at_the_first_put() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thief_s_versions_and_markers_hide_nothing_for_good() {
-    let server = server::Server::start();
-    let store = open(locking(&server, "robbed", LockMode::Compliance)).await;
-    make_locked(&store).await;
+    let server = Server::shared();
+    let store = open(locking(server, &server.bucket(Keeps::Locked), LockMode::Compliance)).await;
     let until = store.now().await.unwrap() + TimeDelta::minutes(5);
     store.put_held("a", Bytes::from_static(b"right"), until).await.unwrap();
     store.replace("a", Bytes::from_static(b"wrong")).await.unwrap();
