@@ -49,7 +49,8 @@ impl World {
     /// One host, job `shop`, kept for 14 days and gone after 30, copied to `offsite`.
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        // The catalog writes through to the disk, and nothing here is about what a power cut leaves.
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         let start = "2026-11-22T02:00:00Z".parse().unwrap();
         let clock = Arc::new(ManualClock::at(start));
         let host = Host::bare(runtime.handle().clone(), Arc::<ManualClock>::clone(&clock), Interrupt::default());
@@ -460,7 +461,7 @@ fn a_copy_that_is_killed_anywhere_leaves_a_copy_that_is_whole() {
                 assert!(report.failure.is_none() && report.copied.len() == made.len(), "{report:?}");
                 break;
             }
-            at_call += 2;
+            at_call += 5;
         }
         assert!(at_call > 15, "{at_call}");
     }
@@ -487,7 +488,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     /// Copies and prunes of both places in any order, each killed anywhere, prunes of the copy in the midst of a copy of it.
     #[test]
