@@ -251,7 +251,8 @@ mod tests {
         assert_eq!(give_up(&nobody, &job, &RunId::from_random([1; 8])).await.unwrap(), GivenUp::Ended);
         assert_eq!(keys(&store).await.len(), before.len() + 1);
         let found = read_claims(&store, None).await.unwrap();
-        assert!(found.len() == 1 && found[0].name.number == 3 && !found[0].holds(start() + chrono::TimeDelta::milliseconds(1)), "{found:?}");
+        let later = start() + TimeDelta::seconds(1);
+        assert!(found.len() == 1 && found[0].name.number == 3 && !found[0].holds(later), "{found:?}");
         // Once is enough.
         assert_eq!(give_up(&nobody, &job, &RunId::from_random([1; 8])).await.unwrap(), GivenUp::Ended);
         assert_eq!(keys(&store).await.len(), before.len() + 1);
