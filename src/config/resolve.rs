@@ -18,8 +18,8 @@ use super::settings::{
     PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings, VaultUrl,
 };
 use super::strict;
-use crate::domain::databases::source_of;
 use crate::domain::check::UserCheck;
+use crate::domain::databases::source_of;
 use crate::domain::ids::{JobName, SourceName};
 use crate::domain::quantity::{exact_duration, parse_duration};
 use crate::domain::retention::{LastGood, Retention};

@@ -63,7 +63,8 @@ fn all(host: &Host, postgres: &PostgresSettings, except: &[String]) -> Result<Ve
     })??;
     let wanted =
         found.into_iter().filter(|(name, _)| !except.contains(name) && !name.starts_with(DRILL_DATABASE_PREFIX));
-    let (let_in, shut_out): (Vec<(String, bool)>, Vec<(String, bool)>) = wanted.partition(|(_, may_connect)| *may_connect);
+    let (let_in, shut_out): (Vec<(String, bool)>, Vec<(String, bool)>) =
+        wanted.partition(|(_, may_connect)| *may_connect);
     let mut names: Vec<String> = let_in.into_iter().map(|(name, _)| name).collect();
     names.sort();
     // "all" without them would be a backup that is not what it says.

@@ -188,7 +188,8 @@ fn exposed(host: &Host, vault: &OpenVault, config: &Path, about: &str, confineme
     let state = host.home().ok().map(|home| home.state.root().to_owned());
     let secrets = [Some(config.to_owned()), state, vault.folder()];
     // The question is asked in another folder than this process's.
-    let secrets: Vec<PathBuf> = secrets.into_iter().flatten().filter_map(|path| std::path::absolute(path).ok()).collect();
+    let secrets: Vec<PathBuf> =
+        secrets.into_iter().flatten().filter_map(|path| std::path::absolute(path).ok()).collect();
     let asked = host.runtime.block_on(confinement.verify_unreadable(&secrets));
     asked.err().map(|error| Finding::of(about, &error.into()))
 }

@@ -176,7 +176,10 @@ async fn with_holders(options: &PostgresOptions, error: SourceError) -> SourceEr
     // Where they cannot be asked for, what went wrong is at hand all the same.
     for (table, process) in holders(options).await.unwrap_or_default() {
         let (holder, end) = match process {
-            0 => ("a prepared transaction".to_owned(), "ROLLBACK PREPARED ends it: select * from pg_prepared_xacts".into()),
+            0 => (
+                "a prepared transaction".to_owned(),
+                "ROLLBACK PREPARED ends it: select * from pg_prepared_xacts".into(),
+            ),
             _ => (format!("process {process}"), format!("select pg_terminate_backend({process}) ends it")),
         };
         if let Some(hint) = hint.as_mut().filter(|hint| !hint.contains(" ends it")) {

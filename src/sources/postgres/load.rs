@@ -167,6 +167,7 @@ pub struct Loader {
     options: LoadOptions,
     runtime: Handle,
     maintenance: PgConnection,
+    server_major: u32,
     roles: BTreeSet<String>,
     globals: Vec<u8>,
     tables: Vec<u8>,
@@ -249,6 +250,7 @@ impl Loader {
             Ok(Self {
                 runtime: runtime.clone(),
                 maintenance,
+                server_major: found,
                 roles,
                 globals: Vec::new(),
                 tables: Vec::new(),

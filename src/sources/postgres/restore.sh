@@ -99,8 +99,19 @@ schema() {
 }
 
 say "database, types, tables, functions"
-schema entries --create --section=pre-data -d "$server" ||
-    die "the schema could not be created: if the database exists, drop or rename it; if a role is missing, add --globals or --no-owner"
+version=$(psql -X -q -A -t -d "$server" -c "SHOW server_version_num") || die "the server cannot be asked for its version"
+failed='the schema could not be created: if the database exists, drop or rename it; if a role is missing, add --globals or --no-owner'
+if [ "$version" -ge 150000 ]; then
+    schema entries --create --section=pre-data -d "$server" || die "$failed"
+else
+    # Newer tools name the provider of the database's locale, which servers before 15 do not know.
+    grep -E "^[0-9]+; [0-9]+ [0-9]+ (DATABASE|DATABASE PROPERTIES|ACL - DATABASE|COMMENT - DATABASE|SECURITY LABEL - DATABASE) " \
+        "$work/entries" >"$work/database"
+    schema database --create --section=pre-data --file="$work/database.sql" || die "schema.dump cannot be read"
+    sed '/^CREATE DATABASE /s/ LOCALE_PROVIDER = [a-z]*//' "$work/database.sql" >"$work/older.sql"
+    psql -X -q -o /dev/null -v ON_ERROR_STOP=1 -d "$server" -f "$work/older.sql" || die "$failed"
+    schema entries --section=pre-data -d "$target" || die "$failed"
+fi
 
 if [ -f large-objects.sql ]; then
     sql -f large-objects.sql || die "the large objects could not be made"

@@ -64,6 +64,22 @@ fn all_of_a_server_are_sources_each() {
 }
 
 #[test]
+fn one_that_shuts_us_out_is_named_with_what_to_type() {
+    let server = server();
+    server.sql("postgres", "REVOKE CONNECT ON DATABASE blog FROM PUBLIC");
+    let world = world(&server.url_of("backup", "postgres"), "databases = \"all\"", "");
+    for command in ["backup", "doctor"] {
+        let said = world.expect(1, &[command]);
+        let all = format!("{}{}", said.stdout, said.stderr);
+        assert!(all.contains("role backup may not connect to blog"), "{all}");
+        assert!(all.contains("GRANT CONNECT ON DATABASE \"blog\" TO \"backup\""), "{all}");
+        assert!(all.contains("exclude_databases = [\"blog\"]"), "{all}");
+    }
+    server.sql("postgres", "GRANT CONNECT ON DATABASE blog TO backup");
+    assert_eq!(backup(&world).0.len(), 4);
+}
+
+#[test]
 fn a_list_must_be_there() {
     let server = server();
     let world = world(&server.url_of("backup", "postgres"), "databases = [\"shop\", \"blog\"]", "");

@@ -68,6 +68,14 @@ impl Properties {
         }
         Ok(properties)
     }
+
+    /// For a server that knows one provider of locales and has no word for it.
+    pub(super) fn without_provider(&mut self) -> Result<(), LoadError> {
+        let wrong = || LoadError::unsafe_member("schema.dump", "describes its database in broken SQL");
+        let create = statements(&self.create).ok_or_else(wrong)?;
+        self.create = create.first().ok_or_else(wrong)?.without_option("LOCALE_PROVIDER");
+        Ok(())
+    }
 }
 
 /// `ALTER DATABASE … SET …`.
@@ -188,6 +196,12 @@ mod tests {
         let bare = Properties::read(SQL, "shop", "shop", Owners::Drop, Tenancy::Owner, Tablespaces::Drop).unwrap();
         assert!(!bare.create.contains("TABLESPACE"));
         assert!(!bare.at_once.iter().any(|text| text.starts_with("ALTER ROLE")));
+        let newer = SQL.replace("LOCALE =", "LOCALE_PROVIDER = libc LOCALE =");
+        let mut older =
+            Properties::read(&newer, "shop", "shop", Owners::Keep, Tenancy::Owner, Tablespaces::Drop).unwrap();
+        assert!(older.create.contains("LOCALE_PROVIDER"));
+        older.without_provider().unwrap();
+        assert!(older.create.ends_with("ENCODING = 'UTF8'   LOCALE = 'C.UTF-8'"), "{}", older.create);
         let nothing = Properties::read("SET a = 1;", "shop", "shop", Owners::Keep, Tenancy::Owner, Tablespaces::Keep);
         assert!(nothing.is_err());
     }

@@ -22,6 +22,8 @@ const FOREIGN_VIEWS: &str = "WITH RECURSIVE reached AS (\
       AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid) \
     SELECT n.nspname::text, c.relname::text FROM reached JOIN pg_catalog.pg_class c ON c.oid = reached.oid \
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm'";
+/// How entries are described that are, or are about, subscriptions.
+const OF_SUBSCRIPTIONS: [&str; 3] = ["SUBSCRIPTION - ", "COMMENT - SUBSCRIPTION ", "SECURITY LABEL - SUBSCRIPTION "];
 /// What has rows to learn about, the largest first. A partition is looked at with the table that it is part of.
 const TO_ANALYZE: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm', 'p') \
@@ -74,7 +76,9 @@ impl Filling {
             match run(&mut connection, statement.clone()).await {
                 // It was given away meanwhile, and everything else of it is there.
                 Err(refused) if statement.starts_with(COMMENT) && refused.state().as_deref() == Some(DENIED) => {
-                    self.remarks.push(format!("the database is complete, and its comment is not ours to set any more: {statement}"));
+                    self.remarks.push(format!(
+                        "the database is complete, and its comment is not ours to set any more: {statement}"
+                    ));
                 }
                 ran => ran.map_err(trouble(&target, "setting the database's properties"))?,
             }
@@ -103,6 +107,8 @@ impl Filling {
         if self.options.outside == Outside::Keep {
             return Ok(());
         }
+        // pg_restore leaves subscriptions out when told, and not in every version what is said of them.
+        self.post_data.retain(|entry| !OF_SUBSCRIPTIONS.iter().any(|it| entry.description().starts_with(it)));
         let found: Result<Vec<(String, String)>, _> = sqlx::query_as(FOREIGN_VIEWS).fetch_all(connection).await;
         let failed = trouble(&self.options.access, "looking for foreign tables");
         for (schema, name) in found.map_err(|cause| failed(cause.into()))? {

@@ -11,7 +11,8 @@ use super::statements::{Statement, statements};
 use super::{Existing, Filling, Globals, LoadOptions, Loader, Owners, Tenancy, connect, globals, run};
 use crate::sources::postgres::connect::ServerTrouble;
 use crate::sources::postgres::layout::{
-    GLOBALS, LARGE_OBJECT_OWNERS, LARGE_OBJECTS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, literal, quoted,
+    GLOBALS, LARGE_OBJECT_OWNERS, LARGE_OBJECTS, ListedTable, SCHEMA, TABLES, TABLES_VERSION, TableList, literal,
+    quoted,
 };
 
 /// SQLSTATEs of a right on a parameter that the server does not have, or that our role cannot give.
@@ -23,6 +24,9 @@ const LARGE_OBJECT_BATCH: usize = 500;
 const NAMING_ROLES: [(&str, &str); 2] = [("POLICY ", "policies"), ("USER MAPPING ", "user mappings")];
 /// SQLSTATE of what a role may not do.
 pub(super) const DENIED: &str = "42501";
+/// The first version with a choice of locale providers. Tools from then on name the only one to older servers too, and
+/// these do not know the word.
+const PROVIDER_SINCE: u32 = 15;
 /// How a statement begins that describes the database.
 pub(super) const COMMENT: &str = "COMMENT ON DATABASE ";
 /// What a database is described as until it is complete: whoever is woken up by it sees it in `\l+`.
@@ -218,7 +222,7 @@ impl Loader {
             return Ok(Vec::new());
         }
         let sql = archive.database_sql().await?;
-        let properties = Properties::read(
+        let mut properties = Properties::read(
             &sql,
             &list.database,
             &options.database,
@@ -226,6 +230,9 @@ impl Loader {
             options.tenancy,
             archive.tablespaces,
         )?;
+        if self.server_major < PROVIDER_SINCE {
+            properties.without_provider()?;
+        }
         if there && options.existing == Existing::Replace {
             let target = options.target();
             let removed = database::drop_subscriptions(connect(&target).await?).await;

@@ -52,7 +52,9 @@ pub(super) fn statements(script: &str) -> Option<Vec<Statement<'_>>> {
 }
 
 fn push<'a>(found: &mut Vec<Statement<'a>>, tokens: &mut Vec<Token<'a>>) {
-    let statement = Statement { tokens: std::mem::take(tokens) };
+    // What stands before a statement is said of it by pg_dump, and none of it.
+    let before = tokens.iter().take_while(|token| token.kind == Kind::Space).count();
+    let statement = Statement { tokens: std::mem::take(tokens).split_off(before) };
     if !statement.words().is_empty() {
         found.push(statement);
     }
@@ -219,8 +221,8 @@ mod tests {
                       DO $f$ BEGIN; END $f$;\n\\unrestrict xyz\n";
         let texts: Vec<String> = statements(script).unwrap().iter().map(Statement::text).collect();
         assert_eq!(texts.len(), 3, "{texts:?}");
-        assert!(texts[0].ends_with("SET a = 'x;''y'"));
-        assert!(texts[1].ends_with("COMMENT ON DATABASE \"a;b\" IS E'\\';'"));
+        assert_eq!(texts[0], "SET a = 'x;''y'");
+        assert_eq!(texts[1], "COMMENT ON DATABASE \"a;b\" IS E'\\';'");
         assert_eq!(texts[2], "DO $f$ BEGIN; END $f$");
         assert_eq!(statements("SELECT 'open"), None);
         assert_eq!(statements("/* open"), None);

@@ -307,7 +307,11 @@ fn a_database_comes_back_beside_the_living_one_and_anew() {
     let mut options = server.options("Shop's 2=b", &private);
     options.needs = Needs::from(&members.facts);
     let filling = members.head(server.begin(options.clone()).unwrap()).unwrap();
+    // Whoever finds it half restored sees that it is.
+    let comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $$Shop's 2=b$$";
+    assert!(server.psql("postgres", comment).starts_with("NOT COMPLETE: lifeboat is restoring it"));
     let (rows, loaded, phases) = members.fill(filling).unwrap();
+    assert_eq!(server.psql("postgres", comment), "DATABASE shop; the shop's");
     assert_eq!(rows, members.facts.tables.iter().map(|table| table.rows).sum::<u64>());
     assert_eq!(phases, ["index", "queryable", "analyze"]);
     assert_eq!(loaded.remarks, Vec::<String>::new());
