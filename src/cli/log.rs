@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::args::{Cli, Command, LogFormat};
 
@@ -42,7 +42,7 @@ where
         let mut fields = Map::new();
         fields.insert("time".to_owned(), Value::String(time));
         fields.insert("level".to_owned(), Value::String(event.metadata().level().as_str().to_lowercase()));
-        for span in ctx.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+        for span in ctx.event_scope().into_iter().flat_map(Scope::from_root) {
             let extensions = span.extensions();
             let Some(text) = extensions.get::<FormattedFields<N>>() else { continue };
             // Ids and names, which hold neither spaces nor quotes.

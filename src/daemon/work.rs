@@ -219,9 +219,7 @@ impl Ground<'_> {
             settings: &settings,
         };
         let report = drill::drill(&self.host, &self.vault, self.job, &reader, &request, &Silent)?;
-        if let Err(interrupted) = self.host.check_interrupted() {
-            return Err(interrupted);
-        }
+        self.host.check_interrupted()?;
         let facts = format!("drill {}, {:.0} s", report.id, report.record.rto_seconds);
         let name = &self.job.name;
         let error = match (report.record.outcome, report.record.rto_met) {

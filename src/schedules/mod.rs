@@ -88,7 +88,7 @@ pub fn drills_elsewhere<'a>(jobs: impl IntoIterator<Item = &'a JobSettings>, wan
 }
 
 /// Secrets that an operation of a job reads.
-fn secrets<'a>(job: &'a JobSettings, operation: Operation) -> Vec<&'a Secret> {
+fn secrets(job: &JobSettings, operation: Operation) -> Vec<&Secret> {
     let of_sources = job.sources.iter().filter_map(|source| match &source.kind {
         SourceKind::Postgres(postgres) => postgres.password.as_ref(),
         SourceKind::Files(_) | SourceKind::Sqlite(_) => None,
