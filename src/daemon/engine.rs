@@ -379,7 +379,7 @@ fn tell(told: &Told) {
             tracing::warn!(job, operation, count, since = %since.to_rfc3339(), "skipped: the last run still goes on");
         }
         Told::ClockBack(_) => {
-            tracing::warn!(job, operation, "the clock was set back far: its schedule counts from now on")
+            tracing::warn!(job, operation, "the clock was set back far: its schedule counts from now on");
         }
         Told::Retry(_, at) => tracing::info!(job, operation, at = %at.to_rfc3339(), "will be tried again"),
         Told::GaveUp(_, attempts) => tracing::warn!(job, operation, attempts, "not tried again before its next time"),

@@ -104,7 +104,7 @@ pub(super) fn begin(
             began.format("%Y-%m-%d %H:%M:%S UTC"),
         )),
         Err(error) => {
-            progress.warn(&format!("a {} of {job} was killed and could not be recorded: {error}", doing.word()))
+            progress.warn(&format!("a {} of {job} was killed and could not be recorded: {error}", doing.word()));
         }
     }
     let begun = host.home().and_then(|home| Ok(home.state.begins(job, doing, at)?));

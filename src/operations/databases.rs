@@ -63,16 +63,16 @@ fn all(host: &Host, postgres: &PostgresSettings, except: &[String]) -> Result<Ve
     })??;
     let wanted =
         found.into_iter().filter(|(name, _)| !except.contains(name) && !name.starts_with(DRILL_DATABASE_PREFIX));
-    let (let_in, shut_out): (Vec<(String, bool)>, Vec<(String, bool)>) =
-        wanted.partition(|(_, may_connect)| *may_connect);
-    let mut names: Vec<String> = let_in.into_iter().map(|(name, _)| name).collect();
+    let (mut names, mut shut_out) = (Vec::new(), Vec::new());
+    for (name, may_connect) in wanted {
+        if may_connect { names.push(name) } else { shut_out.push(name) }
+    }
     names.sort();
     // "all" without them would be a backup that is not what it says.
     if !shut_out.is_empty() {
         let role = quoted(&access.address.role);
         let grants: Vec<String> =
-            shut_out.iter().map(|(name, _)| format!("GRANT CONNECT ON DATABASE {} TO {role}", quoted(name))).collect();
-        let shut_out: Vec<String> = shut_out.into_iter().map(|(name, _)| name).collect();
+            shut_out.iter().map(|name| format!("GRANT CONNECT ON DATABASE {} TO {role}", quoted(name))).collect();
         let what = format!("role {} may not connect to {}", access.address.role, shut_out.join(", "));
         let except: Vec<String> = except.iter().chain(&shut_out).map(|name| format!("{name:?}")).collect();
         return Err(Error::new(Code::SourceUnavailable, what).with_hint(format!(

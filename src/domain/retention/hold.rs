@@ -149,11 +149,12 @@ mod tests {
             );
             let Hold { retention, lead } = hold;
             prop_assert!(hold.age() >= retention.keep_at_least && hold.age() <= retention.delete_after);
-            let (mut began, mut held) = (start(), None);
+            let (mut committed, mut held) = (start(), None);
             let mut last_renewed: Option<DateTime<Utc>> = None;
             for (gap, run) in gaps_minutes.iter().zip(&run_minutes) {
-                began += TimeDelta::minutes(*gap);
-                let committed = began + TimeDelta::minutes(*run);
+                // A job's runs come one after another.
+                let began = committed + TimeDelta::minutes(*gap);
+                committed = began + TimeDelta::minutes(*run);
                 let renewal = hold.renewal(began, committed, held);
                 if let Some(until) = renewal {
                     prop_assert!(held.is_none_or(|held| until > held), "a hold can only be made longer");

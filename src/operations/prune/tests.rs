@@ -79,6 +79,10 @@ impl World {
             None => Memory::new(time),
             Some(mode) => Memory::with_lock(time, mode),
         };
+        // What is in them nobody here asks for; a store that holds is asked to hold them.
+        for key in [Key::Trust, Key::TrustSignature] {
+            runtime.block_on(store.replace(&key.to_string(), Bytes::from_static(b"trust"))).unwrap();
+        }
         let trust = TrustDocument::first(crate::domain::ids::VaultId::from_random([1; 8]), start, entries);
         Self { runtime, folder, clock, store, trust, hosts, settings }
     }
@@ -404,8 +408,9 @@ fn what_is_named_again_is_held_anew_every_eleventh_day_and_a_lost_memory_costs_o
         asked.push(world.store.holds() - before);
     }
     let rounds: Vec<usize> = (0..30).filter(|night| asked[*night] > 0).collect();
-    // What comes and goes with each night is new each time; what stays is the object of the file that never changes.
-    assert_eq!(rounds, [11, 22], "{asked:?}");
+    // What comes and goes with each night is new each time; what stays is the object of the file that never changes, and
+    // vault.json, which nobody has held before the first night.
+    assert_eq!(rounds, [0, 11, 22], "{asked:?}");
     let shop: JobName = "shop".parse().unwrap();
     let state = &world.hosts[0].home().unwrap().state;
     let file = state.holds_file(&world.trust.vault, &shop).unwrap();
@@ -487,7 +492,8 @@ fn what_a_thief_overwrote_is_damage_that_can_be_read_and_the_next_backup_stores_
     let world = World::with("", Some(LockMode::Governance));
     let made = world.nights("shop", 1).remove(0);
     let store = world.store.another_handle();
-    let held = world.store.all_held().into_iter().filter(|(_, until)| until.is_some());
+    // vault.json is read when a vault is opened, and its own tests overwrite it.
+    let held = world.store.all_held().into_iter().filter(|(key, until)| until.is_some() && !key.starts_with("vault."));
     let keys: Vec<String> = held.map(|(key, _)| key).collect();
     world.runtime.block_on(async {
         for key in &keys {

@@ -199,6 +199,11 @@ impl World {
             None => Memory::new(clock),
             Some(mode) => Memory::with_lock(clock, mode),
         };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        // What is in them nobody here asks for; a store that holds is asked to hold them.
+        for key in [Key::Trust, Key::TrustSignature] {
+            runtime.block_on(store.replace(&key.to_string(), Bytes::from_static(b"trust"))).unwrap();
+        }
         let ground = Arc::new(Ground { store, settings, trust, leads });
         let mut world = Self {
             trees: vec![Rc::default(); rules.jobs],
@@ -210,7 +215,7 @@ impl World {
             jobs,
             model: Model::default(),
             verbs: 0,
-            runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
+            runtime,
             folder,
         };
         for job in 0..world.jobs.len() {
