@@ -230,6 +230,19 @@ impl JobFacts {
         self.backups.iter().map(|row| self.point(row)).collect()
     }
 
+    /// The newest whole backup that is there.
+    #[must_use]
+    pub fn newest_complete(&self) -> Option<&BackupRow> {
+        let present = self.backups.iter().filter(|row| row.retained_until.is_none());
+        present.filter(|row| row.completeness == Completeness::Complete).max_by_key(|row| (row.committed, row.sequence))
+    }
+
+    /// The last drill that ended.
+    #[must_use]
+    pub fn newest_drill(&self) -> Option<&DrillRow> {
+        self.drills.iter().max_by_key(|row| (row.drill.finished, row.id.clone()))
+    }
+
     /// What was found out about a backup.
     #[must_use]
     pub fn verdict(&self, backup: &BackupId) -> Verdict {

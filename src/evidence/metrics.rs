@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use self::exposition::Exposition;
 use self::series::Series;
 use super::facts::{DrillPlan, Gathered, JobFacts, VaultFacts, Witness, attempt};
-use super::status::{JobStatus, RPO_WINDOW, job_status, newest_drill};
+use super::status::{JobStatus, RPO_WINDOW, job_status};
 use crate::domain::contents::NoteClass;
 use crate::domain::ids::JobName;
 use crate::domain::manifest::Completeness;
@@ -194,7 +194,7 @@ fn add_last_backup(to: &mut Exposition, facts: &JobFacts) {
 fn add_drills(to: &mut Exposition, facts: &JobFacts, status: &JobStatus) {
     let job = facts.job.as_str();
     to.add_known(Series::DrillLastSuccess, &[job], status.last_proven.map(unix_seconds));
-    let Some(last) = newest_drill(facts) else { return };
+    let Some(last) = facts.newest_drill() else { return };
     // A drill that failed has no time.
     if let Restore::Took(took) = attempt(last).restore {
         to.add(Series::DrillLastDuration, &[job], seconds(took));

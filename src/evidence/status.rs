@@ -12,7 +12,7 @@ use super::facts::{
     DrillPlan, JobFacts, OwnIdentity, VaultFacts, Witness, attempt, optional_seconds, restore_or_unmeasured,
 };
 use super::vault_status::{VaultStatus, vault_status};
-use crate::catalog::{BackupRow, DrillRow, Verdict};
+use crate::catalog::{BackupRow, Verdict};
 use crate::domain::ids::{BackupId, JobName, RecordId};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{
@@ -255,7 +255,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
         rpo,
         rto: RtoStatus { objective: objectives.rto, last: rto.last, worst: rto.worst, trend: rto.trend },
         last_backup,
-        last_drill: newest_drill(facts).map(|row| LastDrill {
+        last_drill: facts.newest_drill().map(|row| LastDrill {
             id: row.id.clone(),
             outcome: row.drill.outcome,
             finished: row.drill.finished,
@@ -407,7 +407,7 @@ fn judge_backups(
     now: DateTime<Utc>,
 ) {
     let job = &facts.job;
-    let newest = newest_complete(facts);
+    let newest = facts.newest_complete();
     match newest {
         None => findings.add(
             State::Critical,
@@ -525,7 +525,7 @@ fn judge_refuted(findings: &mut Findings, facts: &JobFacts, newest: Option<&Back
 
 fn judge_drills(findings: &mut Findings, facts: &JobFacts, rto: &Rto, now: DateTime<Utc>) {
     let job = &facts.job;
-    let Some(last) = newest_drill(facts) else {
+    let Some(last) = facts.newest_drill() else {
         let how = match facts.promise.drill {
             DrillPlan::None => format!("`lifeboat drill {job} --identity FILE`, and add [job.{job}.drill]"),
             DrillPlan::OnDemand | DrillPlan::Scheduled { .. } => format!("`lifeboat drill {job}`"),
@@ -561,15 +561,6 @@ fn judge_drills(findings: &mut Findings, facts: &JobFacts, rto: &Rto, now: DateT
     if elapsed(last.drill.finished, now) > stale_after {
         findings.add(State::Warning, format!("the last drill ended {ago}: run `lifeboat drill {job}`"));
     }
-}
-
-fn newest_complete(facts: &JobFacts) -> Option<&BackupRow> {
-    let present = facts.backups.iter().filter(|row| row.retained_until.is_none());
-    present.filter(|row| row.completeness == Completeness::Complete).max_by_key(|row| (row.committed, row.sequence))
-}
-
-pub(super) fn newest_drill(facts: &JobFacts) -> Option<&DrillRow> {
-    facts.drills.iter().max_by_key(|row| (row.drill.finished, row.id.clone()))
 }
 
 /// The last run, or the last backup where the run that committed it died before it left a record.

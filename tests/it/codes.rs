@@ -19,6 +19,9 @@ use crate::support::{PROGRAM, Said, World, said};
 /// Codes that no honest world produces through the program, and why.
 const NOT_HERE: &[(Code, &str)] = &[
     (Code::DataUnsafe, "needs a writer that lies, with the host's own key: damage.rs forges one"),
+    (Code::StorageDenied, "needs a server that refuses: s3/rights.rs has one"),
+    (Code::LockUnavailable, "needs a bucket without Object Lock: s3/lock.rs of the storage's tests has one"),
+    (Code::Killed, "is on record, and no error of a command: kill.rs looks at it"),
     (Code::DemoFailed, "the demo's own story must differ from reality: demo.rs sees to that"),
     (Code::Internal, "a rule of ours is broken: known ways are bugs, and fixed"),
 ];
@@ -203,6 +206,16 @@ const CASES: &[Case] = &[
             "mount --bind gone \"$(command -v setpriv)\"",
             &["drill", "--identity", "identity.txt"],
         )
+    }),
+    (Code::StorageUnreachable, 1, || {
+        let world = World::new();
+        let mut list = world.command(&["list", "--vault", "s3://bucket/prefix"]);
+        // Nobody answers at port 1.
+        list.envs([("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1"), ("AWS_ACCESS_KEY_ID", "nobody")]);
+        said(list.env("AWS_SECRET_ACCESS_KEY", "nothing"))
+    }),
+    (Code::HookFailed, 1, || {
+        edited("[job.shop.drill]", "[job.shop.hooks]\nbefore = [\"false\"]\n[job.shop.drill]").run(&["backup"])
     }),
     (Code::DrillFailed, 21, || {
         let world = World::with_drill(r#"checks = [{ source = "db", sql = "select 0" }]"#);

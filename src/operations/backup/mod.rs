@@ -279,7 +279,7 @@ fn run(
         pace: Arc::new(Pace::new(Arc::clone(&host.clock))),
         since: now,
         began: now,
-        hold: hold(vault, asked_for)?,
+        hold: holds::asked_for(vault, asked_for)?,
     };
     for what in databases::vanished(asked_for, &run.earlier, &there) {
         progress.warn(&what);
@@ -303,18 +303,6 @@ fn run(
         store_and_commit(&run, job, &secret, left, last, started, &mut held)
     });
     end(&run, held, result)
-}
-
-/// How long what the job stores is held. Nobody who wants it held is to believe that it is, and it is not.
-fn hold(vault: &OpenVault, settings: &JobSettings) -> Result<Option<Hold>> {
-    match (vault.storage.lock(), settings.hold) {
-        (None, _) => Ok(None),
-        (Some(_), Some(hold)) => Ok(Some(hold)),
-        (Some(_), None) => {
-            let what = format!("the vault holds what is stored, and nobody said how long that of {} is", settings.name);
-            Err(Error::new(Code::Internal, what))
-        }
-    }
 }
 
 /// What runs that broke off left of the job's sources.

@@ -13,6 +13,7 @@ mod responder;
 #[path = "../../../tests/servers/seaweed.rs"]
 #[expect(dead_code, reason = "the tests of the whole program, and the benches, use the rest")]
 mod seaweed;
+mod second;
 
 use seaweed::{Keeps, OWNER, Server};
 

@@ -9,6 +9,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ChecksumAlgorithm;
 use base64::Engine as _;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -89,6 +90,8 @@ impl S3 {
             request = request.if_none_match("*");
         }
         if let Some(hold) = &body.hold {
+            // With a hold AWS wants the sum's name as well, in a header of its own.
+            request = request.checksum_algorithm(ChecksumAlgorithm::Sha256);
             request = request.object_lock_mode(hold.mode.clone()).object_lock_retain_until_date(hold.until);
         }
         // The sum above is signed, and checked by the store: signing the body would only hash it once more.
