@@ -63,7 +63,7 @@ const SEAWEEDFS: &str = "/var/tmp/lifeboat-test-seaweedfs";
 pub(crate) const SEAWEEDFS_VERSION: &str = "4.48";
 /// Where the test of src/storage/s3 looks for a second S3 server, and which one.
 const SECOND_S3: &str = "/var/tmp/lifeboat-test-moto";
-const SECOND_S3_PACKAGES: &[&str] = &["moto[s3]==5.1.0", "flask", "flask-cors"];
+const SECOND_S3_PACKAGES: &[&str] = &["moto[s3]==5.1.22", "flask", "flask-cors"];
 /// The user that servers run as in the tests: they refuse root.
 const SERVERS_USER: &str = "nobody";
 

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+
 use super::*;
 
 /// Where `cargo xtask test` puts it.
@@ -55,8 +57,8 @@ impl Second {
         false
     }
 
-    fn options(&self, bucket: &str, lock: Option<LockMode>) -> Options {
-        Options { lock, ..reach(&format!("http://{}", self.address), bucket, "some/prefix") }
+    fn options(&self, bucket: &str) -> Options {
+        reach(&format!("http://{}", self.address), bucket, "some/prefix")
     }
 }
 
@@ -71,14 +73,15 @@ impl Drop for Second {
 async fn a_second_server_says_the_same() {
     let second = Second::start();
     let handle = tokio::runtime::Handle::current();
-    let buckets = [("plain", None), ("governed", Some(LockMode::Governance)), ("kept", Some(LockMode::Compliance))];
-    for (bucket, lock) in buckets {
-        let store = open(second.options(bucket, lock)).await;
-        let creating = store.client.create_bucket().bucket(bucket);
-        creating.object_lock_enabled_for_bucket(lock.is_some()).send().await.unwrap();
-        contract::run(&|| {
-            Arc::new(tokio::task::block_in_place(|| handle.block_on(open(second.options(bucket, lock)))))
-        })
-        .await;
+    // What is held can be held for a shorter time there, which no store may allow: Object Lock is not tested with it.
+    for bucket in ["plain", "versioned"] {
+        let store = open(second.options(bucket)).await;
+        store.client.create_bucket().bucket(bucket).send().await.unwrap();
+        if bucket == "versioned" {
+            let kept = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+            store.client.put_bucket_versioning().bucket(bucket).versioning_configuration(kept).send().await.unwrap();
+        }
+        contract::run(&|| Arc::new(tokio::task::block_in_place(|| handle.block_on(open(second.options(bucket))))))
+            .await;
     }
 }
