@@ -318,7 +318,7 @@ impl Page<'_> {
             SourceKind::Files(files) => {
                 self.heading(&format!("## One file of `{name}`"));
                 let first = files.paths.first().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-                let glob = format!("{}*", first.trim_start_matches('/'));
+                let glob = commands::as_glob(first.trim_start_matches('/'));
                 self.line("In the session of step 1. The first two write down what there is, and show the beginning. In the third put the path that you");
                 self.line("look for, without its leading slash, in the place of the glob.");
                 self.shell(&[

@@ -128,6 +128,12 @@ pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
+/// A glob that means this path, and below a folder everything.
+pub(super) fn as_glob(path: &str) -> String {
+    let means_something = |c: char| "*?[]{}!#\\".contains(c);
+    path.chars().flat_map(|c| means_something(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
 /// A string for a config.
 fn in_toml(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
@@ -135,7 +141,10 @@ fn in_toml(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::{S3Settings, Settings};
 
     #[test]
     fn words_are_quoted_for_bash() {
@@ -149,6 +158,99 @@ mod tests {
         ] {
             assert_eq!(quoted(text), word);
         }
+    }
+
+    fn facts(text: &str) -> RunbookFacts {
+        let settings = Settings::parse(text, Path::new("/etc/lifeboat/lifeboat.toml")).unwrap();
+        let job = settings.jobs.values().next().unwrap();
+        RunbookFacts {
+            config: settings.file.clone(),
+            state_dir: settings.state_dir.clone(),
+            timezone: settings.timezone,
+            job: job.clone(),
+            as_json: settings.without_secrets(&job.name),
+            vault: settings.vault_of(job).unwrap().clone(),
+            copy: job.copy.as_ref().map(|copy| settings.vaults[&copy.to].clone()),
+            vault_id: None,
+            trust: settings.vault_of(job).unwrap().trust.clone(),
+            host_name: None,
+            holders: Vec::new(),
+            newest: None,
+            largest_bytes: None,
+            last_drill: None,
+            last_passed: None,
+            silent: None,
+        }
+    }
+
+    const CONFIG: &str = r#"
+[vault.main]
+url        = "s3://acme-backups/prod"
+recipients = ["age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa"]
+trust      = "RWThPQiHnUgrHfN2F3ulIwufscRHvr7avcgVFlNNbEWn64b7S3fcps2Q"
+region     = "eu-central-1"
+endpoint   = "https://s3.internal:8333"
+path_style = false
+ca         = "/etc/lifeboat/ca.pem"
+access_key = { file = "/etc/lifeboat/s3.id" }
+secret_key = { file = "/etc/lifeboat/s3.key" }
+[vault.offsite]
+url        = "/mnt/offsite"
+recipients = ["age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa"]
+[job.shop]
+vault      = "main"
+schedule   = "15 */6 * * *"
+retention  = { keep_at_least = "14d", delete_after = "30d" }
+copy       = { to = "offsite" }
+[job.shop.source.uploads]
+kind  = "files"
+paths = ["/srv/up loads"]
+[job.shop.drill]
+identity = { file = "/etc/lifeboat/drill.key" }
+"#;
+
+    #[test]
+    fn the_config_for_a_bare_host_says_how_the_bucket_is_reached_and_nothing_of_its_keys() {
+        let facts = facts(CONFIG);
+        let way = Way::of(&facts);
+        let text = way.rescue.join("\n");
+        assert!(!text.contains("s3.key") && !text.contains("offsite"), "{text}");
+        let read = Settings::parse(&text, Path::new("/tmp/bare/lifeboat-rescue.toml")).unwrap();
+        let (is, was) = (&read.vaults["main"], &facts.vault);
+        assert_eq!((&is.url, &is.recipients, &is.trust), (&was.url, &was.recipients, &was.trust));
+        assert_eq!(is.s3, S3Settings { keys: None, ..was.s3.clone() });
+        assert_eq!(read.state_dir, Path::new("/tmp/bare/lifeboat-rescue-state"));
+        let variables = way.variables();
+        assert!(variables.contains(&"IDENTITY=/etc/lifeboat/drill.key".to_owned()), "{variables:?}");
+        assert!(variables.contains(&"VAULT=s3://acme-backups/prod".to_owned()), "{variables:?}");
+    }
+
+    #[test]
+    fn a_page_names_what_is_there_and_leaves_lines_for_what_only_people_know() {
+        let mut facts = facts(CONFIG);
+        facts.silent = Some("no answer\nfrom | there".to_owned());
+        let now = "2026-11-22T20:00:00Z".parse().unwrap();
+        let page = super::super::render(std::slice::from_ref(&facts), now, "lifeboat 0.1.0");
+        for said in [
+            "**The vault did not answer when this was printed** (no answer from \\| there)",
+            "| vault's region | `eu-central-1` |",
+            "| vault's endpoint | `https://s3.internal:8333` |",
+            "the file /etc/lifeboat/s3.id and the file /etc/lifeboat/s3.key",
+            "| copy `offsite` | `/mnt/offsite` |",
+            "VAULT=/mnt/offsite",
+            "--path 'srv/up loads'",
+            "No drill ever ran",
+        ] {
+            assert!(page.contains(said), "{said}: {page}");
+        }
+        let document = super::super::document(&[facts], now, "lifeboat 0.1.0");
+        assert_eq!(document["jobs"][0]["settings"]["vault"]["s3"]["secret_key"]["file"], "/etc/lifeboat/s3.key");
+    }
+
+    #[test]
+    fn a_path_is_a_glob_that_means_itself() {
+        assert_eq!(as_glob("srv/a b"), "srv/a b");
+        assert_eq!(as_glob("a*[b]{c}?!#\\"), "a\\*\\[b\\]\\{c\\}\\?\\!\\#\\\\");
     }
 
     #[test]
