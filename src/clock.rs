@@ -65,3 +65,14 @@ impl Clock for ManualClock {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
     }
 }
+
+/// The zone of this machine's wall clock, from where Linux keeps it; UTC where nothing says.
+#[must_use]
+pub fn zone_of_this_host() -> String {
+    let named = std::fs::read_to_string("/etc/timezone").map(|text| text.trim().to_owned()).ok();
+    let linked = std::fs::read_link("/etc/localtime").ok().and_then(|target| {
+        target.to_str().and_then(|path| path.split_once("zoneinfo/")).map(|(_, zone)| zone.to_owned())
+    });
+    let known = |zone: &String| zone.parse::<chrono_tz::Tz>().is_ok();
+    linked.filter(known).or(named.filter(known)).unwrap_or_else(|| "UTC".to_owned())
+}

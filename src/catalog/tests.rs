@@ -97,6 +97,7 @@ fn record(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
                 confinement: "none-run".to_owned(),
                 cold_cache: true,
                 servers: Vec::new(),
+                opened_for: Vec::new(),
             },
         })
     };

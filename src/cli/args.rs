@@ -93,6 +93,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Say in full what was promised and what was measured
     Report(ReportArgs),
+    /// Write down how to restore, with this config's names and the last drill's times: to print, and to put into a safe
+    Runbook(RunbookArgs),
     /// Do by itself what the config has a schedule for, until it is asked to end
     Daemon(DaemonArgs),
     /// What runs by itself, and when: for people, for cron, for systemd
@@ -328,6 +330,17 @@ pub struct ReportArgs {
     /// How to write it
     #[arg(long, value_enum, default_value_t = ReportFormat::Md)]
     pub format: ReportFormat,
+    /// Where to write it [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `runbook`.
+#[derive(Debug, Args)]
+pub struct RunbookArgs {
+    /// The jobs [default: all]
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
     /// Where to write it [default: stdout]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,

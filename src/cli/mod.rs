@@ -135,6 +135,7 @@ fn dispatch(cli: Cli, host: Host) -> Result<Exit> {
         Command::Quarantine(args) => commands::prune::quarantine(session, &args),
         Command::Status(args) => commands::status::status(session, &args),
         Command::Report(args) => commands::status::report(session, &args),
+        Command::Runbook(args) => commands::runbook::runbook(session, &args),
         Command::Daemon(args) => commands::daemon::daemon(session, &args),
         Command::Schedule(command) => commands::schedule::schedule(&session, &command),
         Command::Key(command) => commands::key::key(&session, &command),

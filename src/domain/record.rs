@@ -223,6 +223,9 @@ pub struct DrillEnvironment {
     /// The scratch servers, one for each database that needs one, in the order of the backup's sources.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<DrillServer>,
+    /// Those of the backup's recipients whose identities were at hand: whoever drilled held them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opened_for: Vec<String>,
 }
 
 /// A server of a drill.

@@ -13,6 +13,7 @@ pub mod keeping;
 pub mod markdown;
 pub mod metrics;
 pub mod report;
+pub mod runbook;
 pub mod status;
 pub mod text;
 pub mod vault_status;

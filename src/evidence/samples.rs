@@ -143,6 +143,7 @@ pub(crate) fn drill(number: u8, of: &BackupId, finished: DateTime<Utc>, took: Du
                 confinement: "own-uid".to_owned(),
                 cold_cache: true,
                 servers: Vec::new(),
+                opened_for: Vec::new(),
             },
         },
     }

@@ -202,6 +202,7 @@ fn drill_record(host: &Host, vault: &OpenVault, began: DateTime<Utc>) -> RecordB
             confinement: "none-run".to_owned(),
             cold_cache: false,
             servers: Vec::new(),
+            opened_for: Vec::new(),
         },
     })
 }

@@ -1,11 +1,14 @@
 //! What `doctor` looks at on this host and in its vaults.
 
 mod ground;
+mod keys;
+mod machine;
 mod postgres;
 mod rights;
 
 use std::path::{Path, PathBuf};
 
+use chrono::TimeDelta;
 use chrono_tz::Tz;
 use serde::Serialize;
 
@@ -16,12 +19,18 @@ use crate::error::{Error, Result};
 use crate::scratch::confine::{Confinement, Network, Trust};
 use crate::scratch::folder::free_bytes;
 
+pub use self::keys::{hygiene, recipients};
+pub use self::machine::machine;
 pub use self::rights::{Prunes, rights};
 use super::host::Host;
 use super::vaults::{Look, OpenVault, manifests};
 
 /// Less room than this on a vault's disk is a warning whatever the last backup took.
 const LITTLE_ROOM_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// What clocks may differ by without a word; and when a store begins to refuse what is signed by such a clock.
+const CLOCKS_AGREE: TimeDelta = TimeDelta::minutes(1);
+const CLOCKS_DISAGREE: TimeDelta = TimeDelta::minutes(15);
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -113,7 +122,34 @@ pub fn vault(host: &Host, name: &str, vault: &Result<OpenVault>) -> Vec<Finding>
         Ok(None) => {}
         Err(error) => findings.push(Finding::of(&about, &error.into())),
     }
+    if vault.folder().is_none() {
+        findings.push(clocks(host, &about, vault));
+    }
     findings
+}
+
+/// This host's clock against the store's: deadlines are held against the store's, schedules against this one.
+fn clocks(host: &Host, about: &str, vault: &OpenVault) -> Finding {
+    match host.runtime.block_on(vault.storage.now()) {
+        Ok(theirs) => apart(about, theirs - host.clock.now()),
+        Err(error) => Finding::of(about, &error.into()),
+    }
+}
+
+fn apart(about: &str, ahead: TimeDelta) -> Finding {
+    let by = human_duration(ahead.abs().to_std().unwrap_or_default());
+    let side = if ahead < TimeDelta::zero() { "ahead of" } else { "behind" };
+    match ahead.abs() {
+        near if near <= CLOCKS_AGREE => Finding::ok(about, "its clock and this host's agree".to_owned()),
+        far => {
+            let message = format!("this host's clock is {by} {side} the store's");
+            let hint = "set the clock, and let it be kept: timedatectl set-ntp true";
+            match far < CLOCKS_DISAGREE {
+                true => Finding::warning(about, message, hint),
+                false => Finding::problem(about, message, Some(hint)),
+            }
+        }
+    }
 }
 
 /// A job: may this host write it, is there a sound chain of backups, can a drill run.
@@ -126,6 +162,7 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, config_file: &Path
         Ok(()) => findings.push(Finding::ok(&about, "this host may write it".to_owned())),
         Err(error) => findings.push(Finding::of(&about, &error)),
     }
+    findings.extend(machine::sources(job, config_file));
     findings.extend(postgres::sources(host, job));
     findings.extend(postgres::neighbours(host, job));
     let survey = match vault.look(host, Some(&job.name)) {
@@ -147,6 +184,12 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, config_file: &Path
     let newest = all.iter().rev().find(|manifest| manifest.completeness == Completeness::Complete);
     findings.push(match newest {
         None => Finding::warning(&about, "no complete backup yet".to_owned(), format!("lifeboat backup {}", job.name)),
+        Some(newest) if newest.recovery_point > now + CLOCKS_AGREE => Finding::warning(
+            &about,
+            "the newest recovery point is yet to come: this host's clock, or that of the host that made it, is wrong"
+                .to_owned(),
+            "compare `date -u` on both with a clock that is right",
+        ),
         Some(newest) => {
             let age = (now - newest.recovery_point).to_std().unwrap_or_default();
             Finding::ok(&about, format!("the newest recovery point is {} old", human_duration(age)))
@@ -157,7 +200,8 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, config_file: &Path
         findings.push(Finding::ok(&about, format!("by its schedule the next backup is due {local}")));
     }
     if let Some(drill) = &job.drill {
-        let needed = newest.map_or(0, |manifest| manifest.total(|source| source.logical_bytes));
+        // Drills take the oldest and any other one, too.
+        let needed = all.iter().map(|manifest| manifest.total(|source| source.logical_bytes)).max().unwrap_or(0);
         findings.extend(scratch(&about, &drill.scratch, needed));
         let databases = job.sources.iter().any(|source| matches!(source.kind, SourceKind::Postgres(_)));
         if databases {
@@ -204,16 +248,41 @@ fn in_words(confinement: &Confinement) -> &'static str {
     }
 }
 
-fn scratch(about: &str, folder: &std::path::Path, needed: u64) -> Option<Finding> {
+fn scratch(about: &str, folder: &Path, needed: u64) -> Option<Finding> {
     // The folder is made by the first drill; until then its nearest parent tells how much room there is.
     let there = folder.ancestors().find(|ancestor| ancestor.is_dir())?;
     Some(match free_bytes(there) {
         Ok(free) if free < needed => Finding::problem(
             about,
-            format!("scratch {} has {} free and needs {}", folder.display(), human_bytes(free), human_bytes(needed)),
+            format!(
+                "scratch {} has {} free, and the largest backup takes {}",
+                folder.display(),
+                human_bytes(free),
+                human_bytes(needed)
+            ),
             Some("set `scratch` of the drill to a folder with more room"),
         ),
         Ok(free) => Finding::ok(about, format!("scratch {} has {} free", folder.display(), human_bytes(free))),
         Err(error) => Finding::of(about, &error.into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_are_far_apart_are_told() {
+        for (seconds, grade, side) in [
+            (0, Grade::Ok, "agree"),
+            (60, Grade::Ok, "agree"),
+            (-61, Grade::Warning, "1m 01s ahead of the store's"),
+            (300, Grade::Warning, "behind the store's"),
+            (900, Grade::Problem, "15m 00s behind the store's"),
+            (-86_400, Grade::Problem, "ahead of"),
+        ] {
+            let found = apart("vault main", TimeDelta::seconds(seconds));
+            assert!(found.grade == grade && found.message.contains(side), "{seconds}: {found:?}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use rand::RngExt;
 use serde::Serialize;
 
 use crate::config::{VaultSettings, VaultUrl};
+use crate::domain::claim::CLOCK_TOLERANCE;
 use crate::domain::ids::VaultId;
 use crate::error::{Code, Error, Result};
 use crate::seal::{Identities, Opener, Sealer};
@@ -156,7 +157,8 @@ pub fn vault(host: &Host, settings: &VaultSettings, key_file: &Path) -> Result<V
         name: host_name(),
         key: host.key()?.public().clone(),
         jobs: vec![JobPattern::Any],
-        from: now,
+        // What it signs is held against the store's clock, which may be behind this one by as much.
+        from: now - CLOCK_TOLERANCE,
         until: None,
         revoked: None,
     };

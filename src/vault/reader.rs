@@ -80,6 +80,13 @@ impl Reader {
         Self { ahead: Ahead::new(runtime, storage), opener }
     }
 
+    /// Those of these recipients whose identities it has.
+    #[must_use]
+    pub fn held_among(&self, recipients: &[String]) -> Vec<String> {
+        let held = |recipient: &&String| self.opener.opens_for(std::slice::from_ref(recipient));
+        recipients.iter().filter(held).cloned().collect()
+    }
+
     /// Begins requests, with room of its own for what is read.
     #[must_use]
     pub fn ahead(&self, room_bytes: u32) -> Ahead {

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::documents::{IDENTITY, blocks, read, run};
+use crate::documents::{Document, IDENTITY};
 use crate::support::{World, noise};
 
 /// A world whose job is copied to a folder `offsite`, which is there and empty.
@@ -128,8 +128,7 @@ fn the_first_vault_is_lost_and_a_bare_host_restores_from_the_copy_by_its_runbook
         (IDENTITY, world.path("identity.txt")),
         ("/srv/restored", bare.path("back")),
     ];
-    let typed = blocks(&read("runbooks/restore-from-the-copy.md"), false);
-    run(&bare, &typed, &places);
+    Document::open("runbooks/restore-from-the-copy.md").rest(&bare, &places);
     assert!(bare.path("back/db/shop.db").is_file());
     let restored = files(&bare.path("back/uploads"));
     assert!(restored.iter().any(|path| path.ends_with("deep/large.bin")), "{restored:?}");

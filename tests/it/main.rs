@@ -21,6 +21,7 @@ mod kill_erasing;
 mod metrics;
 mod postgres;
 mod resume;
+mod runbook;
 mod s3;
 mod sabotage;
 mod schedules;

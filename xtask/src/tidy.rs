@@ -1,10 +1,11 @@
 //! The house rules that a program can check: walls between rooms, a word at the top of each file, files of a readable
-//! length, nothing printed by the library, no suppressed warnings, no places of one machine, no dead links, no stale
-//! generated page.
+//! length, nothing printed by the library, no suppressed warnings, no places of one machine, no dead links, no
+//! commands that nobody ran, no stale generated page.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::{errors, text, walls};
+use crate::{documents, errors, text, walls};
 
 /// Lines of a source file without its tests.
 const MAX_LINES: usize = 600;
@@ -14,6 +15,7 @@ pub(crate) fn run(root: &Path) -> Result<String, String> {
     let paths = text::files(root)?;
     let mut findings = Vec::new();
     let mut sources = Vec::new();
+    let (mut typed, mut opened) = (Vec::new(), BTreeMap::new());
     for path in &paths {
         // What is not text has no lines to find fault with.
         let Ok(content) = std::fs::read_to_string(root.join(path)) else { continue };
@@ -24,9 +26,19 @@ pub(crate) fn run(root: &Path) -> Result<String, String> {
         if path.ends_with(".md") {
             report(text::dead_links(path, &content, |place| root.join(place).exists()));
         }
+        if documents::is_typed(path) {
+            typed.push((path.clone(), content.clone()));
+        }
+        if path.starts_with("tests/") && path.ends_with(".rs") {
+            documents::opened(&content, &mut opened);
+        }
         if path.ends_with(".rs") {
             sources.push((path.clone(), content));
         }
+    }
+    for (path, content) in &typed {
+        let breaches = documents::breaches(path, content, &opened);
+        findings.extend(breaches.into_iter().map(|(line, what)| format!("{path}:{line}: {what}")));
     }
     let count = sources.len();
     findings.extend(check_sources(&sources));

@@ -6,6 +6,7 @@ use crate::config::check::{Severity, check, check_host};
 use crate::config::{JobSettings, PruneWhen};
 use crate::error::{Kind, Result};
 use crate::operations::doctor::{self, Finding, Grade, Prunes};
+use crate::operations::vaults::OpenVault;
 
 use super::super::Exit;
 use super::super::args::JobsArgs;
@@ -23,14 +24,19 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
     let session = session.configured()?;
     let jobs = session.jobs(&args.jobs)?;
     let mut findings = config(&session);
+    findings.extend(doctor::machine(&session.host, &session.settings));
     findings.extend(doctor::host(&session.host));
     let vaults = session.vaults(&jobs);
+    let open: Vec<&OpenVault> = vaults.values().flatten().collect();
+    findings.extend(doctor::hygiene(&session.host, &session.settings, &open));
     for (name, vault) in &vaults {
         findings.extend(doctor::vault(&session.host, name, vault));
         if let Ok(vault) = vault {
             let prunes_here = jobs.iter().any(|job| job.vault == *name && job.prune == PruneWhen::AfterBackup);
             let prunes = if prunes_here { Prunes::Here } else { Prunes::Elsewhere };
             findings.extend(doctor::rights(&session.host, name, vault, prunes));
+            let opener = IdentitySource::of(&session.global).opener().ok();
+            findings.extend(doctor::recipients(&session.host, name, vault, opener.as_ref()));
         }
     }
     for job in jobs {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::clock::zone_of_this_host;
 use crate::config::template::Template;
 use crate::config::{Settings, VaultUrl, locate};
 use crate::error::{Code, Error, Result};
@@ -227,14 +228,4 @@ fn write_config(file: &Path, text: &str) -> Result<()> {
         |cause: std::io::Error| Error::new(Code::StateFailed, format!("cannot write {}: {cause}", file.display()));
     let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
     out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)
-}
-
-/// The zone of this machine's wall clock, from where Linux keeps it; UTC where nothing says.
-fn zone_of_this_host() -> String {
-    let named = std::fs::read_to_string("/etc/timezone").map(|text| text.trim().to_owned()).ok();
-    let linked = std::fs::read_link("/etc/localtime").ok().and_then(|target| {
-        target.to_str().and_then(|path| path.split_once("zoneinfo/")).map(|(_, zone)| zone.to_owned())
-    });
-    let known = |zone: &String| zone.parse::<chrono_tz::Tz>().is_ok();
-    linked.filter(known).or(named.filter(known)).unwrap_or_else(|| "UTC".to_owned())
 }

@@ -17,6 +17,7 @@ pub(super) mod manual;
 pub(super) mod prune;
 pub(super) mod recipient;
 pub(super) mod restore;
+pub(super) mod runbook;
 pub(super) mod schedule;
 pub(super) mod status;
 

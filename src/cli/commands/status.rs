@@ -89,7 +89,7 @@ pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Ex
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Readers {
+pub(super) enum Readers {
     /// Who wrote it.
     Owner,
     /// Everybody, whatever the umask.
@@ -97,7 +97,7 @@ enum Readers {
 }
 
 /// Writes a file whole or not at all: whoever reads it meanwhile finds the one that was there before.
-fn write_whole(path: &Path, text: &str, readers: Readers, what: &str) -> Result<()> {
+pub(super) fn write_whole(path: &Path, text: &str, readers: Readers, what: &str) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |cause: std::io::Error| {
         Error::new(Code::RestoreFailed, format!("cannot write {what} to {}: {cause}", path.display()))

@@ -526,6 +526,7 @@ mod tests {
                     confinement: "none-run".into(),
                     cold_cache: false,
                     servers: Vec::new(),
+                    opened_for: Vec::new(),
                 },
             },
         }

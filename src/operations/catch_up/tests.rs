@@ -265,6 +265,7 @@ pub(crate) fn body(kind: u8, of: Option<&VerifiedManifest>, now: chrono::DateTim
                 confinement: "none-run".to_owned(),
                 cold_cache: true,
                 servers: Vec::new(),
+                opened_for: Vec::new(),
             },
         }),
         2 => RecordBody::Refutation(RefutationRecord {

@@ -83,7 +83,9 @@ impl Probe {
         }
         let put = tried(storage.put(&self.key, Bytes::from_static(b"lifeboat doctor\n")).await)?;
         match put {
-            Tried::Done(Put::Created | Put::Existed) => may.push("put"),
+            Tried::Done(Put::Created) => may.push("put"),
+            // Left by an earlier doctor that might not delete it: no store need have looked at this host's rights.
+            Tried::Done(Put::Existed) => {}
             Tried::Denied => findings.push(Finding::warning(
                 &self.about,
                 format!(
@@ -102,22 +104,35 @@ impl Probe {
                 }
             }
         }
+        let at = findings.len();
+        let overwrites = match put {
+            Tried::Denied => Tried::Denied,
+            Tried::Done(_) => self.try_to_overwrite(storage, findings).await?,
+        };
+        if let (Tried::Done(Put::Existed), Tried::Done(())) = (&put, &overwrites) {
+            may.insert(may.len().min(1), "put");
+        }
         if !may.is_empty() {
-            findings.push(Finding::ok(&self.about, format!("this host may {}", may.join(", "))));
+            findings.insert(at, Finding::ok(&self.about, format!("this host may {}", may.join(", "))));
         }
-        if matches!(put, Tried::Denied) {
-            return Ok(());
+        match (put, overwrites) {
+            (Tried::Denied, _) => return Ok(()),
+            (Tried::Done(Put::Existed), Tried::Denied) => findings.push(Finding::ok(
+                &self.about,
+                format!("{} is there from before: whether it may put what is new, the next backup shows", self.key),
+            )),
+            _ => {}
         }
-        self.try_to_overwrite(storage, findings).await?;
         if let Some(mode) = storage.lock() {
             self.try_to_hold(storage, mode, findings).await?;
         }
         self.try_to_delete(storage, prunes, findings).await
     }
 
-    /// What a thief with this host's keys could do to what is there.
-    async fn try_to_overwrite(&self, storage: &dyn Storage, findings: &mut Vec<Finding>) -> Result<()> {
-        findings.push(match tried(storage.replace(&self.key, Bytes::from_static(b"lifeboat doctor, again\n")).await)? {
+    /// What a thief with this host's keys could do to what is there; gives whether it may be overwritten.
+    async fn try_to_overwrite(&self, storage: &dyn Storage, findings: &mut Vec<Finding>) -> Result<Tried<()>> {
+        let replaced = tried(storage.replace(&self.key, Bytes::from_static(b"lifeboat doctor, again\n")).await)?;
+        findings.push(match replaced {
             Tried::Denied => Finding::ok(&self.about, "it may not overwrite what is there".to_owned()),
             Tried::Done(()) => match tried(storage.earlier(&self.key).await)? {
                 Tried::Done(earlier) if !earlier.is_empty() => Finding::ok(
@@ -133,7 +148,7 @@ impl Probe {
                 ),
             },
         });
-        Ok(())
+        Ok(replaced)
     }
 
     /// Whether what is held can be deleted all the same.

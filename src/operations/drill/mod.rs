@@ -151,6 +151,8 @@ pub fn drill(
     let (rto_seconds, phases) = stopwatch.read();
     let passed = outcome.is_ok() && run.checks.iter().all(|check| check.passed) && !run.checks.is_empty();
     let objective = job.objectives.rto.map(|d| d.as_secs_f64());
+    let proven = run.chosen.as_ref().filter(|_| passed).zip(reader.as_ref().ok());
+    let opened_for = proven.map(|(manifest, reader)| reader.held_among(&manifest.recipients)).unwrap_or_default();
     let record = DrillRecord {
         outcome: if passed { DrillOutcome::Passed } else { DrillOutcome::Failed },
         backup: run.chosen.as_ref().map(|m| m.id.clone()),
@@ -173,6 +175,7 @@ pub fn drill(
             confinement: run.confinement.to_owned(),
             cold_cache,
             servers: run.servers,
+            opened_for,
         },
     };
     let (chosen, server_settings) = (run.chosen.take(), run.server_settings);

@@ -544,6 +544,7 @@ fn drill(point: DateTime<Utc>, at: DateTime<Utc>) -> DrillRecord {
             confinement: "none-run".into(),
             cold_cache: false,
             servers: Vec::new(),
+            opened_for: Vec::new(),
         },
     }
 }

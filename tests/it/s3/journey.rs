@@ -4,8 +4,11 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use lifeboat::evidence::runbook::ON_THE_HOST;
+
 use super::bucket::{Bucket, PREFIX, assert_restored};
 use super::seaweed::{EVERYBODY, Keeps, OWNER, REGION, Server, Tls};
+use crate::documents::{Document, IDENTITY};
 use crate::support::{World, noise, said};
 
 /// How long anything may take that a test waits for.
@@ -95,6 +98,24 @@ fn a_bare_host_restores_with_what_aws_tools_are_told() {
     assert_restored(&bucket.world, &bare.path().join("out"));
     let here: Vec<_> = fs::read_dir(bare.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(here, ["out"], "nothing else is left there");
+}
+
+#[test]
+fn the_paper_of_a_job_brings_everything_back_from_a_bucket() {
+    let bucket = Bucket::new();
+    bucket.world.backup();
+    let paper = bucket.world.expect(0, &["runbook"]).stdout;
+    assert!(!paper.contains(OWNER.secret_key) && paper.contains(&bucket.url()), "{paper}");
+    let (elsewhere, _) = paper.split_once(ON_THE_HOST).unwrap();
+    // As step 1 says.
+    let keys = format!(
+        "```sh\nexport AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}\n```\n",
+        OWNER.access_key, OWNER.secret_key
+    );
+    let bare = World::empty();
+    let places = [(IDENTITY, bucket.world.path("identity.txt")), ("/srv/restored", bare.path("back"))];
+    Document::of("the paper", &format!("{keys}{elsewhere}"), false).rest(&bare, &places);
+    assert_restored(&bucket.world, &bare.path("back"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::proxy::{ALWAYS, Fault, Kind};
-use super::seaweed::{CONFINED, KEEPER, READER, WRITER};
+use super::seaweed::{CONFINED, KEEPER, Keeps, OWNER, READER, WRITER};
 use crate::support::noise;
 
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -36,14 +36,14 @@ fn a_writer_that_cannot_remove_backs_up_for_ever() {
     let removals: Vec<_> =
         bucket.proxy.seen().into_iter().filter(|r| matches!(r.kind, Kind::Delete | Kind::DeleteMany)).collect();
     assert!(removals.iter().all(|request| request.key.contains("/claims/")), "{removals:?}");
-    // As soon as there is something to remove.
+    // Until the first of them has had its second there is nothing to remove.
     let until = Instant::now() + DEADLINE;
     let refused = loop {
         let said = world.run(&["prune"]);
         if said.code != Some(0) {
             break said;
         }
-        assert!(Instant::now() < until, "nothing is to be removed");
+        assert!(Instant::now() < until, "nothing expires: {}", said.stderr);
     };
     assert!(refused.stderr.contains("these keys may not do it"), "{}", refused.stderr);
     bucket.assert_sound();
@@ -114,4 +114,75 @@ fn keys_for_another_prefix_are_told_what_they_lack() {
         assert!(!said.contains(CONFINED.secret_key));
     }
     bucket.assert_nothing_lost(1);
+}
+
+/// What `doctor` says of the vault's rights; it must say each of these, and end with this code.
+#[track_caller]
+fn told(bucket: &Bucket, code: i32, says: &[&str]) -> String {
+    let said = bucket.world.expect(code, &["doctor"]).stdout;
+    for what in says {
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    said
+}
+
+#[test]
+fn doctor_tries_what_a_host_should_be_able_to_and_what_it_should_not() {
+    let bucket = Bucket::new();
+    bucket.edit("[job.shop.drill]", "[job.shop.prune]\nschedule = \"0 4 * * *\"\n[job.shop.drill]");
+    bucket.world.backup();
+    let everything = [
+        "OK      vault main: this host may list, put, read",
+        "WARNING vault main: it may overwrite what is there, and nothing shows that what was overwritten is kept",
+        "WARNING vault main: it may delete what is there, and nothing is held",
+        "OK      vault main: its clock and this host's agree",
+    ];
+    told(&bucket, 0, &everything);
+    assert!(bucket.keys("doctor/").is_empty(), "nothing is left behind");
+
+    // A writer as it should be, and what it tried on is its own.
+    bucket.sign_as(&WRITER);
+    refuse_overwriting(&bucket);
+    bucket.proxy.forget();
+    let held_back = ["it may not overwrite what is there", "it may not delete: prunes run elsewhere"];
+    let said = told(&bucket, 0, &held_back);
+    assert!(said.contains("this host may list, put, read"), "{said}");
+    // What it put then is still there, and putting it once more shows nothing.
+    let said = told(&bucket, 0, &held_back);
+    assert!(said.contains("this host may list, read") && said.contains("whether it may put"), "{said}");
+    let changes = bucket
+        .proxy
+        .seen()
+        .into_iter()
+        .filter(|r| !matches!(r.kind, Kind::Get | Kind::List | Kind::Head | Kind::Bucket));
+    let elsewhere: Vec<_> = changes.filter(|request| !request.key.contains("doctor/")).collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
+    assert_eq!(bucket.keys("doctor/").len(), 1, "one object a host");
+    bucket.proxy.relent();
+
+    // A writer that is to prune cannot; a stranger sees nothing; a reader cannot even write.
+    bucket.edit("[job.shop.prune]\nschedule = \"0 4 * * *\"\n[job.shop.drill]", "[job.shop.drill]");
+    told(&bucket, 0, &["WARNING vault main: it may not delete, and by the config its prunes run here"]);
+    bucket.sign_as(&CONFINED);
+    told(&bucket, 1, &["PROBLEM vault main: "]);
+    bucket.sign_as(&OWNER);
+    told(&bucket, 0, &everything);
+    assert!(bucket.keys("doctor/").is_empty());
+    bucket.sign_as(&READER);
+    told(&bucket, 0, &["this host may not put anything into", "this host may list"]);
+    bucket.assert_sound();
+}
+
+#[test]
+fn doctor_sees_what_a_bucket_keeps_and_holds() {
+    let bucket = Bucket::of(Keeps::Versions);
+    told(&bucket, 0, &["OK      vault main: it may overwrite what is there, and what was overwritten is kept"]);
+    let bucket = Bucket::of(Keeps::Locked);
+    bucket.edit("\nrecipients", "\nlock = \"governance\"\nrecipients");
+    let held = [
+        "what was overwritten is kept",
+        "what is held (governance) cannot be deleted",
+        "it may delete what is not held",
+    ];
+    told(&bucket, 0, &held);
 }

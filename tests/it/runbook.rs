@@ -1,0 +1,79 @@
+//! `lifeboat runbook`: what it prints of a real config is typed on a machine that has neither config nor state, and brings the
+//! data back.
+
+use std::fs;
+use std::path::PathBuf;
+
+use lifeboat::evidence::runbook::ON_THE_HOST;
+
+use crate::by_hand::{assert_same, listing};
+use crate::documents::{Document, IDENTITY};
+use crate::support::World;
+
+/// Types everything that the paper has for a bare host there, and the rest where the config is.
+fn type_it(paper: &str, world: &World, bare: &World, more: &[(&str, PathBuf)]) {
+    let (elsewhere, here) = paper.split_once(ON_THE_HOST).unwrap();
+    let places = [&[(IDENTITY, world.path("identity.txt")), ("/srv/restored", bare.path("back"))], more].concat();
+    Document::of("the paper", elsewhere, false).rest(bare, &places);
+    Document::of("the paper, at home", here, false).rest(world, &places[..1]);
+}
+
+#[test]
+fn the_paper_restores_on_a_bare_host() {
+    let world = World::new();
+    world.backup();
+    world.expect(0, &["drill", "--identity", "identity.txt"]);
+    world.expect(0, &["runbook", "shop", "--output", "paper.md"]);
+    let paper = fs::read_to_string(world.path("paper.md")).unwrap();
+    let config: toml::Table = fs::read_to_string(world.path("lifeboat.toml")).unwrap().parse().unwrap();
+    let main = &config["vault"]["main"];
+    for said in [main["trust"].as_str().unwrap(), main["recipients"][0].as_str().unwrap(), "| load |", "15 */6 * * *"] {
+        assert!(paper.contains(said), "{said}: {paper}");
+    }
+    assert!(!paper.contains("**never**") && !paper.contains("did not answer"), "{paper}");
+
+    let bare = World::empty();
+    type_it(&paper, &world, &bare, &[]);
+    for restored in ["back/uploads", "back-uploads/uploads"] {
+        let below_root = world.path("uploads").strip_prefix("/").unwrap().to_owned();
+        assert_same(&listing(&bare.path(restored).join(below_root)), &listing(&world.path("uploads")), restored);
+    }
+    assert!(bare.path("back/db/shop.db").is_file() && bare.path("back-db/db/shop.db").is_file());
+    assert!(!bare.path("lifeboat.toml").exists() && !bare.path("state").exists(), "a bare host stays one");
+    assert!(world.path("report-shop.md").is_file() && world.path("runbook-shop.md").is_file());
+}
+
+#[test]
+fn a_vault_that_is_away_is_told_and_the_paper_is_printed_all_the_same() {
+    let world = World::new();
+    let nothing_known = world.expect(0, &["runbook"]);
+    assert!(nothing_known.stdout.contains("there is nothing to restore yet"), "{}", nothing_known.stdout);
+    assert!(nothing_known.stdout.contains("No drill ever ran"), "{}", nothing_known.stdout);
+    let id = world.backup();
+    world.expect(0, &["drill", "--identity", "identity.txt"]);
+    fs::rename(world.path("vault"), world.path("away")).unwrap();
+    let said = world.expect(0, &["runbook"]);
+    assert!(said.stderr.contains("did not answer"), "{}", said.stderr);
+    for known in ["did not answer", &id, "| load |", "--trust \"$TRUST\""] {
+        assert!(said.stdout.contains(known), "{known}: {}", said.stdout);
+    }
+    let json = world.json(0, &["runbook"]);
+    assert!(json["jobs"][0]["vault_silent"].is_string() && json["jobs"][0]["newest_backup"] == id.as_str(), "{json}");
+    assert!(world.expect(2, &["runbook", "shopp"]).stderr.contains("no job \"shopp\""));
+}
+
+#[test]
+fn names_that_mean_something_to_a_shell_are_typed_as_they_are() {
+    let world = World::new();
+    let odd = "up loads; 'touch' $(echo x) [a]*{b}";
+    fs::rename(world.path("uploads"), world.path(odd)).unwrap();
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+    let config = config.replace("paths = [\"uploads\"]", &format!("paths = [\"{odd}\"]"));
+    fs::write(world.path("lifeboat.toml"), config).unwrap();
+    world.backup();
+    let paper = world.expect(0, &["runbook"]).stdout;
+    let bare = World::empty();
+    type_it(&paper, &world, &bare, &[]);
+    let back = bare.path("back-uploads/uploads").join(world.path(odd).strip_prefix("/").unwrap());
+    assert_same(&listing(&back), &listing(&world.path(odd)), "uploads");
+}
