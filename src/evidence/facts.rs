@@ -129,6 +129,8 @@ pub struct Gathered {
 /// A job in a vault that this host never opened and cannot open now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unopened {
+    /// Its place among the jobs that were asked for.
+    pub place: usize,
     /// The job.
     pub job: JobName,
     /// The vault's name in the config.

@@ -76,7 +76,7 @@ impl VaultView {
 
 /// Gathers the facts of these jobs and of their vaults, each vault looked at once. `open` gives the id of a job's vault, and
 /// the vault: where it cannot be opened, what this host remembers of that id is told; where it has none, the job is
-/// [`Unopened`].
+/// [`Unopened`]. `window` bounds the scheduled moments that are listed; none without it.
 ///
 /// # Errors
 /// When catalog or outbox cannot be read.
@@ -85,6 +85,7 @@ pub fn gather(
     settings: &Settings,
     jobs: &[&JobSettings],
     sizes: Sizes,
+    window: Option<Window>,
     open: impl Fn(&JobSettings) -> Result<(VaultId, Result<OpenVault>)>,
     now: DateTime<Utc>,
 ) -> Result<Gathered> {
@@ -95,10 +96,11 @@ pub fn gather(
             .or_insert_with(|| open(job).map(|(id, vault)| VaultView::look(host, &job.vault, id, vault)));
     }
     let mut gathered = Gathered::default();
-    for job in jobs {
+    for (place, job) in jobs.iter().enumerate() {
         match &views[job.vault.as_str()] {
-            Ok(view) => gathered.jobs.push(job_facts(host, settings, job, view, None, now)?),
+            Ok(view) => gathered.jobs.push(job_facts(host, settings, job, view, window, now)?),
             Err(error) => gathered.unopened.push(Unopened {
+                place,
                 job: job.name.clone(),
                 vault: job.vault.clone(),
                 objectives: objectives(job),
@@ -471,11 +473,12 @@ mod tests {
         let world = World::new();
         let jobs: Vec<&JobSettings> = settings.jobs.values().collect();
         let gone = || crate::error::Error::new(crate::error::Code::StorageFailed, "gone");
-        let silent = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, |_| Ok((vault_id(), Err(gone()))), now());
+        let silent =
+            gather(&world.hosts[0], &settings, &jobs, Sizes::Count, None, |_| Ok((vault_id(), Err(gone()))), now());
         let silent = silent.unwrap();
         assert_eq!((silent.jobs.len(), silent.unopened.len()), (1, 0));
         assert_eq!((silent.vaults[0].silent.as_deref(), silent.vaults[0].stored_bytes), (Some("gone"), None));
-        let unopened = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, |_| Err(gone()), now()).unwrap();
+        let unopened = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, None, |_| Err(gone()), now()).unwrap();
         assert_eq!((unopened.jobs.len(), unopened.vaults.len()), (0, 0));
         assert_eq!(unopened.unopened[0].objectives.rpo, Some(hours(24)));
         assert_eq!((&*unopened.unopened[0].vault, &*unopened.unopened[0].why), ("main", "gone"));
