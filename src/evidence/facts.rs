@@ -118,6 +118,8 @@ pub struct VaultFacts {
 /// Everything that is known of some jobs and their vaults.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Gathered {
+    /// All jobs that were asked for, in that order.
+    pub order: Vec<JobName>,
     /// The jobs, in the order in which they were asked for.
     pub jobs: Vec<JobFacts>,
     /// The vaults that this host knows, by name.
@@ -129,8 +131,6 @@ pub struct Gathered {
 /// A job in a vault that this host never opened and cannot open now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unopened {
-    /// Its place among the jobs that were asked for.
-    pub place: usize,
     /// The job.
     pub job: JobName,
     /// The vault's name in the config.

@@ -95,12 +95,12 @@ pub fn gather(
             .entry(&job.vault)
             .or_insert_with(|| open(job).map(|(id, vault)| VaultView::look(host, &job.vault, id, vault)));
     }
-    let mut gathered = Gathered::default();
-    for (place, job) in jobs.iter().enumerate() {
+    let order = jobs.iter().map(|job| job.name.clone()).collect();
+    let mut gathered = Gathered { order, ..Gathered::default() };
+    for job in jobs {
         match &views[job.vault.as_str()] {
             Ok(view) => gathered.jobs.push(job_facts(host, settings, job, view, window, now)?),
             Err(error) => gathered.unopened.push(Unopened {
-                place,
                 job: job.name.clone(),
                 vault: job.vault.clone(),
                 objectives: objectives(job),

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
+use chrono::{DateTime, Utc};
 
 use super::keeping::{PruneEntry, RemovalEntry};
 use super::report::{BackupEntry, DrillEntry, JobReport, Met, Report, RunEntry};
-use crate::domain::objectives::{Exposure, Restore, Rpo, Trend, json_seconds};
+use super::words::{exposure, moment, restore, seconds, trend, word};
+use crate::domain::objectives::{Restore, Rpo, json_seconds};
 use crate::domain::quantity::{exact_duration, human_bytes, human_duration, human_seconds};
 use crate::domain::record::{DrillGround, SequenceRange};
 
@@ -445,59 +445,11 @@ fn cell(text: &str) -> String {
     safe
 }
 
-fn moment(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-fn seconds(count: f64) -> String {
-    format!("{} ({count:.3} s)", human_seconds(count))
-}
-
-fn exposure(exposure: Exposure) -> String {
-    match exposure {
-        Exposure::Of(duration) => format!("{} ({} s)", human_exposure(exposure), json_seconds(duration)),
-        Exposure::Unbounded => human_exposure(exposure),
-    }
-}
-
-fn restore(restore: Option<Restore>) -> String {
-    match restore {
-        Some(Restore::Took(time)) => format!("{} ({} s)", human_duration(time), json_seconds(time)),
-        Some(Restore::Failed) => "not met: the drill failed".to_owned(),
-        None => "unmeasured".to_owned(),
-    }
-}
-
 fn met(met: Met) -> &'static str {
     match met {
-        Met::Met => "met",
         Met::NotMet => "**not met**",
-        Met::NoObjective => "none is set",
-        Met::Unmeasured => "unmeasured",
+        met => super::words::met(met),
     }
-}
-
-fn trend(trend: Trend) -> &'static str {
-    match trend {
-        Trend::Unknown => "too few drills passed to say",
-        Trend::Steady => "steady",
-        Trend::Faster => "faster",
-        Trend::Slower => "slower",
-    }
-}
-
-/// A word of the JSON, with blanks for people.
-fn word<T: Serialize>(value: &T) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word.replace('_', " "),
-        // Only enums of words are handed in.
-        _ => String::new(),
-    }
-}
-
-/// An exposure for people.
-fn human_exposure(exposure: Exposure) -> String {
-    human_seconds(exposure.duration().map_or(f64::INFINITY, |duration| duration.as_secs_f64()))
 }
 
 #[cfg(test)]

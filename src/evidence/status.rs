@@ -191,10 +191,8 @@ pub fn status(jobs: &[JobFacts], vaults: &[VaultFacts], now: DateTime<Utc>) -> S
 #[must_use]
 pub fn status_of(gathered: &Gathered, now: DateTime<Utc>) -> Status {
     let mut status = status(&gathered.jobs, &gathered.vaults, now);
-    // By their places, and these ascend: each finds the ones before it in theirs.
-    for unopened in &gathered.unopened {
-        status.jobs.insert(unopened.place.min(status.jobs.len()), unopened_status(unopened, now));
-    }
+    status.jobs.extend(gathered.unopened.iter().map(|unopened| unopened_status(unopened, now)));
+    status.jobs.sort_by_key(|job| gathered.order.iter().position(|name| *name == job.job));
     status
 }
 
@@ -656,6 +654,11 @@ pub(super) fn elapsed(from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
     (to - from).to_std().unwrap_or(Duration::ZERO)
 }
 
+/// `3h 05m`.
+pub(super) fn age(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    human_duration(elapsed(moment, now))
+}
+
 /// `3h 05m ago`; a moment that lies ahead (clocks differ between hosts) is said as such.
 pub(crate) fn ago(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
     if moment > now {
@@ -868,8 +871,7 @@ mod tests {
     fn what_cannot_be_read_is_unknown_and_never_left_out() {
         let mut silent = healthy();
         silent.witness = Witness::Silent("gone".to_owned());
-        let unopened = |place, job: &str| Unopened {
-            place,
+        let unopened = |job: &str| Unopened {
             job: job.parse().unwrap(),
             vault: "never".to_owned(),
             objectives: silent.promise.objectives,
@@ -877,9 +879,10 @@ mod tests {
         };
         let main = VaultFacts { name: "main".to_owned(), silent: Some("gone".to_owned()), ..VaultFacts::default() };
         let gathered = Gathered {
+            order: ["blog", "shop", "wiki"].map(|job| job.parse().unwrap()).to_vec(),
             jobs: vec![silent.clone()],
             vaults: vec![main],
-            unopened: vec![unopened(0, "blog"), unopened(2, "wiki")],
+            unopened: vec![unopened("blog"), unopened("wiki")],
         };
         let status = status_of(&gathered, now());
         let jobs: Vec<(&str, State)> = status.jobs.iter().map(|job| (job.job.as_str(), job.state)).collect();

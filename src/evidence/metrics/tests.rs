@@ -209,7 +209,6 @@ fn a_vault_that_cannot_be_reached_is_told() {
     silent.vaults[0].silent = Some("cannot list /srv/backups".to_owned());
     silent.vaults[0].stored_bytes = None;
     silent.unopened.push(Unopened {
-        place: 1,
         job: "blog".parse().unwrap(),
         vault: "never".to_owned(),
         objectives: Objectives { rpo: Some(hours(1)), rto: None },
