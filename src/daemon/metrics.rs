@@ -112,6 +112,8 @@ fn facts(notice: &Notice) -> DaemonFacts {
 mod tests {
     use super::super::board::TaskNotice;
     use super::*;
+    use crate::domain::objectives::Objectives;
+    use crate::evidence::facts::{Gathered, Unopened};
 
     #[test]
     fn each_task_is_told() {
@@ -123,11 +125,14 @@ mod tests {
             overlapped: 0,
         };
         let facts = facts(&Notice { tasks: vec![task], ..Notice::default() });
-        let text = metrics(
-            &crate::evidence::facts::Gathered::default(),
-            Some(&facts),
-            "2026-11-22T01:00:00Z".parse().unwrap(),
-        );
+        let shop = Unopened {
+            job: "shop".parse().unwrap(),
+            vault: "main".to_owned(),
+            objectives: Objectives::default(),
+            why: String::new(),
+        };
+        let gathered = Gathered { unopened: vec![shop], ..Gathered::default() };
+        let text = metrics(&gathered, Some(&facts), "2026-11-22T01:00:00Z".parse().unwrap());
         for line in [
             "lifeboat_schedule_next_timestamp_seconds{job_name=\"shop\",operation=\"backup\"} 1795312800",
             "lifeboat_schedule_skipped_total{job_name=\"shop\",operation=\"backup\",reason=\"missed\"} 3",

@@ -33,7 +33,7 @@ pub fn strip_words(days: &[Day]) -> String {
     say(count(&[DayKind::Mixed]), "day on which something went wrong", "days on which something went wrong");
     say(count(&[DayKind::Failed]), "day without a complete backup", "days without a complete backup");
     say(count(&[DayKind::Missed]), "day on which none began", "days on which none began");
-    say(count(&[DayKind::Quiet]), "day without a schedule", "days without a schedule");
+    say(count(&[DayKind::Quiet]), "day on which none was due", "days on which none was due");
     say(count(&[DayKind::Unknown]), "day of which nothing is known", "days of which nothing is known");
     say(sum(&|day| day.drills.well), "drill passed", "drills passed");
     say(sum(&|day| day.drills.failed), "drill failed", "drills failed");
@@ -131,10 +131,10 @@ pub fn strip_legend(html: &mut Html) {
     html.el("p", &[("class", "legend")], |html| {
         for (kind, words) in [
             (DayKind::Well, "as planned"),
-            (DayKind::Mixed, "something failed, is partial or was missed, something is complete"),
-            (DayKind::Failed, "nothing is complete"),
-            (DayKind::Missed, "nothing began that was due"),
-            (DayKind::Quiet, "nothing was due"),
+            (DayKind::Mixed, "not all as planned"),
+            (DayKind::Failed, "none complete"),
+            (DayKind::Missed, "none began"),
+            (DayKind::Quiet, "none was due"),
             (DayKind::Unknown, "not known"),
         ] {
             item(html, words, |html| backups_of(html, kind, 0));
@@ -153,7 +153,11 @@ pub fn strip_legend(html: &mut Html) {
 
 fn item(html: &mut Html, words: &str, draw: impl FnOnce(&mut Html)) {
     html.el("span", &[("class", "item")], |html| {
-        html.el("svg", &[("class", "key"), ("viewBox", "0 0 10 30"), ("aria-hidden", "true")], draw);
+        html.el(
+            "svg",
+            &[("class", "key"), ("viewBox", "0 0 10 30"), ("preserveAspectRatio", "none"), ("aria-hidden", "true")],
+            draw,
+        );
         html.text(words);
     });
     html.text(" ");

@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 
 use super::copies::CopyFacts;
 use super::facts::{
-    DrillPlan, Gathered, Hidden, JobFacts, OwnIdentity, Promise, Unapproved, Unbelieved, Unopened, VaultFacts,
+    Asked, DrillPlan, Gathered, Hidden, JobFacts, OwnIdentity, Promise, Unapproved, Unbelieved, Unopened, VaultFacts,
     VaultRef, Waiting, Witness,
 };
 use crate::catalog::{BackupRow, QuarantineRow, RemovalRow};
@@ -95,8 +95,8 @@ pub fn gather(
             .entry(&job.vault)
             .or_insert_with(|| open(job).map(|(id, vault)| VaultView::look(host, &job.vault, id, vault)));
     }
-    let order = jobs.iter().map(|job| job.name.clone()).collect();
-    let mut gathered = Gathered { order, ..Gathered::default() };
+    let asked = jobs.iter().map(|job| asked(job, settings.timezone, now)).collect();
+    let mut gathered = Gathered { asked, ..Gathered::default() };
     for job in jobs {
         match &views[job.vault.as_str()] {
             Ok(view) => gathered.jobs.push(job_facts(host, settings, job, view, window, now)?),
@@ -116,6 +116,18 @@ pub fn gather(
         gathered.vaults.push(VaultFacts { stored_bytes, ..vault_facts(host, settings, view, now)? });
     }
     Ok(gathered)
+}
+
+fn asked(job: &JobSettings, zone: Tz, now: DateTime<Utc>) -> Asked {
+    Asked {
+        job: job.name.clone(),
+        next_backup: job.schedule.next_after(now, zone),
+        next_drill: drill_schedule(job).and_then(|schedule| schedule.next_after(now, zone)),
+    }
+}
+
+fn drill_schedule(job: &JobSettings) -> Option<&Schedule> {
+    job.drill.as_ref()?.schedule.as_ref()
 }
 
 fn objectives(job: &JobSettings) -> Objectives {
@@ -193,7 +205,7 @@ pub fn job_facts(
     let (catalog, id) = (&host.home()?.catalog, &view.id);
     let zone = settings.timezone;
     let gap = |schedule: &Schedule| schedule.largest_gap(zone, now).map(|gap| gap.gap);
-    let drill_schedule = job.drill.as_ref().and_then(|drill| drill.schedule.as_ref());
+    let drill_schedule = drill_schedule(job);
     let drill = match (&job.drill, drill_schedule) {
         (None, _) => DrillPlan::None,
         (Some(_), None) => DrillPlan::OnDemand,

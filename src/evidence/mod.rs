@@ -6,6 +6,7 @@
 
 pub mod copies;
 pub mod deviations;
+mod document;
 pub mod drawing;
 pub mod erasure;
 pub mod facts;
@@ -16,6 +17,7 @@ pub mod markdown;
 pub mod metrics;
 pub mod page;
 pub mod report;
+pub mod report_page;
 pub mod status;
 pub mod strip;
 pub mod text;

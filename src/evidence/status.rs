@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::copies::{CopyStatus, copy_status};
 use super::erasure::{ErasureStatus, erasure_status, judge_erasure};
 use super::facts::{
-    DrillPlan, Gathered, JobFacts, OwnIdentity, Unopened, VaultFacts, Witness, attempt, optional_seconds,
+    Asked, DrillPlan, Gathered, JobFacts, OwnIdentity, Unopened, VaultFacts, Witness, attempt, optional_seconds,
     restore_or_unmeasured,
 };
 use super::vault_status::{VaultStatus, vault_status};
@@ -191,13 +191,17 @@ pub fn status(jobs: &[JobFacts], vaults: &[VaultFacts], now: DateTime<Utc>) -> S
 #[must_use]
 pub fn status_of(gathered: &Gathered, now: DateTime<Utc>) -> Status {
     let mut status = status(&gathered.jobs, &gathered.vaults, now);
-    status.jobs.extend(gathered.unopened.iter().map(|unopened| unopened_status(unopened, now)));
-    status.jobs.sort_by_key(|job| gathered.order.iter().position(|name| *name == job.job));
+    let place = |job: &JobName| gathered.asked.iter().position(|asked| asked.job == *job);
+    status.jobs.extend(gathered.unopened.iter().map(|unopened| {
+        let asked = place(&unopened.job).and_then(|place| gathered.asked.get(place));
+        unopened_status(unopened, asked, now)
+    }));
+    status.jobs.sort_by_key(|job| place(&job.job));
     status
 }
 
 /// A job in a vault that this host never opened and cannot open now.
-fn unopened_status(facts: &Unopened, now: DateTime<Utc>) -> JobStatus {
+fn unopened_status(facts: &Unopened, asked: Option<&Asked>, now: DateTime<Utc>) -> JobStatus {
     let window = Window { start: now, end: now };
     let rpo = measured_rpo(&[], Basis::Available, window, facts.objectives.rpo);
     let why = format!(
@@ -215,8 +219,8 @@ fn unopened_status(facts: &Unopened, now: DateTime<Utc>) -> JobStatus {
         last_backup: None,
         last_drill: None,
         last_proven: None,
-        next_backup: None,
-        next_drill: None,
+        next_backup: asked.and_then(|asked| asked.next_backup),
+        next_drill: asked.and_then(|asked| asked.next_drill),
         erasure_deadline: None,
         erasure: ErasureStatus { deadline: None, oldest_retained_byte: None, pending_backups: 0 },
         copy: None,
@@ -877,9 +881,11 @@ mod tests {
             objectives: silent.promise.objectives,
             why: "no such host".to_owned(),
         };
+        let next = Some(now() + hours(1));
+        let asked = |job: &str| Asked { job: job.parse().unwrap(), next_backup: next, next_drill: None };
         let main = VaultFacts { name: "main".to_owned(), silent: Some("gone".to_owned()), ..VaultFacts::default() };
         let gathered = Gathered {
-            order: ["blog", "shop", "wiki"].map(|job| job.parse().unwrap()).to_vec(),
+            asked: ["blog", "shop", "wiki"].map(asked).to_vec(),
             jobs: vec![silent.clone()],
             vaults: vec![main],
             unopened: vec![unopened("blog"), unopened("wiki")],
@@ -897,6 +903,7 @@ mod tests {
             (&"unbounded".into(), &"unmeasured".into())
         );
         assert_eq!(blog["rpo"]["objective_seconds"], 86_400.0);
+        assert_eq!(status.jobs[0].next_backup, next, "the config says so");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::domain::quantity::parse_duration;
 use crate::error::{Code, Error, Result};
 use crate::evidence::facts::{Gathered, JobFacts};
 use crate::evidence::gather::{Sizes, VaultView, gather, job_facts};
-use crate::evidence::{markdown, metrics, report as reporting, status as standing, text};
+use crate::evidence::{markdown, metrics, report as reporting, report_page, status as standing, text};
 use crate::operations::TOOL;
 
 use super::super::Exit;
@@ -79,6 +79,7 @@ pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Ex
     let format = if session.global.json { ReportFormat::Json } else { args.format };
     let rendered = match format {
         ReportFormat::Md => markdown::render(&report),
+        ReportFormat::Html => report_page::render(&report),
         ReportFormat::Json => serde_json::to_string_pretty(&report)
             .map_err(|cause| Error::new(Code::Internal, format!("the report cannot be written as JSON: {cause}")))?,
     };

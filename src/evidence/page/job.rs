@@ -97,7 +97,7 @@ fn figures(html: &mut Html, facts: &PageFacts, job: &JobStatus) {
                 line(html, |html| html.text(&format!("above the RPO {:.1} % of the time", share * 100.0)));
             }
         });
-        figure(html, "The same, proven by drills", &human_exposure(job.rpo.proven_worst), |html| {
+        figure(html, "Worst exposure, proven by drills", &human_exposure(job.rpo.proven_worst), |html| {
             line(html, |html| html.text(&format!("now {}", human_exposure(job.rpo.proven_now))));
         });
         let worst = match job.rto.worst {
