@@ -84,28 +84,28 @@ pub fn strip(html: &mut Html, days: &[Day], class: &str) {
 
 fn backups_of(html: &mut Html, kind: DayKind, left: usize) {
     match kind {
-        DayKind::Well => rect(html, "well", left + 1, 1, 8, 21),
+        DayKind::Well => rect(html, "well", left + 1, 1, 8, 18),
         DayKind::Mixed => {
-            rect(html, "mixed", left + 1, 1, 8, 8);
-            rect(html, "well", left + 1, 11, 8, 11);
+            rect(html, "mixed", left + 1, 1, 8, 7);
+            rect(html, "well", left + 1, 10, 8, 9);
         }
         DayKind::Failed => {
-            cross(html, left + 2, 1, 6, 10);
-            rect(html, "failed", left + 1, 14, 8, 8);
+            cross(html, left + 2, 1, 6, 9);
+            rect(html, "failed", left + 1, 12, 8, 7);
         }
-        DayKind::Missed => rect(html, "missed", left + 2, 2, 6, 19),
-        DayKind::Quiet => rect(html, "quiet", left + 1, 19, 8, 3),
-        DayKind::Unknown => rect(html, "nothing", left + 1, 20, 8, 2),
+        DayKind::Missed => rect(html, "missed", left + 2, 2, 6, 16),
+        DayKind::Quiet => rect(html, "quiet", left + 1, 16, 8, 3),
+        DayKind::Unknown => rect(html, "nothing", left + 1, 17, 8, 2),
     }
 }
 
 fn drills_of(html: &mut Html, day: &Day, left: usize) {
     match day.drills.kind() {
-        DayKind::Failed | DayKind::Mixed => cross(html, left + 2, 24, 6, 6),
-        DayKind::Missed => rect(html, "missed", left + 3, 25, 4, 4),
+        DayKind::Failed | DayKind::Mixed => cross(html, left + 2, 22, 6, 7),
+        DayKind::Missed => rect(html, "missed", left + 3, 23, 4, 5),
         DayKind::Well => {
             let middle = left + 5;
-            let path = format!("M{middle} 23.5L{} 26.8L{middle} 30L{} 26.8Z", left + 8, left + 2);
+            let path = format!("M{middle} 21L{} 25.5L{middle} 30L{} 25.5Z", left + 8, left + 2);
             html.leaf("path", &[("class", "passed"), ("d", &path)], "");
         }
         DayKind::Quiet | DayKind::Unknown => {}

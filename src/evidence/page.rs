@@ -189,7 +189,7 @@ fn job_rows(html: &mut Html, facts: &PageFacts, job: &JobStatus) {
         html.el("td", &[("role", "cell")], |html| state(html, job.state));
         let next = with_running(next, &job.job, facts);
         for (place, cell) in [(2, point), (3, proven), (4, next)] {
-            html.leaf("td", &[("role", "cell"), ("data-label", &headings[place])], &cell);
+            html.el("td", &[("role", "cell"), ("data-label", &headings[place])], |html| against(html, &cell));
         }
         html.el("td", &[("class", "wide"), ("role", "cell"), ("data-label", &headings[5])], |html| {
             match facts.gathered.jobs.iter().find(|known| known.job == job.job) {
@@ -204,7 +204,7 @@ fn job_rows(html: &mut Html, facts: &PageFacts, job: &JobStatus) {
             html.leaf("th", &[("role", "rowheader"), ("scope", "row"), ("class", "soft")], name.trim());
             html.el("td", &[("role", "cell")], |html| state(html, copy.state));
             for (place, cell) in [(2, point), (3, last), (4, next)] {
-                html.leaf("td", &[("role", "cell"), ("data-label", &headings[place])], &cell);
+                html.el("td", &[("role", "cell"), ("data-label", &headings[place])], |html| against(html, &cell));
             }
             html.leaf("td", &[("role", "cell")], "");
         });
@@ -213,6 +213,17 @@ fn job_rows(html: &mut Html, facts: &PageFacts, job: &JobStatus) {
         html.el("tr", &[("role", "row")], |html| {
             html.el("td", &[("class", "why"), ("role", "cell"), ("colspan", "6")], |html| reasons(html, &job.reasons));
         });
+    }
+}
+
+/// A figure, and the objective behind it in brackets, which is not torn.
+fn against(html: &mut Html, cell: &str) {
+    match cell.rsplit_once(" (") {
+        Some((figure, objective)) if objective.ends_with(')') => {
+            html.text(&format!("{figure} "));
+            html.leaf("span", &[("class", "against")], &format!("({objective}"));
+        }
+        _ => html.text(cell),
     }
 }
 
@@ -279,7 +290,8 @@ fn when(html: &mut Html, moment: DateTime<Utc>, zone: Tz) {
             return;
         }
         let utc = if local.date_naive() == moment.date_naive() { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
-        html.leaf("span", &[("class", "utc")], &format!(" ({})", moment.format(utc)));
+        html.text(" ");
+        html.leaf("span", &[("class", "utc")], &format!("({})", moment.format(utc)));
     });
 }
 
@@ -379,7 +391,11 @@ mod tests {
                 html.sentence(reason);
                 assert!(overview.contains(html.as_str()), "{reason}");
             });
-            cells(job, now())[2..4].iter().for_each(|cell| assert!(overview.contains(cell), "{cell}"));
+            cells(job, now())[2..4].iter().for_each(|cell| {
+                html = Html::default();
+                against(&mut html, cell);
+                assert!(overview.contains(html.as_str()), "{cell}");
+            });
         }
         assert!(overview.contains("backup runs since 7m 00s; backup in 4h 00m, drill in 14h 00m"), "{overview}");
     }
@@ -413,10 +429,10 @@ mod tests {
             html.as_str().to_owned()
         };
         let both = said(Tz::Europe__Moscow, "2026-11-22T12:00:00Z");
-        assert!(both.contains(">2026-11-22 15:00<span class=\"utc\"> (12:00 UTC)</span>"), "{both}");
+        assert!(both.contains(">2026-11-22 15:00 <span class=\"utc\">(12:00 UTC)</span>"), "{both}");
         let other_day = said(Tz::Europe__Moscow, "2026-11-22T22:30:00Z");
         assert!(
-            other_day.contains(">2026-11-23 01:30<span class=\"utc\"> (2026-11-22 22:30 UTC)</span>"),
+            other_day.contains(">2026-11-23 01:30 <span class=\"utc\">(2026-11-22 22:30 UTC)</span>"),
             "{other_day}"
         );
         assert!(said(Tz::UTC, "2026-11-22T12:00:00Z").contains(">2026-11-22 12:00 UTC</time>"));

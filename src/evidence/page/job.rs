@@ -244,9 +244,10 @@ fn exposure(html: &mut Html, facts: &PageFacts, known: &JobFacts, job: &JobStatu
             } else {
                 ""
             };
+            let before = if window.start > whole.start { "; grey: the job was not known yet" } else { "" };
             html.text(&format!(
-                "How old the newest data was that could have been had back, from 0 below to {} above{line}{open}. Grey: the job was \
-                 not known yet. What is refuted today counts as never there.",
+                "How old the newest data was that could have been had back, from 0 below to {} above{line}{open}{before}. What is \
+                 refuted today counts as never there.",
                 human_seconds(top)
             ));
         });
@@ -321,7 +322,7 @@ fn drills(html: &mut Html, facts: &PageFacts, known: &JobFacts) {
         html.leaf(
             "caption",
             &[],
-            &listed("The newest first; bars of one length took one time", rows.len(), RTO_DRILLS),
+            &listed("The newest first; bars of the same length took the same time", rows.len(), RTO_DRILLS),
         );
         head(html, &[("Began", ""), ("Outcome", ""), ("Took", "number"), ("Backup", ""), ("Where the time went", "")]);
         html.el("tbody", &[("role", "rowgroup")], |html| {

@@ -145,7 +145,7 @@ impl Browser {
 
     /// A picture of the whole page, at most so high.
     pub(super) fn picture(&mut self, look: Look, scale: f64) -> Vec<u8> {
-        let full = self.evaluate("document.documentElement.scrollHeight").as_f64().unwrap();
+        let full = self.evaluate("document.body.offsetHeight").as_f64().unwrap();
         let clip =
             json!({ "x": 0, "y": 0, "width": look.width, "height": full.min(f64::from(look.height)), "scale": scale });
         let params = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
