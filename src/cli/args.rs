@@ -353,6 +353,8 @@ pub enum ReportFormat {
     Md,
     /// JSON, the record
     Json,
+    /// One file of HTML, to open and to print
+    Html,
 }
 
 /// `daemon`.

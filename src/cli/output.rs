@@ -1,11 +1,17 @@
 //! The only place that prints. stdout is data, stderr is talk.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
 use crate::error::Error;
+
+/// Whether colours are for this reader: a terminal that knows them, and nobody who asked for none (no-color.org).
+pub(super) fn is_coloured(stream: &impl IsTerminal) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
 
 /// A line of talk.
 pub(super) fn say(text: &str) {

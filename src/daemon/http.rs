@@ -35,6 +35,8 @@ pub struct Answer {
     pub status: Status,
     /// `text/plain; charset=utf-8`, ...
     pub content_type: &'static str,
+    /// What a browser may do with it, where one will read it.
+    pub policy: Option<String>,
     /// The body.
     pub body: String,
 }
@@ -77,7 +79,7 @@ impl Answer {
     /// Plain text.
     #[must_use]
     pub fn text(status: Status, body: impl Into<String>) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+        Self { status, content_type: "text/plain; charset=utf-8", policy: None, body: body.into() }
     }
 }
 
@@ -129,9 +131,12 @@ async fn serve(mut stream: TcpStream, answers: Answers) {
         Request::Bad => (Answer::text(Status::Bad, "this is no request\n"), true),
     };
     let allow = if answer.status == Status::Method { "Allow: GET, HEAD\r\n" } else { "" };
+    let policy = answer.policy.as_deref().map_or_else(String::new, |policy| {
+        format!("Content-Security-Policy: {policy}\r\nReferrer-Policy: no-referrer\r\nX-Frame-Options: DENY\r\n")
+    });
     let head = format!(
         "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-         {allow}Connection: close\r\n\r\n",
+         {policy}{allow}Connection: close\r\n\r\n",
         answer.status.line(),
         answer.content_type,
         answer.body.len()
@@ -151,7 +156,7 @@ async fn find(path: String, answers: Answers) -> Answer {
     let found = tokio::task::spawn_blocking(move || answers(&path));
     match timeout(ANSWER_WITHIN, found).await {
         Ok(Ok(Some(answer))) => answer,
-        Ok(Ok(None)) => Answer::text(Status::NotFound, "there is /healthz, /readyz and /metrics\n"),
+        Ok(Ok(None)) => Answer::text(Status::NotFound, "there is /, /job/NAME, /healthz, /readyz and /metrics\n"),
         Ok(Err(_)) => Answer::text(Status::Failed, "the answer could not be made\n"),
         Err(_) => Answer::text(Status::Unavailable, "the answer takes too long\n"),
     }

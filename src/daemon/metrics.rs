@@ -66,7 +66,7 @@ impl Exporter {
         let open = |job: &JobSettings| opened(&host, &settings, job, &trusted);
         let now = self.clock.now();
         // The size of a vault takes a listing of all of it.
-        let gathered = gather(&host, &settings, &jobs, Sizes::LeaveOut, open, now)?;
+        let gathered = gather(&host, &settings, &jobs, Sizes::LeaveOut, None, open, now)?;
         Ok(metrics(&gathered, Some(&facts(notice)), now))
     }
 }
@@ -78,7 +78,7 @@ impl std::fmt::Debug for Exporter {
 }
 
 /// A job's vault, by the id that this host knows it by even where it cannot be reached.
-fn opened(
+pub(super) fn opened(
     host: &Host,
     settings: &Settings,
     job: &JobSettings,

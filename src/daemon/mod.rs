@@ -9,6 +9,7 @@ pub mod board;
 pub mod engine;
 pub mod http;
 pub mod metrics;
+pub mod page;
 pub mod service;
 pub mod state;
 pub mod work;

@@ -200,6 +200,28 @@ pub fn measured_rpo(points: &[Point], basis: Basis, window: Window, target: Opti
     }
 }
 
+/// A stretch of a window over which the exposure grows as time does, or is unbounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leg {
+    /// Its first moment.
+    pub from: DateTime<Utc>,
+    /// The moment after its last.
+    pub to: DateTime<Utc>,
+    /// The exposure at its first moment.
+    pub starts: Exposure,
+    /// The exposure just before its end.
+    pub ends: Exposure,
+}
+
+/// The exposure over a window, leg by leg, without a gap; none where the window has no length.
+#[must_use]
+pub fn exposure_legs(points: &[Point], basis: Basis, window: Window) -> Vec<Leg> {
+    let stretches = stretches(points, basis, window);
+    let leg =
+        |stretch: &Stretch| Leg { from: stretch.from, to: stretch.to, starts: stretch.starts(), ends: stretch.ends() };
+    stretches.iter().map(leg).collect()
+}
+
 /// From when until when a point counts, if it ever does.
 fn span(point: &Point, basis: Basis) -> Option<(DateTime<Utc>, Option<DateTime<Utc>>)> {
     if point.standing != Standing::Counts {

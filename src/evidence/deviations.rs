@@ -64,14 +64,10 @@ pub(super) fn deviations(facts: &JobFacts, measured: &Measured, window: Window) 
     let mut add = |at, kind, id: Option<String>, what: String| found.push(Deviation { at, kind, id, what });
     let code = |code: &Option<String>| code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
 
-    let begun: Vec<DateTime<Utc>> = facts.runs.iter().map(|row| row.run.started).collect();
-    let begun_too = facts.backups.iter().map(|row| row.started);
-    let begun: Vec<DateTime<Utc>> = begun.into_iter().chain(begun_too).collect();
-    for (slot, count) in missed(&facts.scheduled_backups, &begun, facts, window) {
+    for (slot, count) in in_rows(&facts.scheduled_backups, &missed_backups(facts, window)) {
         add(slot, DeviationKind::MissedBackup, None, missed_sentence("backup", count));
     }
-    let begun: Vec<DateTime<Utc>> = facts.drills.iter().map(|row| row.drill.started).collect();
-    for (slot, count) in missed(&facts.scheduled_drills, &begun, facts, window) {
+    for (slot, count) in in_rows(&facts.scheduled_drills, &missed_drills(facts, window)) {
         add(slot, DeviationKind::MissedDrill, None, missed_sentence("drill", count));
     }
     for row in facts.runs.iter().filter(|row| window.covers(row.run.finished)) {
@@ -229,29 +225,36 @@ fn keeping(facts: &JobFacts, window: Window, add: Add<'_>) {
     }
 }
 
-/// Scheduled moments with nothing begun between them and the next: the first of each row of them, and how many there
-/// are in the row. The last scheduled moment's time is not over, and what lies before the job was known is not held
-/// against it; where nothing at all is known of it, everything is.
-fn missed(
-    slots: &[DateTime<Utc>],
-    begun: &[DateTime<Utc>],
-    facts: &JobFacts,
-    window: Window,
-) -> Vec<(DateTime<Utc>, usize)> {
+/// The places in `scheduled_backups` of those at which none began. A run that was killed after its backup was committed left
+/// no record, and a backup that was pruned since is known all the same.
+pub(super) fn missed_backups(facts: &JobFacts, window: Window) -> Vec<usize> {
+    let runs = facts.runs.iter().map(|row| row.run.started);
+    let begun = runs.chain(facts.backups.iter().map(|row| row.started)).collect();
+    missed(&facts.scheduled_backups, begun, facts, window)
+}
+
+/// The places in `scheduled_drills` of those at which none began.
+pub(super) fn missed_drills(facts: &JobFacts, window: Window) -> Vec<usize> {
+    missed(&facts.scheduled_drills, facts.drills.iter().map(|row| row.drill.started).collect(), facts, window)
+}
+
+/// Scheduled moments with nothing begun between them and the next. The last scheduled moment's time is not over, and what
+/// lies before the job was known is not held against it; where nothing at all is known of it, everything is.
+fn missed(slots: &[DateTime<Utc>], mut begun: Vec<DateTime<Utc>>, facts: &JobFacts, window: Window) -> Vec<usize> {
+    begun.sort_unstable();
     let since = facts.known_since().unwrap_or(window.start);
-    let mut rows: Vec<(DateTime<Utc>, usize)> = Vec::new();
-    let mut in_row = false;
-    for pair in slots.windows(2) {
-        let due = pair[0] >= since && window.covers(pair[0]);
-        let is_missed = due && !begun.iter().any(|begun| pair[0] <= *begun && *begun < pair[1]);
-        match rows.last_mut() {
-            Some((_, count)) if is_missed && in_row => *count += 1,
-            _ if is_missed => rows.push((pair[0], 1)),
-            _ => {}
-        }
-        in_row = is_missed;
-    }
-    rows
+    let is_missed = |from: DateTime<Utc>, until: DateTime<Utc>| {
+        let first = begun.partition_point(|begun| *begun < from);
+        from >= since && window.covers(from) && begun.get(first).is_none_or(|begun| *begun >= until)
+    };
+    let pairs = slots.windows(2).enumerate();
+    pairs.filter(|(_, pair)| is_missed(pair[0], pair[1])).map(|(place, _)| place).collect()
+}
+
+/// The first of each row of places that follow one another, and how many there are in the row.
+fn in_rows(slots: &[DateTime<Utc>], places: &[usize]) -> Vec<(DateTime<Utc>, usize)> {
+    let rows = places.chunk_by(|place, next| place + 1 == *next);
+    rows.filter_map(|row| Some((*slots.get(*row.first()?)?, row.len()))).collect()
 }
 
 fn missed_sentence(what: &str, count: usize) -> String {

@@ -118,12 +118,25 @@ pub struct VaultFacts {
 /// Everything that is known of some jobs and their vaults.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Gathered {
+    /// Everything that was asked for, in that order.
+    pub asked: Vec<Asked>,
     /// The jobs, in the order in which they were asked for.
     pub jobs: Vec<JobFacts>,
     /// The vaults that this host knows, by name.
     pub vaults: Vec<VaultFacts>,
     /// Jobs in vaults that this host never opened and cannot open now: the catalog knows nothing of them.
     pub unopened: Vec<Unopened>,
+}
+
+/// A job that was asked for, and what the config alone says comes next of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The job.
+    pub job: JobName,
+    /// When its schedule fires next.
+    pub next_backup: Option<DateTime<Utc>>,
+    /// When its drill's does.
+    pub next_drill: Option<DateTime<Utc>>,
 }
 
 /// A job in a vault that this host never opened and cannot open now.

@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 
 use super::copies::CopyFacts;
 use super::facts::{
-    DrillPlan, Gathered, Hidden, JobFacts, OwnIdentity, Promise, Unapproved, Unbelieved, Unopened, VaultFacts,
+    Asked, DrillPlan, Gathered, Hidden, JobFacts, OwnIdentity, Promise, Unapproved, Unbelieved, Unopened, VaultFacts,
     VaultRef, Waiting, Witness,
 };
 use crate::catalog::{BackupRow, QuarantineRow, RemovalRow};
@@ -76,7 +76,7 @@ impl VaultView {
 
 /// Gathers the facts of these jobs and of their vaults, each vault looked at once. `open` gives the id of a job's vault, and
 /// the vault: where it cannot be opened, what this host remembers of that id is told; where it has none, the job is
-/// [`Unopened`].
+/// [`Unopened`]. `window` bounds the scheduled moments that are listed; none without it.
 ///
 /// # Errors
 /// When catalog or outbox cannot be read.
@@ -85,6 +85,7 @@ pub fn gather(
     settings: &Settings,
     jobs: &[&JobSettings],
     sizes: Sizes,
+    window: Option<Window>,
     open: impl Fn(&JobSettings) -> Result<(VaultId, Result<OpenVault>)>,
     now: DateTime<Utc>,
 ) -> Result<Gathered> {
@@ -94,10 +95,11 @@ pub fn gather(
             .entry(&job.vault)
             .or_insert_with(|| open(job).map(|(id, vault)| VaultView::look(host, &job.vault, id, vault)));
     }
-    let mut gathered = Gathered::default();
+    let asked = jobs.iter().map(|job| asked(job, settings.timezone, now)).collect();
+    let mut gathered = Gathered { asked, ..Gathered::default() };
     for job in jobs {
         match &views[job.vault.as_str()] {
-            Ok(view) => gathered.jobs.push(job_facts(host, settings, job, view, None, now)?),
+            Ok(view) => gathered.jobs.push(job_facts(host, settings, job, view, window, now)?),
             Err(error) => gathered.unopened.push(Unopened {
                 job: job.name.clone(),
                 vault: job.vault.clone(),
@@ -114,6 +116,18 @@ pub fn gather(
         gathered.vaults.push(VaultFacts { stored_bytes, ..vault_facts(host, settings, view, now)? });
     }
     Ok(gathered)
+}
+
+fn asked(job: &JobSettings, zone: Tz, now: DateTime<Utc>) -> Asked {
+    Asked {
+        job: job.name.clone(),
+        next_backup: job.schedule.next_after(now, zone),
+        next_drill: drill_schedule(job).and_then(|schedule| schedule.next_after(now, zone)),
+    }
+}
+
+fn drill_schedule(job: &JobSettings) -> Option<&Schedule> {
+    job.drill.as_ref()?.schedule.as_ref()
 }
 
 fn objectives(job: &JobSettings) -> Objectives {
@@ -191,7 +205,7 @@ pub fn job_facts(
     let (catalog, id) = (&host.home()?.catalog, &view.id);
     let zone = settings.timezone;
     let gap = |schedule: &Schedule| schedule.largest_gap(zone, now).map(|gap| gap.gap);
-    let drill_schedule = job.drill.as_ref().and_then(|drill| drill.schedule.as_ref());
+    let drill_schedule = drill_schedule(job);
     let drill = match (&job.drill, drill_schedule) {
         (None, _) => DrillPlan::None,
         (Some(_), None) => DrillPlan::OnDemand,
@@ -471,11 +485,12 @@ mod tests {
         let world = World::new();
         let jobs: Vec<&JobSettings> = settings.jobs.values().collect();
         let gone = || crate::error::Error::new(crate::error::Code::StorageFailed, "gone");
-        let silent = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, |_| Ok((vault_id(), Err(gone()))), now());
+        let silent =
+            gather(&world.hosts[0], &settings, &jobs, Sizes::Count, None, |_| Ok((vault_id(), Err(gone()))), now());
         let silent = silent.unwrap();
         assert_eq!((silent.jobs.len(), silent.unopened.len()), (1, 0));
         assert_eq!((silent.vaults[0].silent.as_deref(), silent.vaults[0].stored_bytes), (Some("gone"), None));
-        let unopened = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, |_| Err(gone()), now()).unwrap();
+        let unopened = gather(&world.hosts[0], &settings, &jobs, Sizes::Count, None, |_| Err(gone()), now()).unwrap();
         assert_eq!((unopened.jobs.len(), unopened.vaults.len()), (0, 0));
         assert_eq!(unopened.unopened[0].objectives.rpo, Some(hours(24)));
         assert_eq!((&*unopened.unopened[0].vault, &*unopened.unopened[0].why), ("main", "gone"));

@@ -1,4 +1,5 @@
-//! The status for people at a terminal, and for Nagios. Returns texts; the only place that prints is elsewhere.
+//! The status for people at a terminal, and for Nagios. Returns texts; the only place that prints is elsewhere. Nothing of a
+//! stranger's speaks to the terminal: the only control characters here are line ends and, where asked for, colours.
 
 use std::fmt::Write as _;
 
@@ -18,7 +19,7 @@ pub enum Colour {
     Ansi,
 }
 
-const HEADINGS: [&str; 5] = ["JOB", "STATE", "NEWEST RECOVERY POINT", "RESTORE PROVEN", "NEXT"];
+pub(super) const HEADINGS: [&str; 5] = ["JOB", "STATE", "NEWEST RECOVERY POINT", "RESTORE PROVEN", "NEXT"];
 /// The column that is coloured.
 const STATE_COLUMN: usize = 1;
 
@@ -29,10 +30,10 @@ pub fn table(status: &Status, now: DateTime<Utc>, colour: Colour) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     let mut states = vec![None];
     for job in &status.jobs {
-        rows.push(cells(job, now));
+        rows.push(cells(job, now).map(|cell| harmless(&cell)));
         states.push(Some(job.state));
         if let Some(copy) = &job.copy {
-            rows.push(copy_cells(job, copy, now));
+            rows.push(copy_cells(job, copy, now).map(|cell| harmless(&cell)));
             states.push(Some(copy.state));
         }
     }
@@ -56,9 +57,9 @@ pub fn table(status: &Status, now: DateTime<Utc>, colour: Colour) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
     }
     for (what, state, reasons) in troubles(status) {
-        let _ = writeln!(text, "\n{what} ({}):", state_word(state));
+        let _ = writeln!(text, "\n{} ({}):", harmless(&what), state_word(state));
         for reason in reasons {
-            let _ = writeln!(text, "  - {reason}");
+            let _ = writeln!(text, "  - {}", harmless(reason));
         }
     }
     text
@@ -71,7 +72,8 @@ fn troubles(status: &Status) -> Vec<(String, State, &[String])> {
     jobs.chain(vaults).filter(|(_, _, reasons)| !reasons.is_empty()).collect()
 }
 
-fn cells(job: &JobStatus, now: DateTime<Utc>) -> [String; 5] {
+/// What stands under the headings.
+pub(super) fn cells(job: &JobStatus, now: DateTime<Utc>) -> [String; 5] {
     let point = job.recovery_point.map_or_else(|| "none".to_owned(), |moment| ago(moment, now));
     let point = match job.rpo.objective {
         Some(objective) => format!("{point} (RPO {})", exact_duration(objective)),
@@ -104,7 +106,7 @@ fn cells(job: &JobStatus, now: DateTime<Utc>) -> [String; 5] {
 }
 
 /// The second vault stands below its job: where a restore from it would go back to, and when it was last brought up to date.
-fn copy_cells(job: &JobStatus, copy: &CopyStatus, now: DateTime<Utc>) -> [String; 5] {
+pub(super) fn copy_cells(job: &JobStatus, copy: &CopyStatus, now: DateTime<Utc>) -> [String; 5] {
     let point = copy.recovery_point.map_or_else(|| "none".to_owned(), |moment| ago(moment, now));
     let point = match job.rpo.objective {
         Some(objective) => format!("{point} (RPO {})", exact_duration(objective)),
@@ -127,7 +129,7 @@ fn due(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
     if moment <= now { "due".to_owned() } else { ago(moment, now) }
 }
 
-fn state_word(state: State) -> &'static str {
+pub(super) fn state_word(state: State) -> &'static str {
     match state {
         State::Ok => "ok",
         State::Warning => "warning",
@@ -205,17 +207,12 @@ fn performance(job: &JobStatus) -> [String; 2] {
 
 /// A bar begins performance data and a newline ends the line.
 fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c == '|' {
-                '/'
-            } else if c.is_control() {
-                ' '
-            } else {
-                c
-            }
-        })
-        .collect()
+    harmless(text).replace('|', "/")
+}
+
+/// Errors quote what others wrote: a line of them stays one.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -255,6 +252,15 @@ mod tests {
         assert!(!table(&three_jobs(), now(), Colour::Plain).contains('\x1b'));
         let coloured = table(&three_jobs(), now(), Colour::Ansi);
         assert!(coloured.contains("\x1b[32mok\x1b[0m") && coloured.contains("\x1b[1;31mCRITICAL\x1b[0m"));
+    }
+
+    #[test]
+    fn a_stranger_does_not_speak_to_the_terminal() {
+        let mut status = three_jobs();
+        status.jobs[1].reasons[0] = "cannot open \x1b]0;owned\x07\nfiles (ok)".to_owned();
+        let text = table(&status, now(), Colour::Plain);
+        assert!(text.contains("  - cannot open  ]0;owned  files (ok)\n"), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct VaultStatus {
 pub fn vault_status(facts: &VaultFacts, now: DateTime<Utc>) -> VaultStatus {
     let mut findings = Findings::default();
     let name = &facts.name;
+    if let Some(why) = &facts.silent {
+        findings.add(State::Unknown, format!("it cannot be read: {why}; `lifeboat doctor` looks into it"));
+    }
     if !facts.unknown_jobs.is_empty() {
         let jobs: Vec<&str> = facts.unknown_jobs.iter().map(JobName::as_str).collect();
         let jobs = match &jobs[..] {

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use lifeboat::cli::args::Cli;
 use serde_json::Value;
 
-use crate::support::{Said, World};
+use crate::support::{PROGRAM, Said, World};
 
 /// A drill whose checks pass.
 const DRILL: &str = r#"checks = [
@@ -592,4 +592,27 @@ fn no_secret_is_ever_said_or_stored() {
             assert!(!there, "the {name} is in {file}");
         }
     }
+}
+
+/// `script` gives the program a terminal.
+#[test]
+fn colours_are_for_a_terminal_and_for_nobody_who_wants_none() {
+    let world = World::in_memory();
+    world.backup();
+    let at_a_terminal = |variables: &[(&str, &str)]| {
+        let mut command = Command::new("script");
+        command.args(["-qec", &format!("{PROGRAM} status"), "/dev/null"]);
+        command.current_dir(world.path("")).env_remove("NO_COLOR").env("TERM", "xterm").stdin(Stdio::null());
+        command.envs(variables.iter().copied());
+        let said = crate::support::said(&mut command);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        said.stdout
+    };
+    let coloured = at_a_terminal(&[]);
+    assert!(coloured.contains("\x1b[33mWARNING\x1b[0m"), "{coloured:?}");
+    // An empty one asks for nothing (no-color.org).
+    assert_eq!(at_a_terminal(&[("NO_COLOR", "")]).matches('\x1b').count(), coloured.matches('\x1b').count());
+    assert!(!at_a_terminal(&[("NO_COLOR", "1")]).contains('\x1b'));
+    assert!(!at_a_terminal(&[("TERM", "dumb")]).contains('\x1b'));
+    assert!(!world.expect(0, &["status"]).stdout.contains('\x1b'));
 }

@@ -63,7 +63,7 @@ impl Timeline {
     }
 
     /// The same, and every backup is followed by a prune.
-    fn pruned_by_backups(retention: &str) -> Self {
+    pub(crate) fn pruned_by_backups(retention: &str) -> Self {
         let world = World::in_memory();
         fs::write(world.path("uploads/deep/large.bin"), noise(300_000, 200)).unwrap();
         let timeline = Self::of(world);
@@ -79,7 +79,7 @@ impl Timeline {
     }
 
     /// Changes the job in the config.
-    fn edit(&self, from: &str, to: &str) {
+    pub(crate) fn edit(&self, from: &str, to: &str) {
         let path = self.world.path("lifeboat.toml");
         let text = fs::read_to_string(&path).unwrap();
         // The template has an example of its own, as a comment.

@@ -19,6 +19,7 @@ mod journeys;
 mod kill;
 mod kill_erasing;
 mod metrics;
+mod page;
 mod postgres;
 mod resume;
 mod runbook;

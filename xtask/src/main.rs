@@ -21,7 +21,8 @@ cargo xtask bench files [--all] [--quick] [--output docs/PERFORMANCE.md] [..]   
 cargo xtask bench postgres [--quick] [--rounds N] [--output docs/PERFORMANCE.md]   the same for a database
 cargo xtask bench s3 [--quick] [--rounds N] [--output docs/PERFORMANCE.md] [..]   the same for a vault in a bucket
 cargo xtask tidy                        check the walls between rooms and the house rules
-cargo xtask errors                      write docs/ERRORS.md from src/error.rs";
+cargo xtask errors                      write docs/ERRORS.md from src/error.rs
+cargo xtask pictures                    take the pictures of the status page anew (docs/images/)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::Options::parse(rest).and_then(|options| bench::run(&root, &options)),
         ["tidy"] => tidy::run(&root),
         ["errors"] => errors::write(&root),
+        ["pictures"] => test::pictures(&root),
         _ => Err(format!("usage:\n{USAGE}")),
     };
     match done {

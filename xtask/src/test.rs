@@ -34,6 +34,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("curl", "curl"),
     ("s3cmd", "s3cmd"),
+    ("script", "bsdutils"),
+    // Looks at the status page; its fonts come with it.
+    ("chromium-headless-shell", "chromium-headless-shell"),
     // To build the bundled SQLite and zstd.
     ("cc", "gcc"),
 ];
@@ -130,6 +133,19 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
         _ => " (not everything was asked for)",
     };
     Ok(format!("{summary}ok: everything passed, nothing was skipped, {took:.0} s{left_out}"))
+}
+
+/// Takes the pictures of the status page anew: the test that looks at it keeps what it saw.
+pub(crate) fn pictures(root: &Path) -> Result<String, String> {
+    install(TOOLS)?;
+    let folder = root.join("docs/images");
+    let mut command = cargo_command(root, &["test", "--test", "it", "page::"]);
+    let status = command.env("LIFEBOAT_PICTURES", &folder).status().map_err(|error| format!("cargo: {error}"))?;
+    if status.success() {
+        Ok(format!("wrote {}", folder.display()))
+    } else {
+        Err(format!("the test ended with {status}"))
+    }
 }
 
 struct Step {

@@ -11,6 +11,7 @@ use crate::daemon::board::Board;
 use crate::daemon::engine::{Engine, Event, Orders};
 use crate::daemon::http::{Answer, Answers, Status, listen};
 use crate::daemon::metrics::Exporter;
+use crate::daemon::page::Pages;
 use crate::daemon::service::Service;
 use crate::daemon::work::Verbs;
 use crate::error::{Code, Error, Result};
@@ -43,6 +44,14 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
         identities: IdentitySource::of(&session.global).files,
         last: Mutex::default(),
     };
+    let pages = Pages {
+        runtime: host.runtime.clone(),
+        clock: Arc::clone(&host.clock),
+        config: file.clone(),
+        identities: IdentitySource::of(&session.global).files,
+        kept: Mutex::default(),
+        making: Mutex::new(Some(settings.clone())),
+    };
     let mut engine = Engine::new(Orders {
         clock: Arc::clone(&host.clock),
         settings,
@@ -52,8 +61,9 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
         board: board.clone(),
     })?;
     watch_signals(host, &engine.sender())?;
-    let listener =
-        address.map(|address| listen(&host.runtime, address, answers(host, board, state, exporter))).transpose()?;
+    let listener = address
+        .map(|address| listen(&host.runtime, address, answers(host, board, state, exporter, pages)))
+        .transpose()?;
     let place = listener.as_ref().map_or_else(|| "nowhere".to_owned(), |listener| listener.address.to_string());
     tracing::info!(config = %file.display(), listening = %place, "ready");
     let abandoned = engine.run(&Service::from_environment());
@@ -83,7 +93,7 @@ fn watch_signals(host: &Host, sender: &SyncSender<Event>) -> Result<()> {
     Ok(())
 }
 
-fn answers(host: &Host, board: Board, state: StateDir, exporter: Exporter) -> Answers {
+fn answers(host: &Host, board: Board, state: StateDir, exporter: Exporter, pages: Pages) -> Answers {
     let runtime = host.runtime.clone();
     Arc::new(move |path| match path {
         "/healthz" => Some(match board.hangs_for() {
@@ -104,13 +114,18 @@ fn answers(host: &Host, board: Board, state: StateDir, exporter: Exporter) -> An
             Some(Answer::text(status, parts.iter().map(line).collect::<String>()))
         }
         "/metrics" => Some(match exporter.text(&board.notice()) {
-            Ok(body) => Answer { status: Status::Ok, content_type: "text/plain; version=0.0.4; charset=utf-8", body },
+            Ok(body) => Answer {
+                status: Status::Ok,
+                content_type: "text/plain; version=0.0.4; charset=utf-8",
+                policy: None,
+                body,
+            },
             // What went wrong may name what is nobody's business; the log has it whole.
             Err(error) => {
                 tracing::error!(code = error.code().name(), "no metrics: {error}");
                 Answer::text(Status::Unavailable, format!("no metrics: [{}]\n", error.code().name()))
             }
         }),
-        _ => None,
+        path => pages.answer(path, || board.notice()),
     })
 }

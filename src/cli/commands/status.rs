@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::Permissions;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use crate::config::JobSettings;
 use crate::domain::objectives::Window;
 use crate::domain::quantity::parse_duration;
 use crate::error::{Code, Error, Result};
-use crate::evidence::facts::JobFacts;
-use crate::evidence::gather::{Sizes, VaultView, gather, job_facts, vault_facts};
-use crate::evidence::{markdown, metrics, report as reporting, status as standing, text};
+use crate::evidence::facts::{Gathered, JobFacts};
+use crate::evidence::gather::{Sizes, VaultView, gather, job_facts};
+use crate::evidence::{markdown, metrics, report as reporting, report_page, status as standing, text};
 use crate::operations::TOOL;
 
 use super::super::Exit;
 use super::super::args::{ReportArgs, ReportFormat, StatusArgs};
-use super::super::output::{print, print_json};
+use super::super::output::{is_coloured, print, print_json, print_styled};
 use super::super::session::{Configured, Session};
 
 pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Exit> {
@@ -29,10 +29,8 @@ pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Ex
     if args.prometheus {
         return metrics(&session, args, now);
     }
-    let views = views(&session, &args.jobs)?;
-    let facts = facts(&session, &args.jobs, &views, None, now)?;
-    let vaults = views.values().map(|view| vault_facts(&session.host, &session.settings, view, now));
-    let status = standing::status(&facts, &vaults.collect::<Result<Vec<_>>>()?, now);
+    let gathered = gathered(&session, args, Sizes::LeaveOut, now)?;
+    let status = standing::status_of(&gathered, now);
     if args.nagios {
         let answer = text::nagios(&status);
         print(&answer.line);
@@ -41,26 +39,31 @@ pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Ex
     if session.global.json {
         print_json(&status);
     } else {
-        let colour = match std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        let colour = match is_coloured(&std::io::stdout()) {
             true => text::Colour::Ansi,
             false => text::Colour::Plain,
         };
-        print(&text::table(&status, now, colour));
+        print_styled(&text::table(&status, now, colour));
     }
     Ok(Exit::DONE)
 }
 
 /// A vault that cannot be reached is told in the text, which is the place where whoever reads it looks.
 fn metrics(session: &Configured, args: &StatusArgs, now: DateTime<Utc>) -> Result<Exit> {
-    let open = |job: &JobSettings| Ok((session.vault_id(job)?, session.vault(job)));
-    let jobs = session.jobs(&args.jobs)?;
-    let gathered = gather(&session.host, &session.settings, &jobs, Sizes::Count, open, now)?;
+    let gathered = gathered(session, args, Sizes::Count, now)?;
     let text = metrics::metrics(&gathered, None, now);
     match &args.output {
         None => print(&text),
         Some(path) => write_whole(path, &text, Readers::All, "the metrics")?,
     }
     Ok(Exit::DONE)
+}
+
+/// What is known of the jobs that are meant; a vault that cannot be reached is told in it.
+fn gathered(session: &Configured, args: &StatusArgs, sizes: Sizes, now: DateTime<Utc>) -> Result<Gathered> {
+    let open = |job: &JobSettings| Ok((session.vault_id(job)?, session.vault(job)));
+    let jobs = session.jobs(&args.jobs)?;
+    gather(&session.host, &session.settings, &jobs, sizes, None, open, now)
 }
 
 pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Exit> {
@@ -76,6 +79,7 @@ pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Ex
     let format = if session.global.json { ReportFormat::Json } else { args.format };
     let rendered = match format {
         ReportFormat::Md => markdown::render(&report),
+        ReportFormat::Html => report_page::render(&report),
         ReportFormat::Json => serde_json::to_string_pretty(&report)
             .map_err(|cause| Error::new(Code::Internal, format!("the report cannot be written as JSON: {cause}")))?,
     };

@@ -1,6 +1,6 @@
 //! Tells the story, and types commands into this very program as a person would: what they print is what is shown.
 
-use std::io::{IsTerminal, PipeReader, Read};
+use std::io::{PipeReader, Read};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::host::Host;
 
-use super::super::output::{print_styled, say_styled};
+use super::super::output::{is_coloured, print_styled, say_styled};
 
 /// How long one command may take. The shop's take seconds; somebody's own data may be large.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
@@ -51,11 +51,11 @@ impl<'a> Stage<'a> {
     pub(super) fn new(host: &'a Host, dir: PathBuf, voice: Voice) -> Result<Self> {
         let program = std::env::current_exe()
             .map_err(|cause| Error::new(Code::DemoFailed, format!("cannot find our own executable: {cause}")))?;
-        let terminal = match voice {
-            Voice::Story => std::io::stdout().is_terminal(),
-            Voice::Aside => std::io::stderr().is_terminal(),
+        let bold = match voice {
+            Voice::Story => is_coloured(&std::io::stdout()),
+            Voice::Aside => is_coloured(&std::io::stderr()),
         };
-        Ok(Self { host, program, dir, voice, bold: terminal && std::env::var_os("NO_COLOR").is_none() })
+        Ok(Self { host, program, dir, voice, bold })
     }
 
     /// The program whose commands are typed.

@@ -13,7 +13,7 @@ const PAGE: &str = include_str!("../../../docs/METRICS.md");
 
 fn gathered(jobs: Vec<JobFacts>) -> Gathered {
     let vaults = vec![VaultFacts { name: "main".to_owned(), stored_bytes: Some(123), ..VaultFacts::default() }];
-    Gathered { jobs, vaults, unopened: Vec::new() }
+    Gathered { jobs, vaults, ..Gathered::default() }
 }
 
 fn of(facts: JobFacts) -> String {
