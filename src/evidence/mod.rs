@@ -10,6 +10,7 @@ pub mod erasure;
 pub mod facts;
 pub mod gather;
 pub mod keeping;
+pub mod lasting;
 pub mod markdown;
 pub mod metrics;
 pub mod report;
