@@ -1,5 +1,7 @@
 //! What each kind of channel is sent, and how.
 
+use std::collections::BTreeSet;
+
 use age::secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -105,6 +107,13 @@ pub fn beat(place: &Secret, beat: &Beat) -> Result<String, NotifyError> {
         body: beat.body.clone(),
         secrets: vec![base.expose_secret()],
     })
+}
+
+/// Whether the beat goes to an address that none before it went to; one that cannot be told is.
+pub fn is_new(place: &Secret, beat: &Beat, seen: &mut BTreeSet<String>) -> bool {
+    let address = place.read().ok().and_then(|base| beat.address(base.expose_secret(), place).ok());
+    // Without the run's name, which is another each time.
+    address.is_none_or(|address| seen.insert(address.split("rid=").next().unwrap_or_default().to_owned()))
 }
 
 /// The address that a secret holds.

@@ -2,6 +2,7 @@
 //! was done, how it ended, a code, times, and the host's name.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::config::Occasion;
 use crate::domain::ids::JobName;
 use crate::domain::operation::Operation;
-use crate::domain::quantity::human_seconds;
+use crate::domain::quantity::{exact_duration, human_seconds};
 
 /// The shape of the document.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -126,7 +127,7 @@ impl Event {
                 ("passed", Some(took), Some(promised)) if self.error_code.is_some() => format!(
                     "{what} on {host} passed, and took {}; promised are {}{code}",
                     human_seconds(took),
-                    human_seconds(promised)
+                    Duration::try_from_secs_f64(promised).map_or_else(|_| human_seconds(promised), exact_duration)
                 ),
                 ("passed", took, _) => {
                     let took = took.map(|took| format!(", in {}", human_seconds(took))).unwrap_or_default();
@@ -303,7 +304,7 @@ pub(super) mod tests {
             (
                 Event { outcome: "passed".to_owned(), error_code: None, rto_seconds: Some(62.0), ..drill.clone() },
                 "drill of shop passed again",
-                "drill of shop on web1 passed again, in 1m 2s",
+                "drill of shop on web1 passed again, in 1m 02s",
             ),
             (
                 Event {
@@ -314,7 +315,7 @@ pub(super) mod tests {
                     ..drill
                 },
                 "drill of shop took too long",
-                "drill of shop on web1 passed, and took 1h 2m; promised are 1h [objective-missed]",
+                "drill of shop on web1 passed, and took 1h 02m; promised are 1h [objective-missed]",
             ),
             (
                 Event { percent: Some(75), ..erasure.clone() },

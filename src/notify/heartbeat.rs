@@ -47,6 +47,8 @@ pub enum Sign {
     Fail,
     /// It did not, with this exit status.
     Exit(u8),
+    /// Nothing of a run: a line for the log of whoever listens.
+    Log,
 }
 
 /// One beat.
@@ -81,6 +83,7 @@ impl Beat {
             Sign::Success => None,
             Sign::Fail => Some("fail".to_owned()),
             Sign::Exit(status) => Some(status.to_string()),
+            Sign::Log => Some("log".to_owned()),
         };
         if let Some(behind) = behind {
             url.path_segments_mut().map_err(|()| none())?.pop_if_empty().push(&behind);
@@ -131,7 +134,10 @@ mod tests {
             assert_eq!(at(base, sign), Ok(expected));
         }
         for wrong in ["hunter22", "ftp://hunter22", "mailto:hunter22@example.com"] {
-            assert_eq!(at(wrong, Sign::Fail), Err("the environment variable PING does not hold an http address".into()));
+            assert_eq!(
+                at(wrong, Sign::Fail),
+                Err("the environment variable PING does not hold an http address".into())
+            );
         }
     }
 }

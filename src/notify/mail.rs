@@ -60,7 +60,7 @@ fn message(settings: &EmailSettings, event: &Event) -> Result<Message, NotifyErr
     for to in &settings.to {
         message = message.to(mailbox(to)?);
     }
-    message.body(format!("{}\n", event.text())).map_err(|cause| unwritable(cause.to_string()))
+    message.body(event.text()).map_err(|cause| unwritable(cause.to_string()))
 }
 
 /// A host's name as it may stand in a mail's head.

@@ -16,9 +16,9 @@ mod http;
 mod mail;
 pub mod memory;
 pub mod queue;
-#[cfg(test)]
-mod receivers;
 mod scrub;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -109,9 +109,10 @@ impl Diagnostic for NotifyError {
             Self::Refused { status: 300..=399, .. } => {
                 Some("this address leads elsewhere, and is not followed: write the one that it leads to".to_owned())
             }
-            Self::Refused { status: 400..=499, .. } => {
-                Some("see that address, token and receiver are still right; `lifeboat notify test` tries it again".to_owned())
-            }
+            Self::Refused { status: 400..=499, .. } => Some(
+                "see that address, token and receiver are still right; `lifeboat notify test` tries it again"
+                    .to_owned(),
+            ),
             Self::Tool(error) => error.hint(),
             Self::Refused { .. } | Self::Unwritable { .. } | Self::Io { .. } => None,
         }

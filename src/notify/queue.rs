@@ -143,9 +143,8 @@ impl Queue {
                 waiting.push(Waiting { name, item });
             }
         }
-        let is_late = |start: &Waiting| {
-            start.item.attempts > 0 && waiting.iter().any(|end| start.item.is_start_of(&end.item))
-        };
+        let is_late =
+            |start: &Waiting| start.item.attempts > 0 && waiting.iter().any(|end| start.item.is_start_of(&end.item));
         let late: Vec<String> = waiting.iter().filter(|start| is_late(start)).map(|start| start.name.clone()).collect();
         for name in &late {
             self.remove(name)?;

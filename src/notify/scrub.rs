@@ -42,7 +42,8 @@ mod tests {
     #[test]
     fn no_part_of_an_address_is_left() {
         let url = "https://user:hunter22@hooks.example/services/T0000000/B0000000?key=XXXXXXXX";
-        let said = format!("Cannot POST {url}\r\n or /services/T0000000/B0000000 for B0000000, XXXXXXXX; hunter22 hooks");
+        let said =
+            format!("Cannot POST {url}\r\n or /services/T0000000/B0000000 for B0000000, XXXXXXXX; hunter22 hooks");
         let shown = scrubbed(&said, &[url]);
         for part in ["T0000000", "B0000000", "XXXXXXXX", "user:hunter22"] {
             assert!(!shown.contains(part), "{shown}");

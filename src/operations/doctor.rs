@@ -1,6 +1,7 @@
 //! What `doctor` looks at on this host and in its vaults.
 
 mod ground;
+mod notify;
 mod postgres;
 mod rights;
 
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::scratch::confine::{Confinement, Network, Trust};
 use crate::scratch::folder::free_bytes;
 
+pub use self::notify::notify;
 pub use self::rights::{Prunes, rights};
 use super::host::Host;
 use super::vaults::{Look, OpenVault, manifests};

@@ -2,23 +2,25 @@
 //!
 //! Nothing here fails a run, and a run waits for nothing here but a few small files. What cannot be laid down is logged.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rand::RngExt as _;
+use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::config::notify::FailureSign;
 use crate::config::{Details, Occasion, Settings};
 use crate::domain::operation::{Operation, Task};
 use crate::error::{Code, Diagnostic as _, Error, chain};
-use crate::notify::NotifyError;
-use crate::notify::courier::{Courier, Rounds, Which};
+use crate::notify::courier::{Courier, Rounds, Which, counted};
 use crate::notify::event::Event;
 use crate::notify::heartbeat::{Beat, RunUuid, Sign};
 use crate::notify::memory::{News, Trouble, TroubleKind, Verdict};
-use crate::notify::queue::Item;
+use crate::notify::queue::{HEARTBEAT, Item};
+use crate::notify::{NotifyError, channel};
 
 use super::host::Host;
 
@@ -79,23 +81,23 @@ impl Notices {
     /// For one command: what waits from before is sent at once, beside the work.
     #[must_use]
     pub fn beside(host: &Host, settings: &Settings) -> Self {
-        Self::new(host, &Arc::new(settings.clone()), true)
+        Self::new(&host.runtime, &host.clock, &Arc::new(settings.clone()), true)
     }
 
     /// Without a courier: somebody else has one.
     #[must_use]
-    pub fn laying(host: &Host, settings: &Arc<Settings>) -> Self {
-        Self::new(host, settings, false)
+    pub fn laying(runtime: &Handle, clock: &Arc<dyn Clock>, settings: &Arc<Settings>) -> Self {
+        Self::new(runtime, clock, settings, false)
     }
 
-    fn new(host: &Host, settings: &Arc<Settings>, carries: bool) -> Self {
-        if crate::notify::courier::counted(settings).is_empty() {
+    fn new(runtime: &Handle, clock: &Arc<dyn Clock>, settings: &Arc<Settings>, carries: bool) -> Self {
+        if counted(settings).is_empty() {
             return Self { office: None };
         }
         let open = || {
-            let courier = Courier::new(&settings.state_dir, host.runtime.clone(), Arc::clone(&host.clock))?;
+            let courier = Courier::new(&settings.state_dir, runtime.clone(), Arc::clone(clock))?;
             let rounds = carries.then(|| courier.rounds(Arc::clone(settings), Which::All)).transpose()?;
-            let (settings, clock) = (Arc::clone(settings), Arc::clone(&host.clock));
+            let (settings, clock) = (Arc::clone(settings), Arc::clone(clock));
             Ok::<_, NotifyError>(Office { courier, settings, clock, host: host_name(), rounds })
         };
         Self { office: said(open()) }
@@ -263,4 +265,59 @@ fn said<T>(result: Result<T, NotifyError>) -> Option<T> {
             tracing::error!(code = error.code().name(), "somebody is not told what happened: {}", chain(error));
         })
         .ok()
+}
+
+/// What came of a test.
+#[derive(Debug)]
+pub struct Tested {
+    /// The channel's name, or `heartbeat`, with the job and operation that it is for.
+    pub channel: String,
+    /// `webhook`, ...
+    pub kind: &'static str,
+    /// What was answered, or why it did not arrive.
+    pub result: Result<String, Error>,
+}
+
+/// Sends a test to every channel and heartbeat, or to the one of that name; blocks. Heartbeats get it as `URL/log`, which
+/// changes nothing of what they know.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn test(host: &Host, settings: &Settings, name: Option<&str>) -> Result<Vec<Tested>, Error> {
+    let known = counted(settings);
+    if let Some(name) = name.filter(|name| !known.contains(name)) {
+        return Err(Error::new(Code::NotFound, format!("the config has no [notify.{name}]")).with_hint(match &known[..] {
+            [] => "docs/NOTIFICATIONS.md has examples".to_owned(),
+            known => format!("it has: {}", known.join(", ")),
+        }));
+    }
+    let wanted = |channel: &str| name.is_none_or(|name| name == channel);
+    let event = test_event(host.clock.now());
+    let mut tested = Vec::new();
+    if wanted(HEARTBEAT) {
+        let mut seen = BTreeSet::new();
+        for job in settings.jobs.values() {
+            for operation in [Operation::Backup, Operation::Drill] {
+                let Some(place) = settings.notify.heartbeat_of(&job.notify, operation) else { continue };
+                let beat = Beat {
+                    job: job.name.clone(),
+                    operation,
+                    run: new_run(),
+                    sign: Sign::Log,
+                    body: format!("{}\n", event.summary()),
+                };
+                // Jobs that share an address share its test.
+                if channel::is_new(place, &beat, &mut seen) {
+                    let result = channel::beat(place, &beat).map_err(Error::from);
+                    let channel = format!("{HEARTBEAT} {operation} of {}", job.name);
+                    tested.push(Tested { channel, kind: HEARTBEAT, result });
+                }
+            }
+        }
+    }
+    for settings in settings.notify.channels.values().filter(|channel| wanted(&channel.name)) {
+        let result = channel::send(&host.runtime, settings, &event).map_err(Error::from);
+        tested.push(Tested { channel: settings.name.clone(), kind: settings.kind.word(), result });
+    }
+    Ok(tested)
 }

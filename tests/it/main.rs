@@ -19,6 +19,7 @@ mod journeys;
 mod kill;
 mod kill_erasing;
 mod metrics;
+mod notify;
 mod postgres;
 mod resume;
 mod s3;

@@ -24,6 +24,7 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
     let jobs = session.jobs(&args.jobs)?;
     let mut findings = config(&session);
     findings.extend(doctor::host(&session.host));
+    findings.extend(doctor::notify(&session.host, &session.settings));
     let vaults = session.vaults(&jobs);
     for (name, vault) in &vaults {
         findings.extend(doctor::vault(&session.host, name, vault));
