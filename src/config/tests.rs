@@ -14,6 +14,7 @@ use crate::domain::schedule::Schedule;
 use crate::error::{Code, Diagnostic};
 
 mod lock;
+mod notify;
 mod postgres;
 mod s3;
 

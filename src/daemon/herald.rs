@@ -40,7 +40,7 @@ pub struct Herald {
 struct Voice {
     runtime: Handle,
     clock: Arc<dyn Clock>,
-    orders: Arc<Mutex<Orders>>,
+    orders: SharedOrders,
     wake: SyncSender<()>,
     over: Receiver<()>,
 }
@@ -52,6 +52,9 @@ struct Orders {
     /// What has a schedule here.
     tasks: Arc<BTreeSet<Task>>,
 }
+
+/// None until the loop has taken the state folder: a second daemon, which does not get it, tells nothing.
+type SharedOrders = Arc<Mutex<Option<Orders>>>;
 
 /// The run's name in the log is the beginning of its name in heartbeats.
 pub(super) fn uuid_of(run: RunId) -> RunUuid {
@@ -70,9 +73,8 @@ impl Herald {
     ///
     /// # Errors
     /// When there is none to be had.
-    pub fn start(runtime: Handle, clock: Arc<dyn Clock>, settings: &Settings) -> Result<Self> {
-        let orders =
-            Arc::new(Mutex::new(Orders { settings: Arc::new(settings.clone()), tasks: Arc::default() }));
+    pub fn start(runtime: Handle, clock: Arc<dyn Clock>) -> Result<Self> {
+        let orders = SharedOrders::default();
         let (wake, woken) = sync_channel(1);
         let (ended, over) = sync_channel::<()>(0);
         let crier = Crier { runtime: runtime.clone(), clock: Arc::clone(&clock), orders: Arc::clone(&orders) };
@@ -87,21 +89,22 @@ impl Herald {
     /// The config, and what of it has a schedule here, from now on.
     pub(super) fn follow<'a>(&self, settings: &Arc<Settings>, tasks: impl Iterator<Item = &'a Task>) {
         let Some(voice) = &self.voice else { return };
-        *lock(&voice.orders) =
-            Orders { settings: Arc::clone(settings), tasks: Arc::new(tasks.cloned().collect()) };
+        let orders = Orders { settings: Arc::clone(settings), tasks: Arc::new(tasks.cloned().collect()) };
+        *lock(&voice.orders) = Some(orders);
         let _ = voice.wake.try_send(());
     }
 
     pub(super) fn began(&self, task: &Task, run: &RunUuid) {
-        if let Some(voice) = &self.voice {
-            voice.notices().began(task, run);
+        let Some(voice) = &self.voice else { return };
+        if let Some(notices) = voice.notices() {
+            notices.began(task, run);
             let _ = voice.wake.try_send(());
         }
     }
 
     pub(super) fn ended(&self, task: &Task, run: &RunUuid, outcome: &Outcome) {
         let Some(voice) = &self.voice else { return };
-        let notices = voice.notices();
+        let Some(notices) = voice.notices() else { return };
         let ended = Ended { outcome: outcome.word, error: outcome.error.as_ref(), rto: outcome.rto };
         notices.ended(task, run, &ended);
         if let Some((operation, error)) = &outcome.followed {
@@ -123,8 +126,9 @@ impl Herald {
 }
 
 impl Voice {
-    fn notices(&self) -> Notices {
-        Notices::laying(&self.runtime, &self.clock, &lock(&self.orders).settings)
+    fn notices(&self) -> Option<Notices> {
+        let orders = lock(&self.orders).clone()?;
+        Some(Notices::laying(&self.runtime, &self.clock, &orders.settings))
     }
 }
 
@@ -132,29 +136,30 @@ impl Voice {
 struct Crier {
     runtime: Handle,
     clock: Arc<dyn Clock>,
-    orders: Arc<Mutex<Orders>>,
+    orders: SharedOrders,
 }
 
 impl Crier {
     fn run(&self, woken: &Receiver<()>) {
         let mut looked: Option<Duration> = None;
-        loop {
-            let Orders { settings, tasks } = lock(&self.orders).clone();
-            let notices = Notices::laying(&self.runtime, &self.clock, &settings);
-            if let Some(courier) = notices.courier() {
-                let now = self.clock.monotonic();
-                if looked.is_none_or(|looked| now.saturating_sub(looked) >= LOOK_EVERY) {
-                    looked = Some(now);
-                    if let Err(error) = self.look(&settings, &tasks, &notices) {
-                        tracing::error!(code = error.code().name(), "nobody looks for what is overdue: {error}");
-                    }
-                }
-                courier.carry_or_say(&settings, Which::Due);
-            }
-            if woken.recv_timeout(ROUND_EVERY) == Err(RecvTimeoutError::Disconnected) {
-                break;
+        while woken.recv_timeout(ROUND_EVERY) != Err(RecvTimeoutError::Disconnected) {
+            if let Some(Orders { settings, tasks }) = lock(&self.orders).clone() {
+                self.round(&settings, &tasks, &mut looked);
             }
         }
+    }
+
+    fn round(&self, settings: &Arc<Settings>, tasks: &BTreeSet<Task>, looked: &mut Option<Duration>) {
+        let notices = Notices::laying(&self.runtime, &self.clock, settings);
+        let Some(courier) = notices.courier() else { return };
+        let now = self.clock.monotonic();
+        if looked.is_none_or(|looked| now.saturating_sub(looked) >= LOOK_EVERY) {
+            *looked = Some(now);
+            if let Err(error) = self.look(settings, tasks, &notices) {
+                tracing::error!(code = error.code().name(), "nobody looks for what is overdue: {error}");
+            }
+        }
+        courier.carry_or_say(settings, Which::Due);
     }
 
     fn look(&self, settings: &Settings, tasks: &BTreeSet<Task>, notices: &Notices) -> Result<()> {

@@ -115,3 +115,62 @@ fn awaited(
     }
     awaited
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::samples::*;
+
+    fn awaited(operation: Operation, gap_hours: u64, noted: Option<DateTime<Utc>>) -> Awaited {
+        Awaited { operation, gap: hours(gap_hours), noted }
+    }
+
+    /// What lasts, in so many hours from now: operations that are overdue, and per cent of an erasure.
+    fn found(facts: &JobFacts, awaited: &[Awaited], in_hours: u64) -> (Vec<Operation>, Vec<u8>) {
+        let at = now() + chrono::TimeDelta::from_std(hours(in_hours)).unwrap();
+        let (mut overdue, mut erasure) = (Vec::new(), Vec::new());
+        for lasting in lasting(facts, awaited, at) {
+            match lasting.trouble.kind {
+                TroubleKind::Overdue(operation) => overdue.push(operation),
+                TroubleKind::Erasure => erasure.push(lasting.trouble.level),
+            }
+        }
+        (overdue, erasure)
+    }
+
+    #[test]
+    fn overdue_is_what_ran_and_does_not_any_more() {
+        use Operation::{Backup, Check, Copy, Drill};
+        let facts = healthy();
+        // The last backup ended about three hours ago, the last drill two days.
+        let all = [awaited(Backup, 6, None), awaited(Drill, 36, None), awaited(Copy, 1, None), awaited(Check, 1, None)];
+        assert_eq!(found(&facts, &all, 0).0, []);
+        assert_eq!(found(&facts, &all, 10).0, [Backup]);
+        assert_eq!(found(&facts, &all, 25).0, [Backup, Drill]);
+        // A check leaves no record but the one that is kept for this.
+        assert_eq!(found(&facts, &[awaited(Check, 6, Some(now()))], 12).0, []);
+        assert_eq!(found(&facts, &[awaited(Check, 6, Some(now()))], 13).0, [Check]);
+        assert_eq!(found(&facts, &[awaited(Backup, 6, Some(now()))], 12).0, [], "it ended here, and left no record");
+        let nothing = JobFacts { backups: vec![], runs: vec![], drills: vec![], ..facts };
+        assert_eq!(found(&nothing, &all, 1000), (vec![], vec![]));
+    }
+
+    /// The same moments as those of `status` (evidence/erasure.rs).
+    #[test]
+    fn what_is_not_erased_is_told_by_stages() {
+        let facts = erasing();
+        for (in_hours, percent) in [(2, None), (4, Some(50)), (10, Some(75)), (13, Some(90)), (16, Some(100))] {
+            assert_eq!(found(&facts, &[], in_hours).1, Vec::from_iter(percent), "in {in_hours} hours");
+        }
+        let mut last = erasing();
+        last.backups = vec![backup(1, before_now(hours(40)))];
+        last.removals.clear();
+        for (in_hours, percent) in [(7, None), (9, Some(50)), (21, Some(75)), (29, Some(90)), (33, Some(100))] {
+            assert_eq!(
+                found(&last, &[], in_hours).1,
+                Vec::from_iter(percent),
+                "the last good one, in {in_hours} hours"
+            );
+        }
+    }
+}

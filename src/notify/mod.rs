@@ -105,7 +105,9 @@ impl Diagnostic for NotifyError {
         match self {
             Self::Secret(error) => error.hint(),
             Self::NotOne { .. } => Some("put it there alone, on one line".to_owned()),
-            Self::Unreachable { .. } => Some("`lifeboat notify test` tries it again".to_owned()),
+            Self::Unreachable { .. } | Self::Refused { status: 500.., .. } => {
+                Some("`lifeboat notify test` tries it again".to_owned())
+            }
             Self::Refused { status: 300..=399, .. } => {
                 Some("this address leads elsewhere, and is not followed: write the one that it leads to".to_owned())
             }
@@ -113,7 +115,9 @@ impl Diagnostic for NotifyError {
                 "see that address, token and receiver are still right; `lifeboat notify test` tries it again"
                     .to_owned(),
             ),
-            Self::Tool(error) => error.hint(),
+            Self::Tool(error) => error
+                .hint()
+                .or_else(|| Some("run it by hand, as lifeboat's user and with LIFEBOAT_EVENT=test".to_owned())),
             Self::Refused { .. } | Self::Unwritable { .. } | Self::Io { .. } => None,
         }
     }

@@ -9,10 +9,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
+use crate::erasing::libfaketime;
 use crate::support::World;
 
 #[path = "../servers/receivers.rs"]
-mod receivers;
+pub(crate) mod receivers;
 
 use receivers::{Mail, Web};
 
@@ -290,4 +291,35 @@ fn what_the_config_must_not_say() {
         assert!(said.stderr.contains(words), "{words} is not in\n{}", said.stderr);
         assert!(!said.stderr.contains("SECRET"), "{}", said.stderr);
     }
+}
+
+/// What lasts is told by whatever looks, once a day, and a run that comes again ends it.
+#[test]
+fn what_is_overdue_and_what_is_not_erased_are_told() {
+    let chat = Web::start();
+    let world = world(CHAT, &[("chat", chat.url("/c"))]);
+    world.backup();
+    let look = |later: &str| {
+        let mut command = world.command(&["notify", "send"]);
+        command.env("LD_PRELOAD", libfaketime()).env("FAKETIME", later);
+        let out = command.env("NO_FAKE_STAT", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    look("+11h");
+    assert_eq!(chat.rest(), [] as [String; 0]);
+    look("+13h");
+    let overdue = told(&chat);
+    assert_eq!((&overdue["event"], &overdue["operation"]), (&"overdue".into(), &"backup".into()), "{overdue}");
+    assert!(overdue["summary"].as_str().unwrap().contains("is overdue: the last run ended 20"), "{overdue}");
+    look("+14h");
+    assert_eq!(chat.rest(), [] as [String; 0]);
+    // The last backup there is: it stays, and the promise to erase it cannot be kept.
+    look("+45d");
+    let mut again = [told(&chat), told(&chat)];
+    again.sort_by_key(|document| document["title"].as_str().unwrap().to_owned());
+    let titles = again.each_ref().map(|document| document["title"].as_str().unwrap());
+    assert_eq!(titles, ["backup of shop is overdue", "erasure deadline of shop is past"]);
+    assert_eq!((&again[1]["event"], &again[1]["percent"]), (&"erasure".into(), &100.into()), "{}", again[1]);
+    world.backup();
+    assert_eq!(told(&chat)["event"], "recovery");
 }

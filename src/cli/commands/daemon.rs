@@ -44,7 +44,7 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
         identities: IdentitySource::of(&session.global).files,
         last: Mutex::default(),
     };
-    let herald = Herald::start(host.runtime.clone(), Arc::clone(&host.clock), &settings)?;
+    let herald = Herald::start(host.runtime.clone(), Arc::clone(&host.clock))?;
     let mut engine = Engine::new(Orders {
         clock: Arc::clone(&host.clock),
         settings,
