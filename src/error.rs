@@ -129,6 +129,7 @@ codes! {
     Unconfined, "unconfined", DrillFailed, "Checks would have to run with this user's own rights, and the config does not allow it.";
     ToolFailed, "tool-failed", Failed, "An outside tool is missing, failed, or took too long.";
     HookFailed, "hook-failed", Failed, "A program that the config has run before or after a backup failed.";
+    NotifyFailed, "notify-failed", Failed, "A notification did not arrive at its channel.";
     DrillFailed, "drill-failed", DrillFailed, "A drill's checks did not pass.";
     ObjectiveMissed, "objective-missed", ObjectiveMissed, "A drill passed, but took longer than the RTO objective.";
     DemoFailed, "demo-failed", Failed, "The demo could not build its shop, or a step of it did not come out as it must.";

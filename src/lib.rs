@@ -15,6 +15,7 @@
 //! | [`operations`] | the verbs; the only place where sources, vault and catalog meet |
 //! | [`evidence`] | what is reported, and how it is rendered |
 //! | [`daemon`] | the loop that starts what is due, and what it answers to who asks |
+//! | [`notify`] | who is told what, and whether it arrived |
 //! | [`observe`] | progress |
 //! | [`schedules`] | what is due by itself, as crontabs and systemd units |
 //! | [`cli`] | arguments, thin commands, output |
@@ -29,6 +30,7 @@ pub mod daemon;
 pub mod domain;
 pub mod error;
 pub mod evidence;
+pub mod notify;
 pub mod observe;
 pub mod operations;
 pub mod process;

@@ -100,6 +100,9 @@ pub enum Command {
     /// What runs by itself, and when: for people, for cron, for systemd
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// Tell whoever the config names
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// Make or look at identities
     #[command(subcommand)]
     Key(KeyCommand),
@@ -404,6 +407,18 @@ pub enum ScheduleCommand {
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
+}
+
+/// `notify ...`.
+#[derive(Debug, Subcommand)]
+pub enum NotifyCommand {
+    /// Send a test to every channel and heartbeat, and print what each answered
+    Test {
+        /// This one only: a channel's name, or `heartbeat`
+        name: Option<String>,
+    },
+    /// Look for what is overdue or not erased in time, and send what waits; for hosts without the daemon
+    Send,
 }
 
 /// `key ...`.

@@ -138,6 +138,7 @@ fn dispatch(cli: Cli, host: Host) -> Result<Exit> {
         Command::Runbook(args) => commands::runbook::runbook(session, &args),
         Command::Daemon(args) => commands::daemon::daemon(session, &args),
         Command::Schedule(command) => commands::schedule::schedule(&session, &command),
+        Command::Notify(command) => commands::notify::notify(session, &command),
         Command::Key(command) => commands::key::key(&session, &command),
         Command::Host(command) => commands::host::host(session, &command),
         Command::Recipient(command) => commands::recipient::recipient(session, &command),

@@ -18,6 +18,8 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) job: Named<JobFile>,
     pub(super) daemon: Option<DaemonFile>,
+    #[serde(default)]
+    pub(super) notify: Named<NotifyFile>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,6 +121,7 @@ pub(super) struct JobFile {
     pub(super) objectives: Option<ObjectivesFile>,
     pub(super) source: Named<SourceFile>,
     pub(super) hooks: Option<HooksFile>,
+    pub(super) notify: Option<JobNotifyFile>,
     pub(super) drill: Option<DrillFile>,
 }
 
@@ -166,6 +169,66 @@ pub(super) struct HooksFile {
     pub(super) after: Option<Spanned<Vec<String>>>,
     pub(super) on_failure: Option<Spanned<Vec<String>>>,
     pub(super) timeout: Option<Text>,
+}
+
+/// The keys of all kinds of channels, and those of the heartbeat.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NotifyFile {
+    pub(super) kind: Option<Text>,
+    pub(super) on: Option<Spanned<Vec<Text>>>,
+    pub(super) jobs: Option<Spanned<Vec<Text>>>,
+    pub(super) details: Option<bool>,
+    pub(super) url: Option<Spanned<SecretFile>>,
+    pub(super) drill_url: Option<Spanned<SecretFile>>,
+    pub(super) exit_status: Option<Spanned<bool>>,
+    pub(super) token: Option<Spanned<SecretFile>>,
+    pub(super) template: Option<Text>,
+    pub(super) chat: Option<Text>,
+    pub(super) endpoint: Option<Text>,
+    pub(super) server: Option<Text>,
+    pub(super) tls: Option<Text>,
+    pub(super) user: Option<Text>,
+    pub(super) password: Option<Spanned<SecretFile>>,
+    pub(super) from: Option<Text>,
+    pub(super) to: Option<Spanned<Vec<Text>>>,
+    pub(super) command: Option<Spanned<Vec<String>>>,
+    pub(super) timeout: Option<Text>,
+}
+
+impl NotifyFile {
+    /// The keys of single kinds that are there, with their places and whose they are.
+    pub(super) fn there(&self) -> Vec<(&'static str, std::ops::Range<usize>, &'static str)> {
+        fn at<T>(value: &Option<Spanned<T>>) -> Option<std::ops::Range<usize>> {
+            value.as_ref().map(Spanned::span)
+        }
+        let keys = [
+            ("url", at(&self.url), "webhook, slack, ntfy and the heartbeat"),
+            ("drill_url", at(&self.drill_url), "the heartbeat"),
+            ("exit_status", at(&self.exit_status), "the heartbeat"),
+            ("token", at(&self.token), "webhook, telegram and ntfy"),
+            ("template", at(&self.template), "webhook"),
+            ("chat", at(&self.chat), "telegram"),
+            ("endpoint", at(&self.endpoint), "telegram"),
+            ("server", at(&self.server), "email"),
+            ("tls", at(&self.tls), "email"),
+            ("user", at(&self.user), "email"),
+            ("password", at(&self.password), "email"),
+            ("from", at(&self.from), "email"),
+            ("to", at(&self.to), "email"),
+            ("command", at(&self.command), "command"),
+            ("timeout", at(&self.timeout), "command"),
+        ];
+        keys.into_iter().filter_map(|(name, at, whose)| Some((name, at?, whose))).collect()
+    }
+}
+
+/// `[job.X.notify]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobNotifyFile {
+    pub(super) heartbeat: Option<Spanned<SecretFile>>,
+    pub(super) drill_heartbeat: Option<Spanned<SecretFile>>,
 }
 
 /// The keys of all kinds; the strict reading has seen to it that only those of its kind are there.
@@ -291,6 +354,8 @@ mod tests {
         let images = [
             ("", fields::<ConfigFile>()),
             ("daemon", fields::<DaemonFile>()),
+            ("notify.*", fields::<NotifyFile>()),
+            ("job.*.notify", fields::<JobNotifyFile>()),
             ("vault.*", fields::<VaultFile>()),
             ("job.*", fields::<JobFile>()),
             ("job.*.retention", fields::<RetentionFile>()),

@@ -32,6 +32,7 @@ use crate::error::Diagnostic;
 mod bucket;
 mod daemon;
 mod hooks;
+mod notify;
 mod server;
 mod vaults;
 
@@ -149,7 +150,8 @@ impl Resolver<'_, '_> {
             }
         }
         let daemon = self.daemon(image.daemon.unwrap_or_default());
-        Settings { file: file.to_owned(), timezone, state_dir, vaults, jobs, daemon }
+        let notify = self.notify(image.notify, &jobs);
+        Settings { file: file.to_owned(), timezone, state_dir, vaults, jobs, daemon, notify }
     }
 
     fn vault(&mut self, name: &str, mut image: VaultFile, role: VaultRole) -> VaultSettings {
@@ -240,6 +242,7 @@ impl Resolver<'_, '_> {
             objectives,
             sources,
             hooks: self.hooks(image.hooks.unwrap_or_default()),
+            notify: self.job_notify(image.notify.unwrap_or_default()),
             drill,
         })
     }

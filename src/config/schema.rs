@@ -412,6 +412,27 @@ pub const KEYS: &[Key] = &[
     key("job.*.hooks.on_failure", Takes::Texts, Optional, "Run last, after a run that failed or was partial.")
         .also(&["on_error", "failure"]),
     key("job.*.hooks.timeout", Takes::Duration, Default("5m"), "How long each of them may take."),
+    key(
+        "job.*.notify",
+        Takes::Table,
+        Optional,
+        "The job's own heartbeats. Jobs that share one hide each other: one that is silent is not missed while another speaks.",
+    )
+    .also(&["notifications"]),
+    key(
+        "job.*.notify.heartbeat",
+        Takes::Secret,
+        Optional,
+        "Instead of `url` in [notify.heartbeat]: the address for this job's backups.",
+    )
+    .also(&["url", "ping"]),
+    key(
+        "job.*.notify.drill_heartbeat",
+        Takes::Secret,
+        Optional,
+        "Instead of `drill_url` in [notify.heartbeat]: the address for this job's drills.",
+    )
+    .also(&["drill_url"]),
     key("job.*.drill", Takes::Table, Optional, "The rehearsed restore.").also(&["drills", "restore_test"]),
     key("job.*.drill.schedule", Takes::Schedule, Optional, "When a drill is due.").also(&["cron", "when", "every"]),
     key(
@@ -519,10 +540,99 @@ pub const KEYS: &[Key] = &[
         "How much may run at a time, 1 to 16; from 2 on one place is kept for backups.",
     )
     .also(&["parallel", "workers", "concurrency"]),
+    key(
+        "notify",
+        Takes::Named,
+        Optional,
+        "Who is told: [notify.heartbeat], whose silence alarms, and channels by names of one's choice. docs/NOTIFICATIONS.md.",
+    )
+    .also(&["notifications", "alerts"]),
+    key(
+        "notify.*.kind",
+        Takes::Text,
+        Optional,
+        "What a channel is: \"webhook\", \"slack\", \"telegram\", \"ntfy\", \"email\" or \"command\". [notify.heartbeat] has none, \
+         every other must have one.",
+    )
+    .also(&["type"]),
+    key(
+        "notify.*.on",
+        Takes::Texts,
+        Optional,
+        "What a channel is told of: \"failure\", \"recovery\", \"overdue\", \"drill\", \"erasure\". Left out: all of them.",
+    )
+    .also(&["events", "when"]),
+    key("notify.*.jobs", Takes::Texts, Optional, "These jobs alone. Left out: all.").also(&["job"]),
+    key(
+        "notify.*.details",
+        Takes::Flag,
+        Default("false"),
+        "Send the text of an error as well, which may hold paths and names of data. Without it job, operation, outcome, code, \
+         times and the host's name are sent.",
+    ),
+    key(
+        "notify.*.url",
+        Takes::Secret,
+        Optional,
+        "heartbeat, webhook, slack, ntfy. The address; of the heartbeat that for backups, in which {job} and {operation} stand for \
+         their names.",
+    )
+    .also(&["address", "webhook"]),
+    key("notify.*.drill_url", Takes::Secret, Optional, "heartbeat only. The address for drills."),
+    key(
+        "notify.*.exit_status",
+        Takes::Flag,
+        Default("false"),
+        "heartbeat only. Say a failure as URL/21, with the exit status of the command, instead of URL/fail.",
+    ),
+    key(
+        "notify.*.token",
+        Takes::Secret,
+        Optional,
+        "telegram: the bot's token. webhook, ntfy: sent as `Authorization: Bearer …`.",
+    )
+    .also(&["bot_token", "access_token"]),
+    key(
+        "notify.*.template",
+        Takes::Text,
+        Optional,
+        "webhook only. Another JSON body: {summary}, {title}, {event}, {host}, {job}, {operation}, {outcome}, {error_code} and {at} \
+         stand for texts within quotes, {document} for the whole document.",
+    )
+    .also(&["body"]),
+    key("notify.*.chat", Takes::Text, Optional, "telegram only. The chat: its number, or \"@name\".").also(&["chat_id"]),
+    key(
+        "notify.*.endpoint",
+        Takes::Text,
+        Default("https://api.telegram.org"),
+        "telegram only. Where the bot's API is.",
+    ),
+    key(
+        "notify.*.server",
+        Takes::Text,
+        Optional,
+        "email only. The mail server: \"mail.example.com:587\". Left out, the port is 587, 465 with tls = \"tls\", 25 with \"none\".",
+    )
+    .also(&["host", "smtp", "relay"]),
+    key(
+        "notify.*.tls",
+        Takes::Text,
+        Default("starttls"),
+        "email only. \"starttls\" (refuses a server without it), \"tls\", or \"none\".",
+    ),
+    key("notify.*.user", Takes::Text, Optional, "email only. The name that the mail server knows.").also(&["username"]),
+    key("notify.*.password", Takes::Secret, Optional, "email only. Its password."),
+    key("notify.*.from", Takes::Text, Optional, "email only. Who writes: \"backups@example.com\"."),
+    key("notify.*.to", Takes::Texts, Optional, "email only. To whom: [\"ops@example.com\"].").also(&["recipients"]),
+    key(
+        "notify.*.command",
+        Takes::Texts,
+        Optional,
+        "command only. A program and its arguments, with facts in LIFEBOAT_… variables and the document on stdin.",
+    )
+    .also(&["exec", "argv"]),
+    key("notify.*.timeout", Takes::Duration, Default("30s"), "command only. How long it may take."),
 ];
-
-/// What can be read of a config, and what this version cannot do yet: refused by name, so that nobody believes it done.
-pub const LATER: &[(&str, &str)] = &[("notify", "a notification")];
 
 /// The source kinds that there are.
 pub const KINDS: &[&str] = &["files", "sqlite", "postgres"];

@@ -13,6 +13,7 @@ use super::copies::{CopySettings, VaultRole};
 use super::daemon::DaemonSettings;
 use super::error::ConfigError;
 use super::hooks::HookSettings;
+use super::notify::{JobNotify, NotifySettings};
 use super::place::VaultUrl;
 use super::s3::S3Settings;
 use super::secret::Secret;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub jobs: BTreeMap<JobName, JobSettings>,
     /// How the daemon goes about it.
     pub daemon: DaemonSettings,
+    /// Who is told what.
+    pub notify: NotifySettings,
 }
 
 /// A vault.
@@ -104,6 +107,8 @@ pub struct JobSettings {
     pub sources: Vec<SourceSettings>,
     /// What runs around its backups.
     pub hooks: HookSettings,
+    /// Its own heartbeats.
+    pub notify: JobNotify,
     /// The rehearsed restore.
     pub drill: Option<DrillSettings>,
 }

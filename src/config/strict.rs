@@ -49,9 +49,7 @@ impl Walk<'_, '_> {
             let at = name.span();
             let name: &str = name.get_ref();
             let path = join(pattern, name);
-            if let Some((_, what)) = schema::LATER.iter().find(|(later, _)| *later == path) {
-                self.problems.at(at, format!("`{name}`: {what} is not in this version yet; take it out"));
-            } else if let Some(key) = schema::below(pattern).find(|key| key.path == path) {
+            if let Some(key) = schema::below(pattern).find(|key| key.path == path) {
                 match (key.only, kind) {
                     (Some(only), Kind::Is(kind)) if only != kind => {
                         self.problems.at(

@@ -14,6 +14,7 @@ use crate::domain::schedule::Schedule;
 use crate::error::{Code, Diagnostic};
 
 mod lock;
+mod notify;
 mod postgres;
 mod s3;
 
@@ -304,8 +305,6 @@ fn bad() -> Vec<(String, usize, usize, &'static str)> {
         ),
         (in_vault("").replace("/v", "s3://Acme/prod"), 2, 7, "lowercase letters, digits, `-` and `.`"),
         (in_vault("region = \"eu-1\""), 4, 10, "`region` belongs to a vault in a bucket"),
-        ("[notify.heartbeat]\nurl = 1".into(), 1, 2, "`notify`: a notification is not in this version yet"),
-        ("[notify.heartbeat]\nurl = \"x\"".into(), 1, 2, "`notify`: a notification is not in this version yet"),
         (with(FILES, "[job.shop.check]"), 10, 11, "has no `schedule`"),
         ("[daemon]\nlisten = \"x\"".into(), 2, 10, "`listen` is an address and a port"),
         ("[daemon]\njitter = \"1d\"".into(), 2, 10, "`jitter` is at most 6h"),

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use rand::RngExt as _;
 
 use super::board::{Board, Notice, TaskNotice};
+use super::herald::{Herald, uuid_of};
 use super::service::Service;
 use super::state::{Found, StateFile};
 use super::work::{Outcome, Work};
@@ -22,6 +23,7 @@ use crate::config::Settings;
 use crate::domain::operation::Task;
 use crate::domain::scheduler::{Ending, Start, State, Timetable, Told};
 use crate::error::{Code, Error, Result};
+use crate::notify::heartbeat::RunUuid;
 use crate::operations::interrupt::Interrupt;
 use crate::schedules::{Wanted, drills_elsewhere, due};
 
@@ -65,6 +67,8 @@ pub struct Orders {
     pub work: Arc<dyn Work>,
     /// Where it is written up.
     pub board: Board,
+    /// Who tells others.
+    pub herald: Herald,
 }
 
 /// The loop and its state.
@@ -74,6 +78,7 @@ pub struct Engine {
     seed: [u8; 32],
     work: Arc<dyn Work>,
     board: Board,
+    herald: Herald,
     file: StateFile,
     state: State,
     table: Timetable,
@@ -92,6 +97,7 @@ type Stamp = (u64, u64, i64, i64);
 
 struct Running {
     run: RunId,
+    told_as: RunUuid,
     interrupt: Interrupt,
     since: Duration,
 }
@@ -102,7 +108,7 @@ impl Engine {
     /// # Errors
     /// Where another daemon has the folder, or it cannot be read.
     pub fn new(orders: Orders) -> Result<Self> {
-        let Orders { clock, settings, wanted, seed, work, board } = orders;
+        let Orders { clock, settings, wanted, seed, work, board, herald } = orders;
         let now = clock.now();
         let file = StateFile::take(&settings.state_dir, now)?;
         let mut state = match file.load()? {
@@ -125,6 +131,7 @@ impl Engine {
             seed,
             work,
             board,
+            herald,
             file,
             state,
             table,
@@ -219,6 +226,7 @@ impl Engine {
             }
         }
         self.save();
+        self.herald.finish();
         self.running.keys().cloned().collect()
     }
 
@@ -231,7 +239,9 @@ impl Engine {
             tracing::info!(slot = %start.slot.to_rfc3339(), attempt = start.attempt, "started");
         });
         let since = self.clock.monotonic();
-        self.running.insert(task.clone(), Running { run, interrupt: interrupt.clone(), since });
+        let told_as = uuid_of(run);
+        self.herald.began(&task, &told_as);
+        self.running.insert(task.clone(), Running { run, told_as, interrupt: interrupt.clone(), since });
         let (work, settings, sender) = (Arc::clone(&self.work), Arc::clone(&self.settings), self.sender.clone());
         let spawned = thread::Builder::new().name(task.to_string()).spawn(move || {
             let _entered = span.enter();
@@ -249,7 +259,7 @@ impl Engine {
     }
 
     fn ended(&mut self, task: &Task, outcome: &Outcome) {
-        let Some(Running { run, since, .. }) = self.running.remove(task) else { return };
+        let Some(Running { run, told_as, since, .. }) = self.running.remove(task) else { return };
         let seconds = (self.clock.monotonic() - since).as_secs_f64();
         let span = tracing::error_span!("run", run = %run, job = %task.job, operation = %task.operation);
         span.in_scope(|| match &outcome.error {
@@ -262,6 +272,9 @@ impl Engine {
         let told = self.state.ended(&self.table, task, self.clock.now(), outcome.ending);
         self.save();
         self.tell(&told);
+        if !told.iter().any(|told| matches!(told, Told::Retry(..))) {
+            self.herald.ended(task, &told_as, outcome);
+        }
     }
 
     /// Reads the config again. A broken one is told of, and the last good one stays in use.
@@ -300,6 +313,7 @@ impl Engine {
 
     fn follow(&mut self) {
         let told = self.state.follow(&self.table, self.clock.now());
+        self.herald.follow(&self.settings, self.table.schedules.keys());
         self.tell(&told);
         for job in drills_elsewhere(self.settings.jobs.values(), &self.wanted) {
             tracing::info!(job = %job.name, operation = "drill", "left to a host that has an identity: none is named in the config here");

@@ -13,6 +13,7 @@ use crate::domain::ids::VaultId;
 use crate::error::{Code, Error, Result};
 use crate::evidence::gather::{Sizes, gather};
 use crate::evidence::metrics::{DaemonFacts, metrics};
+use crate::notify::courier::{Courier, counted};
 use crate::operations::host::Host;
 use crate::operations::interrupt::Interrupt;
 use crate::operations::vaults::{self, OpenVault, Trusted};
@@ -67,7 +68,15 @@ impl Exporter {
         let now = self.clock.now();
         // The size of a vault takes a listing of all of it.
         let gathered = gather(&host, &settings, &jobs, Sizes::LeaveOut, None, open, now)?;
-        Ok(metrics(&gathered, Some(&facts(notice)), now))
+        let mut facts = facts(notice);
+        let channels = counted(&settings);
+        if !channels.is_empty() {
+            let courier = Courier::new(&settings.state_dir, self.runtime.clone(), Arc::clone(&self.clock))?;
+            let memory = courier.memory().read()?;
+            let failures = channels.iter().map(|name| ((*name).to_owned(), memory.channel(name).failures));
+            facts.notify_failures = failures.collect();
+        }
+        Ok(metrics(&gathered, Some(&facts), now))
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod board;
 pub mod engine;
+pub mod herald;
 pub mod http;
 pub mod metrics;
 pub mod page;
@@ -87,6 +88,11 @@ impl RunId {
     #[must_use]
     pub fn from_random(number: u32) -> Self {
         Self(number)
+    }
+
+    /// The number.
+    fn number(self) -> u32 {
+        self.0
     }
 }
 

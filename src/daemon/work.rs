@@ -25,6 +25,7 @@ use crate::operations::host::Host;
 use crate::operations::interrupt::Interrupt;
 use crate::operations::prune::{PruneReport, PruneRequest, prune};
 use crate::operations::vaults::{self, OpenVault, Trusted};
+use crate::operations::verdicts;
 use crate::seal::{Identities, Opener};
 use crate::vault::reader::Reader;
 
@@ -39,6 +40,10 @@ pub struct Outcome {
     pub facts: String,
     /// What the scheduler makes of it.
     pub ending: Ending,
+    /// What a drill took in seconds, and what it may take.
+    pub rto: Option<(f64, Option<f64>)>,
+    /// What followed it by itself, and what was wrong with that.
+    pub followed: Option<(Operation, Option<Error>)>,
 }
 
 /// Does what is due.
@@ -59,7 +64,7 @@ pub struct Verbs {
 
 impl Outcome {
     fn well(word: &'static str, facts: String) -> Self {
-        Self { word, error: None, facts, ending: Ending::Final }
+        Self { word, error: None, facts, ending: Ending::Final, rto: None, followed: None }
     }
 
     /// A failure.
@@ -71,7 +76,7 @@ impl Outcome {
             _ => Ending::Final,
         };
         let word = if ending == Ending::Interrupted { "interrupted" } else { "failed" };
-        Self { word, error: Some(error), facts: String::new(), ending }
+        Self { error: Some(error), ending, ..Self::well(word, String::new()) }
     }
 }
 
@@ -123,12 +128,9 @@ pub(super) fn identity_texts(files: &[PathBuf]) -> Result<Vec<String>> {
 impl Ground<'_> {
     fn backup(&self, lost_since: Option<DateTime<Utc>>) -> Result<Outcome> {
         if let Some(done) = lost_since.map(|since| self.committed_since(since)).transpose()?.flatten() {
-            let after = self.prune_after()?;
-            return Ok(Outcome {
-                word: "already-done",
-                facts: format!("backup {done}{after}"),
-                ..Outcome::well("", String::new())
-            });
+            let (after, followed) = self.prune_after().unzip();
+            let facts = format!("backup {done}{}", after.unwrap_or_default());
+            return Ok(Outcome { followed, ..Outcome::well("already-done", facts) });
         }
         let config = self.settings.without_secrets(&self.job.name);
         let held = self.settings.holding(self.job, self.host.clock.now());
@@ -136,24 +138,13 @@ impl Ground<'_> {
         let mut facts = report.manifest.as_ref().map_or_else(String::new, |manifest| {
             format!("backup {}, {} new bytes", manifest.id, manifest.total(|source| source.new_bytes))
         });
-        match report.outcome {
-            RunOutcome::Failed => {
-                let unknown = || Error::new(Code::Internal, "the backup failed, and did not say of what");
-                return Err(report.failure.unwrap_or_else(unknown));
-            }
-            RunOutcome::Success | RunOutcome::Partial => facts.push_str(&self.prune_after()?),
+        let error = verdicts::of_backup(&self.job.name, &report);
+        if let (RunOutcome::Failed, Some(error)) = (report.outcome, &error) {
+            return Err(error.clone());
         }
-        let partial = report.outcome == RunOutcome::Partial;
-        let what = || {
-            let hint = format!("`lifeboat show {}` counts what is missing", self.job.name);
-            Error::new(Code::SourcePartial, "something could not be read").with_hint(hint)
-        };
-        Ok(Outcome {
-            word: if partial { "partial" } else { "success" },
-            error: report.failure.or_else(|| partial.then(what)),
-            facts,
-            ending: Ending::Final,
-        })
+        let (after, followed) = self.prune_after().unzip();
+        facts.push_str(&after.unwrap_or_default());
+        Ok(Outcome { error, followed, ..Outcome::well(report.outcome.word(), facts) })
     }
 
     /// A complete backup of this host that began since then: a run that nobody saw end did its work.
@@ -168,21 +159,21 @@ impl Ground<'_> {
     }
 
     /// Where prunes have no schedule of their own they follow the backups. The backup stands whatever comes of it, and the
-    /// next one brings the next prune: what is wrong is logged.
-    fn prune_after(&self) -> Result<String> {
+    /// next one brings the next prune: what is wrong is logged, and told.
+    fn prune_after(&self) -> Option<(String, (Operation, Option<Error>))> {
         if self.job.prune != PruneWhen::AfterBackup || self.host.check_interrupted().is_err() {
-            return Ok(String::new());
+            return None;
         }
         let outcome = match self.prune() {
             Ok(report) => pruned(&report),
             // Somebody prunes at this moment: what was to be done is being done.
-            Err(error) if error.code() == Code::Locked => return Ok(String::new()),
+            Err(error) if error.code() == Code::Locked => return None,
             Err(error) => Outcome::failed(error),
         };
         if let Some(error) = &outcome.error {
             tracing::error!(job = %self.job.name, operation = "prune", code = error.code().name(), "the prune after the backup: {error}");
         }
-        Ok(format!("; prune: {} {}", outcome.word, outcome.facts))
+        Some((format!("; prune: {} {}", outcome.word, outcome.facts), (Operation::Prune, outcome.error)))
     }
 
     fn prune(&self) -> Result<PruneReport> {
@@ -219,16 +210,9 @@ impl Ground<'_> {
             Err(error) => Outcome::failed(error),
         };
         facts.push_str(&format!("; prune: {} {}", pruned.word, pruned.facts));
-        let left = report.left.first().map(|left| {
-            Error::new(left.code, format!("{} things could not be copied", report.left.len()))
-                .with_hint(left.hint.clone())
-        });
-        Ok(Outcome {
-            word: if left.is_some() { "partial" } else { "success" },
-            error: left.or(pruned.error),
-            facts,
-            ending: Ending::Final,
-        })
+        let left = verdicts::of_copy(&report);
+        let word = if left.is_some() { "partial" } else { "success" };
+        Ok(Outcome { error: left.or(pruned.error), ..Outcome::well(word, facts) })
     }
 
     fn check(&self) -> Result<Outcome> {
@@ -238,11 +222,9 @@ impl Ground<'_> {
         let report =
             check::check(&self.host, &self.vault, std::slice::from_ref(&self.job.name), &known, &depth, &Silent)?;
         let facts = format!("{} backups, {} objects", report.backups, report.objects);
-        let Some(first) = report.damaged.first() else { return Ok(Outcome::well("passed", facts)) };
-        let code = Code::ALL.iter().copied().find(|code| code.name() == first.code).unwrap_or(Code::ObjectDamaged);
-        let what = format!("{} things in the vault are not what they were", report.damaged.len());
-        let error = Error::new(code, what).with_hint(format!("`lifeboat check {}` names them", self.job.name));
-        Ok(Outcome { word: "failed", error: Some(error), facts, ending: Ending::Final })
+        let error = verdicts::of_check(&self.job.name, &report);
+        let word = if error.is_some() { "failed" } else { "passed" };
+        Ok(Outcome { error, ..Outcome::well(word, facts) })
     }
 
     fn drill(&self, lost_since: Option<DateTime<Utc>>, identities: &[PathBuf]) -> Result<Outcome> {
@@ -279,42 +261,22 @@ impl Ground<'_> {
         let report = drill::drill(&self.host, &self.vault, self.job, &reader, &request, &Silent)?;
         self.host.check_interrupted()?;
         let facts = format!("drill {}, {:.0} s", report.id, report.record.rto_seconds);
-        let name = &self.job.name;
-        let error = match (report.record.outcome, report.record.rto_met) {
-            (DrillOutcome::Passed, true) if report.recorded => return Ok(Outcome::well("passed", facts)),
-            (DrillOutcome::Passed, true) => Error::new(Code::StorageFailed, "the drill passed, and is on no record"),
-            (DrillOutcome::Passed, false) => Error::new(Code::ObjectiveMissed, "the drill took longer than promised"),
-            (DrillOutcome::Failed, _) => report.failure.unwrap_or_else(|| {
-                Error::new(Code::DrillFailed, format!("{} checks did not pass", report.record.checks_failed))
-                    .with_hint(format!("`lifeboat drill {name}` shows them"))
-            }),
-        };
+        let rto = Some((report.record.rto_seconds, report.record.rto_objective_seconds));
+        let word = if report.record.outcome == DrillOutcome::Passed { "passed" } else { "failed" };
         // It has its verdict, and it is on record: another try would be another drill.
-        Ok(Outcome {
-            word: if report.record.outcome == DrillOutcome::Passed { "passed" } else { "failed" },
-            error: Some(error),
-            facts,
-            ending: Ending::Final,
-        })
+        Ok(Outcome { error: verdicts::of_drill(&self.job.name, &report), rto, ..Outcome::well(word, facts) })
     }
 }
 
 /// What a prune's report comes to.
 fn pruned(report: &PruneReport) -> Outcome {
     let facts = format!("{} backups removed, {} objects erased", report.deleted_backups(), report.deleted_objects);
-    if let Some(failure) = report.failures.first() {
-        return Outcome { facts, ..Outcome::failed(failure.clone()) };
+    match verdicts::of_prune(report) {
+        None => Outcome::well("success", facts),
+        // Deleting may go on where something failed; what stands in its way waits for a person.
+        Some(error) if !report.failures.is_empty() => Outcome { facts, ..Outcome::failed(error) },
+        Some(error) => Outcome { error: Some(error), ..Outcome::well("failed", facts) },
     }
-    let hint = "`lifeboat prune --dry-run` says what is in the way";
-    let error = if !report.stops.is_empty() {
-        Error::new(Code::DeletionStopped, format!("{} things stand in the way of deleting", report.stops.len()))
-            .with_hint(hint)
-    } else if !report.unswept.is_empty() || report.jobs.iter().any(|job| !job.breached.is_empty()) {
-        Error::new(Code::ErasureBreached, "something older than `delete_after` is still there").with_hint(hint)
-    } else {
-        return Outcome::well("success", facts);
-    };
-    Outcome { word: "failed", error: Some(error), facts, ending: Ending::Final }
 }
 
 fn read(file: &std::path::Path) -> Result<String> {

@@ -15,3 +15,4 @@ pub mod schedule;
 pub mod scheduler;
 pub mod segment;
 pub mod server;
+pub mod template;

@@ -172,6 +172,18 @@ pub fn erasure_status(facts: &JobFacts, now: DateTime<Utc>) -> ErasureStatus {
     }
 }
 
+/// How far what should be gone, and the last good backup, are on the way to their deadlines: the worst, and its deadline.
+pub(super) fn worst_stage(facts: &JobFacts, now: DateTime<Utc>) -> Option<(Stage, DateTime<Utc>)> {
+    let last_good = facts.last_good();
+    let others = facts.remnants().into_iter().filter(|remnant| last_good.is_none_or(|row| row.id != remnant.backup));
+    let others = others.filter_map(|remnant| Some((remnant.stage(now)?, remnant.deadline?)));
+    let last = last_good.and_then(|row| {
+        let conflict = facts.retention()?.conflict(&[candidate(row)], now)?;
+        Some((conflict.stage, conflict.deadline))
+    });
+    others.chain(last).max_by_key(|(stage, deadline)| (*stage, std::cmp::Reverse(*deadline)))
+}
+
 /// Alarms, before a promise is broken where there is still time.
 pub(super) fn judge_erasure(findings: &mut Findings, facts: &JobFacts, now: DateTime<Utc>) {
     let last_good = facts.last_good();
@@ -229,17 +241,20 @@ fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant
     );
 }
 
+fn candidate(row: &BackupRow) -> Candidate {
+    Candidate {
+        backup: row.id.clone(),
+        recovery_point: row.recovery_point,
+        available_at: row.committed,
+        good: true,
+    }
+}
+
 /// The last good backup on its way to its deadline: either it or the promise to erase will have to give way.
 fn judge_last_good(findings: &mut Findings, facts: &JobFacts, row: &BackupRow, now: DateTime<Utc>) {
     let Some(retention) = facts.retention() else { return };
     let (job, backup) = (&facts.job, &row.id);
-    let candidate = Candidate {
-        backup: backup.clone(),
-        recovery_point: row.recovery_point,
-        available_at: row.committed,
-        good: true,
-    };
-    let Some(conflict) = retention.conflict(&[candidate], now) else { return };
+    let Some(conflict) = retention.conflict(&[candidate(row)], now) else { return };
     let (stage, deadline) = (conflict.stage, conflict.deadline);
     if stage == Stage::Past {
         findings.add(

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod gather;
 pub mod html;
 pub mod keeping;
+pub mod lasting;
 pub mod markdown;
 pub mod metrics;
 pub mod page;

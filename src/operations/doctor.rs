@@ -3,6 +3,7 @@
 mod ground;
 mod keys;
 mod machine;
+mod notify;
 mod postgres;
 mod rights;
 
@@ -21,6 +22,7 @@ use crate::scratch::folder::free_bytes;
 
 pub use self::keys::{hygiene, recipients};
 pub use self::machine::machine;
+pub use self::notify::notify;
 pub use self::rights::{Prunes, rights};
 use super::host::Host;
 use super::vaults::{Look, OpenVault, manifests};

@@ -18,6 +18,7 @@ pub mod host;
 pub mod init;
 pub mod interrupt;
 pub mod lost;
+pub mod notices;
 pub mod outbox;
 pub mod prune;
 pub mod quarantine;
@@ -33,6 +34,7 @@ pub mod selection;
 pub mod state;
 pub mod trustees;
 pub mod vaults;
+pub mod verdicts;
 #[cfg(test)]
 mod year;
 

@@ -114,7 +114,8 @@ pub fn handed_in(settings: &Settings, operations: &[Operation]) -> (Vec<String>,
     let of_jobs = settings.jobs.values().flat_map(|job| operations.iter().flat_map(move |of| secrets(job, *of)));
     let keys = settings.vaults.values().filter_map(|vault| vault.s3.keys.as_ref());
     let of_vaults = keys.flat_map(|keys| [&keys.access_key, &keys.secret_key].into_iter().chain(&keys.session_token));
-    for secret in of_jobs.chain(of_vaults) {
+    let own = settings.jobs.values().flat_map(|job| job.notify.heartbeat.iter().chain(&job.notify.drill_heartbeat));
+    for secret in of_jobs.chain(of_vaults).chain(settings.notify.secrets()).chain(own) {
         let (list, name) = match secret {
             Secret::Credential(name) => (&mut credentials, name),
             Secret::Env(name) => (&mut variables, name),

@@ -92,6 +92,13 @@ const CASES: &[Case] = &[
         fs::remove_file(world.path(format!("vault/{}", largest(&world)))).unwrap();
         world.run(&["restore", "shop", "--to", "out", "--identity", "identity.txt"])
     }),
+    (Code::NotifyFailed, 1, || {
+        let world = World::new();
+        change(&world, "lifeboat.toml", |bytes| {
+            bytes.extend(b"\n[notify.own]\nkind = \"command\"\ncommand = [\"false\"]\n");
+        });
+        world.run(&["notify", "test"])
+    }),
     (Code::HostUnauthorised, 1, || {
         let (world, other) = (World::new(), World::new());
         fs::copy(other.path("state/host.key"), world.path("state/host.key")).unwrap();

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::erasing::libfaketime;
+use crate::notify::receivers::Web;
 use crate::support::World;
 
 /// A line comes long before, or never.
@@ -232,4 +234,50 @@ fn a_vault_that_is_away_is_waited_for() {
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ends().code(), Some(0));
     assert_eq!(minutes.backups().len(), 2);
+}
+
+/// Runs are told to the heartbeat under the name that they have in the log; a failure is told when it is not tried again, and
+/// its end; a daemon that nobody can hear counts.
+#[test]
+fn it_tells_of_its_runs() {
+    let web = Web::start();
+    let mut minutes = Minutes::new();
+    let secret = |name: &str, url: &str| {
+        fs::write(minutes.world.path(name), url).unwrap();
+        fs::set_permissions(minutes.world.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    secret("ping", &web.url("/p"));
+    secret("chat", &web.url("/c"));
+    secret("away", "http://127.0.0.1:1/");
+    let path = minutes.world.path("lifeboat.toml");
+    let more = "[notify.heartbeat]\nurl = { file = \"ping\" }\n[notify.chat]\nkind = \"slack\"\nurl = { file = \"chat\" }\n\
+                [notify.away]\nkind = \"slack\"\nurl = { file = \"away\" }\n";
+    fs::write(&path, format!("{}\n{more}", fs::read_to_string(&path).unwrap())).unwrap();
+
+    let (db, away) = (minutes.world.path("shop.db"), minutes.world.path("shop.away"));
+    fs::rename(&db, &away).unwrap();
+    let mut daemon = minutes.daemon();
+    let started = daemon.wait_for("started");
+    let rid = format!("?rid={}-", started["run"].as_str().unwrap());
+    assert_eq!(daemon.wait_for("ended")["outcome"], "failed");
+    assert!(web.next_post().0.starts_with(&format!("/p/start{rid}")));
+    assert!(web.next_post().0.starts_with(&format!("/p/fail{rid}")));
+    let (path, text) = web.next_post();
+    assert!(path == "/c" && text.contains("backup of shop on") && text.contains("[source-unavailable]"), "{text}");
+    daemon.wait_for("a notification did not arrive");
+    fs::rename(&away, &db).unwrap();
+    assert_eq!(daemon.wait_for("ended")["outcome"], "success");
+    let mut posts = [web.next_post(), web.next_post(), web.next_post()].map(|(path, _)| path);
+    posts.sort();
+    assert!(posts[0] == "/c" && posts[1].starts_with("/p/start?") && posts[2].starts_with("/p?"), "{posts:?}");
+    let (_, metrics) = daemon.get("/metrics");
+    for channel in ["heartbeat", "chat"] {
+        assert!(metrics.contains(&format!("lifeboat_notify_failures_total{{channel=\"{channel}\"}} 0\n")), "{metrics}");
+    }
+    let counted =
+        metrics.lines().find_map(|line| line.strip_prefix("lifeboat_notify_failures_total{channel=\"away\"} "));
+    assert!(counted.unwrap().parse::<u64>().unwrap() >= 1, "{metrics}");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().code(), Some(0));
+    assert_eq!(web.rest(), [] as [String; 0]);
 }

@@ -19,6 +19,7 @@ mod journeys;
 mod kill;
 mod kill_erasing;
 mod metrics;
+mod notify;
 mod page;
 mod postgres;
 mod resume;

@@ -9,18 +9,22 @@ use crate::config::{JobSettings, PruneWhen};
 use crate::domain::contents::NoteClass;
 use crate::domain::ids::{BackupId, JobName, SourceName};
 use crate::domain::manifest::Manifest;
+use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::{human_bytes, human_seconds};
 use crate::domain::record::RunOutcome;
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::backup::{self, RunReport};
+use crate::operations::notices::{Ended, Notices, new_run};
 use crate::operations::prune::AfterPause;
 use crate::operations::vaults::OpenVault;
+use crate::operations::verdicts;
 
 use super::super::Exit;
 use super::super::args::{Global, JobsArgs};
 use super::super::output::{print_error, print_json, say};
 use super::super::progress::Terminal;
 use super::super::session::{Configured, Session};
+use super::notify;
 use super::prune::{self, How};
 
 /// With the name of `Code::SourcePartial`, for who looks it up.
@@ -104,6 +108,7 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
     let began = session.host.clock.now();
     let session = session.configured()?;
     let jobs = session.jobs(&args.jobs)?;
+    let notices = Notices::beside(&session.host, &session.settings);
     let vaults = session.vaults(&jobs);
     let progress = session.progress();
     let mut exit = Exit::DONE;
@@ -116,6 +121,8 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
             exit = exit.worse(Exit::of(Kind::Interrupted));
             break;
         }
+        let (task, run) = (Task { job: job.name.clone(), operation: Operation::Backup }, new_run());
+        notices.began(&task, &run);
         let config = session.settings.without_secrets(&job.name);
         let report = match &vaults[&job.vault] {
             Ok(vault) => {
@@ -126,6 +133,8 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         };
         let report = report.unwrap_or_else(backup::not_started);
         exit = exit.worse(exit_of(&report));
+        let trouble = verdicts::of_backup(&job.name, &report);
+        notices.ended(&task, &run, &Ended::new(report.outcome.word(), trouble.as_ref()));
         tell(&job.name, &report, &session.global);
         // A job that never gets everything has old backups like any other.
         if report.outcome != RunOutcome::Failed && job.prune == PruneWhen::AfterBackup {
@@ -143,9 +152,10 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
     // Once a vault: a sweep is the whole vault's.
     for (name, jobs) in committed {
         if let Ok(vault) = &vaults[name] {
-            exit = exit.worse(prune_after(&session, vault, &jobs, began, &progress));
+            exit = exit.worse(prune_after(&session, vault, &jobs, began, &progress, &notices));
         }
     }
+    notify::finish(&session.host, &session.settings, notices);
     if session.global.json {
         print_json(&Document { schema_version: 1, runs });
     }
@@ -160,12 +170,15 @@ fn prune_after(
     jobs: &[&JobSettings],
     began: DateTime<Utc>,
     progress: &Terminal,
+    notices: &Notices,
 ) -> Exit {
     if session.host.check_interrupted().is_err() {
         return Exit::DONE;
     }
     let how = How { dry_run: false, began, after_pause: AfterPause::Stop };
-    match prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, progress) {
+    let report = prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, progress);
+    prune::notice(notices, jobs, &report);
+    match report {
         Ok(report) => {
             prune::tell_after("backup", &report, session.settings.timezone, &session.global);
             prune::exit_of(&report)

@@ -5,15 +5,19 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::domain::ids::JobName;
+use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::human_bytes;
 use crate::error::{Code, Error, Kind, Result};
-use crate::operations::check::{self, Damage, Depth};
+use crate::operations::check::{self, CheckReport, Damage, Depth};
+use crate::operations::notices::{Ended, Notices, new_run};
 use crate::operations::refute;
+use crate::operations::verdicts;
 
 use super::super::Exit;
 use super::super::args::CheckArgs;
 use super::super::output::{counted, print, print_json, say};
-use super::super::session::Session;
+use super::super::session::{Reading, Session};
+use super::notify;
 
 #[derive(Serialize)]
 struct Document {
@@ -43,7 +47,9 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
     let depth = Depth { read_data: reader.as_ref().map(|(reader, percent)| (reader, *percent)) };
     let configured = reading.settings.iter().flat_map(|settings| settings.jobs_in(&reading.vault.settings.name));
     let known = configured.map(|job| (job.name.clone(), job.retention.delete_after)).collect();
-    let report = check::check(&reading.host, &reading.vault, &jobs, &known, &depth, &progress)?;
+    let report = check::check(&reading.host, &reading.vault, &jobs, &known, &depth, &progress);
+    notice(&reading, &jobs, &report);
+    let report = report?;
     let sound = report.is_sound();
     if json {
         print_json(&Document {
@@ -121,4 +127,23 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
         }
     }
     Ok(if sound { Exit::DONE } else { Exit::of(Kind::Damage) })
+}
+
+/// Tells how a check of these jobs, or of all of the vault, ended; a bare host has nobody to tell.
+fn notice(reading: &Reading, jobs: &[JobName], report: &Result<CheckReport>) {
+    let Some(settings) = &reading.settings else { return };
+    let notices = Notices::beside(&reading.host, settings);
+    for job in settings.jobs_in(&reading.vault.settings.name).map(|job| &job.name) {
+        if !jobs.is_empty() && !jobs.contains(job) {
+            continue;
+        }
+        let trouble = match report {
+            Ok(report) => verdicts::of_check(job, report),
+            Err(error) => Some(error.clone()),
+        };
+        let outcome = if trouble.is_some() { "failed" } else { "passed" };
+        let task = Task { job: job.clone(), operation: Operation::Check };
+        notices.ended(&task, &new_run(), &Ended::new(outcome, trouble.as_ref()));
+    }
+    notify::finish(&reading.host, settings, notices);
 }

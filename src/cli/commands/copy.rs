@@ -5,17 +5,21 @@ use serde::Serialize;
 
 use crate::config::{CopySettings, JobSettings};
 use crate::domain::ids::{BackupId, JobName};
+use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::{human_bytes, human_seconds};
 use crate::domain::record::CopyOutcome;
 use crate::error::{Code, Error, Kind, Result};
+use crate::operations::notices::{Ended, Notices, new_run};
 use crate::operations::copy::{self, CopyReport, CopyRequest, could_not_begin, open_copy};
 use crate::operations::prune::AfterPause;
 use crate::operations::vaults::OpenVault;
+use crate::operations::verdicts;
 
 use super::super::Exit;
 use super::super::args::{CopyArgs, Global};
 use super::super::output::{counted, print_error, print_json, say};
 use super::super::session::{Configured, Session};
+use super::notify;
 use super::prune::{self, How};
 
 #[derive(Serialize)]
@@ -57,6 +61,16 @@ pub(in super::super) fn copy(session: Session, args: &CopyArgs) -> Result<Exit> 
     let own: Vec<&JobSettings> = jobs.iter().map(|(job, _)| *job).collect();
     let sources = session.vaults(&own);
     let progress = session.progress();
+    let notices = Notices::beside(&session.host, &session.settings);
+    let copied = |job: &JobSettings, report: &Result<CopyReport>| {
+        let trouble = match report {
+            Ok(report) => verdicts::of_copy(report),
+            Err(error) => Some(error.clone()),
+        };
+        let task = Task { job: job.name.clone(), operation: Operation::Copy };
+        let outcome = if trouble.is_some() { "failed" } else { "success" };
+        notices.ended(&task, &new_run(), &Ended::new(outcome, trouble.as_ref()));
+    };
     let (mut exit, mut copies) = (Exit::DONE, Vec::new());
     let mut pruned: Vec<(OpenVault, Vec<&JobSettings>)> = Vec::new();
     for (job, settings) in &jobs {
@@ -71,6 +85,7 @@ pub(in super::super) fn copy(session: Session, args: &CopyArgs) -> Result<Exit> 
             Err(error) => {
                 print_error(error);
                 exit = exit.worse(Exit::of(error.kind()));
+                copied(job, &Err(error.clone()));
                 continue;
             }
         };
@@ -93,6 +108,7 @@ pub(in super::super) fn copy(session: Session, args: &CopyArgs) -> Result<Exit> 
                 Err(error)
             }
         };
+        copied(job, &report);
         match report {
             Ok(report) => {
                 exit = exit.worse(exit_of(&report));
@@ -106,8 +122,9 @@ pub(in super::super) fn copy(session: Session, args: &CopyArgs) -> Result<Exit> 
         }
     }
     for (vault, jobs) in &pruned {
-        exit = exit.worse(prune_after(&session, vault, jobs, began));
+        exit = exit.worse(prune_after(&session, vault, jobs, began, &notices));
     }
+    notify::finish(&session.host, &session.settings, notices);
     if session.global.json {
         print_json(&Document { schema_version: 1, copies });
     }
@@ -145,12 +162,20 @@ fn meant<'a>(session: &'a Configured, args: &CopyArgs) -> Result<Vec<(&'a JobSet
 }
 
 /// Erases in the copy what has expired: `delete_after` holds there as well.
-fn prune_after(session: &Configured, vault: &OpenVault, jobs: &[&JobSettings], began: DateTime<Utc>) -> Exit {
+fn prune_after(
+    session: &Configured,
+    vault: &OpenVault,
+    jobs: &[&JobSettings],
+    began: DateTime<Utc>,
+    notices: &Notices,
+) -> Exit {
     if session.host.check_interrupted().is_err() {
         return Exit::DONE;
     }
     let how = How { dry_run: false, began, after_pause: AfterPause::Stop };
-    match prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, &session.progress()) {
+    let report = prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, &session.progress());
+    prune::notice(notices, jobs, &report);
+    match report {
         Ok(report) => {
             prune::tell_after("copy", &report, session.settings.timezone, &session.global);
             prune::exit_of(&report)

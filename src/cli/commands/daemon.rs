@@ -9,6 +9,7 @@ use crate::catalog::Catalog;
 use crate::config::Settings;
 use crate::daemon::board::Board;
 use crate::daemon::engine::{Engine, Event, Orders};
+use crate::daemon::herald::Herald;
 use crate::daemon::http::{Answer, Answers, Status, listen};
 use crate::daemon::metrics::Exporter;
 use crate::daemon::page::Pages;
@@ -52,6 +53,7 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
         kept: Mutex::default(),
         making: Mutex::new(Some(settings.clone())),
     };
+    let herald = Herald::start(host.runtime.clone(), Arc::clone(&host.clock))?;
     let mut engine = Engine::new(Orders {
         clock: Arc::clone(&host.clock),
         settings,
@@ -59,6 +61,7 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
         seed,
         work: Arc::new(verbs),
         board: board.clone(),
+        herald,
     })?;
     watch_signals(host, &engine.sender())?;
     let listener = address

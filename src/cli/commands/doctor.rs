@@ -26,6 +26,7 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
     let mut findings = config(&session);
     findings.extend(doctor::machine(&session.host, &session.settings));
     findings.extend(doctor::host(&session.host));
+    findings.extend(doctor::notify(&session.host, &session.settings));
     let vaults = session.vaults(&jobs);
     let open: Vec<&OpenVault> = vaults.values().flatten().collect();
     findings.extend(doctor::hygiene(&session.host, &session.settings, &open));

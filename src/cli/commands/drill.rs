@@ -9,9 +9,12 @@ use serde::Serialize;
 use crate::config::{DrillSettings, JobSettings};
 use crate::domain::check::Check;
 use crate::domain::ids::{BackupId, JobName, RecordId};
+use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::{exact_duration, human_seconds};
 use crate::domain::record::{DrillGround, DrillOutcome, DrillServer, Phase};
 use crate::error::{Code, Error, Kind, Result};
+use crate::operations::notices::{Ended, Notices, new_run};
+use crate::operations::verdicts;
 use crate::operations::drill::{self, DrillReport, DrillRequest, Which};
 use crate::operations::vaults::OpenVault;
 use crate::vault::reader::Reader;
@@ -20,6 +23,7 @@ use super::super::Exit;
 use super::super::args::DrillArgs;
 use super::super::output::{counted, print, print_error, print_json, say};
 use super::super::session::{Configured, IdentitySource, Session};
+use super::notify;
 
 #[derive(Serialize)]
 struct Document {
@@ -50,6 +54,7 @@ pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit
     let session = session.configured()?;
     let jobs = session.jobs(&args.jobs)?;
     let vaults = session.places(&jobs)?;
+    let notices = Notices::beside(&session.host, &session.settings);
     let mut exit = Exit::DONE;
     let mut drills = Vec::new();
     for job in jobs {
@@ -59,9 +64,12 @@ pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit
             exit = exit.worse(Exit::of(Kind::Interrupted));
             break;
         }
+        let (task, run) = (Task { job: job.name.clone(), operation: Operation::Drill }, new_run());
+        notices.began(&task, &run);
         let vault = match &vaults[&session.place_of(job)?.name] {
             Ok(vault) => vault,
             Err(error) => {
+                notices.ended(&task, &run, &Ended::new("failed", Some(error)));
                 print_error(error);
                 exit = exit.worse(Exit::of(error.kind()));
                 continue;
@@ -70,6 +78,7 @@ pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit
         match one(&session, vault, job, args) {
             Ok(report) => {
                 exit = exit.worse(exit_of(&report));
+                notices.ended(&task, &run, &ended(&report, verdicts::of_drill(&job.name, &report).as_ref()));
                 if !session.global.json && !session.global.quiet {
                     tell(job, &report);
                 }
@@ -79,15 +88,26 @@ pub(in super::super) fn drill(session: Session, args: &DrillArgs) -> Result<Exit
                 drills.push(document(job, report));
             }
             Err(error) => {
+                notices.ended(&task, &run, &Ended::new("failed", Some(&error)));
                 print_error(&error);
                 exit = exit.worse(Exit::of(error.kind()));
             }
         }
     }
+    notify::finish(&session.host, &session.settings, notices);
     if session.global.json {
         print_json(&Document { schema_version: 1, drills });
     }
     Ok(exit)
+}
+
+fn ended<'a>(report: &DrillReport, trouble: Option<&'a Error>) -> Ended<'a> {
+    let outcome = match report.record.outcome {
+        DrillOutcome::Passed => "passed",
+        DrillOutcome::Failed => "failed",
+    };
+    let rto = Some((report.record.rto_seconds, report.record.rto_objective_seconds));
+    Ended { rto, ..Ended::new(outcome, trouble) }
 }
 
 fn one(session: &Configured, vault: &OpenVault, job: &JobSettings, args: &DrillArgs) -> Result<DrillReport> {

@@ -14,6 +14,7 @@ pub(super) mod init;
 pub(super) mod key;
 pub(super) mod list;
 pub(super) mod manual;
+pub(super) mod notify;
 pub(super) mod prune;
 pub(super) mod recipient;
 pub(super) mod restore;

@@ -6,21 +6,25 @@ use serde::Serialize;
 
 use crate::config::{JobSettings, Settings};
 use crate::domain::ids::{BackupId, JobName};
+use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::human_bytes;
 use crate::domain::retention::{Decision, Fate};
 use crate::error::{Code, Error, Kind, Result};
 use crate::observe::Progress;
 use crate::operations::host::Host;
+use crate::operations::notices::{Ended, Notices, new_run};
 use crate::operations::prune::{
     AfterPause, BackupFacts, HeldBy, JobPrune, PruneReport, PruneRequest, prune as prune_vault,
 };
 use crate::operations::quarantine::quarantine as quarantine_backup;
 use crate::operations::vaults::OpenVault;
+use crate::operations::verdicts;
 
 use super::super::Exit;
 use super::super::args::{Global, PruneArgs, QuarantineArgs};
 use super::super::output::{counted, print, print_error, print_json, say};
 use super::super::session::Session;
+use super::notify;
 
 #[derive(Serialize)]
 struct Document {
@@ -85,6 +89,7 @@ pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit
         after_pause: if args.after_pause { AfterPause::GoOn } else { AfterPause::Stop },
     };
     let vaults = session.places(&jobs)?;
+    let notices = Notices::beside(&session.host, &session.settings);
     let progress = session.progress();
     let mut exit = Exit::DONE;
     let mut reports = Vec::new();
@@ -95,6 +100,9 @@ pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit
             Ok(vault) => prune_jobs(&session.host, vault, &session.settings, &of_vault, &how, &progress),
             Err(error) => Err(error.clone()),
         };
+        if !args.dry_run {
+            notice(&notices, &of_vault, &report);
+        }
         match report {
             Ok(report) => {
                 exit = exit.worse(exit_of(&report));
@@ -114,7 +122,21 @@ pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit
             tell(report, session.settings.timezone, all, session.global.quiet, &print);
         }
     }
+    notify::finish(&session.host, &session.settings, notices);
     Ok(exit)
+}
+
+/// Tells how a prune of these jobs ended.
+pub(super) fn notice(notices: &Notices, jobs: &[&JobSettings], report: &Result<PruneReport>) {
+    let trouble = match report {
+        Ok(report) => verdicts::of_prune(report),
+        Err(error) => Some(error.clone()),
+    };
+    let outcome = if trouble.is_some() { "failed" } else { "success" };
+    for job in jobs {
+        let task = Task { job: job.name.clone(), operation: Operation::Prune };
+        notices.ended(&task, &new_run(), &Ended::new(outcome, trouble.as_ref()));
+    }
 }
 
 /// How a command prunes.

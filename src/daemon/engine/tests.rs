@@ -47,7 +47,7 @@ impl Work for Bench {
 
 fn outcome(ending: Ending) -> Outcome {
     let error = (ending != Ending::Final).then(|| Error::new(Code::StorageFailed, "as told"));
-    Outcome { word: "as-told", error, facts: String::new(), ending }
+    Outcome { word: "as-told", error, facts: String::new(), ending, rto: None, followed: None }
 }
 
 struct Ground {
@@ -90,6 +90,7 @@ impl Ground {
             seed: [1; 32],
             work: Arc::<Bench>::clone(&self.bench),
             board: self.board.clone(),
+            herald: Herald::mute(),
         })
     }
 

@@ -45,6 +45,7 @@ pub fn code_may_pass(code: Code) -> bool {
         | Code::StorageDenied
         | Code::LockUnavailable
         | Code::HookFailed
+        | Code::NotifyFailed
         | Code::Killed
         | Code::StateFailed
         | Code::RestoreFailed

@@ -133,7 +133,7 @@ series! {
     ScheduleSkipped Counter "lifeboat_schedule_skipped_total" ["job_name", "operation", "reason"]
         "Scheduled runs that the daemon did not begin.", "it is not the daemon that tells";
     NotifyFailures Counter "lifeboat_notify_failures_total" ["channel"]
-        "Notifications that the daemon could not deliver.", "it is not the daemon that tells";
+        "Attempts to deliver a notification that failed, and notifications that were given up.", "it is not the daemon that tells";
     AuditChainOk Gauge "lifeboat_audit_chain_ok" ["job_name"]
         "Whether each backup that the job ever had is in the vault and believed, or gone for a recorded reason: 1 or 0.",
         "the vault cannot be read";
