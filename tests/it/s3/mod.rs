@@ -13,4 +13,5 @@ mod rights;
 #[path = "../../servers/seaweed.rs"]
 mod seaweed;
 mod servers;
+mod soak;
 mod stopped;
