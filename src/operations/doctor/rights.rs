@@ -78,7 +78,7 @@ impl Probe {
         match tried(storage.list(FOLDER, &mut |_| {}).await)? {
             Tried::Done(()) => may.push("list"),
             Tried::Denied => {
-                findings.push(self.problem("this host may not list what is there, and nothing works without"))
+                findings.push(self.problem("this host may not list what is there, and nothing works without"));
             }
         }
         let put = tried(storage.put(&self.key, Bytes::from_static(b"lifeboat doctor\n")).await)?;
@@ -100,7 +100,7 @@ impl Probe {
             match tried(storage.get(&self.key, MAX_BYTES).await)? {
                 Tried::Done(_) => may.push("read"),
                 Tried::Denied => {
-                    findings.push(self.problem("this host may not read what it put: it can check and restore nothing"))
+                    findings.push(self.problem("this host may not read what it put: it can check and restore nothing"));
                 }
             }
         }
