@@ -344,6 +344,9 @@ pub struct RunbookArgs {
     /// The jobs [default: all]
     #[arg(value_name = "JOB")]
     pub jobs: Vec<String>,
+    /// Only how each job is restored, without the runbooks for what else may happen
+    #[arg(long)]
+    pub short: bool,
     /// Where to write it [default: stdout]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -4,6 +4,7 @@
 //! A line to write on stands where only people know: who decides, who holds which key.
 
 mod commands;
+mod shelf;
 
 use std::fmt::Write as _;
 
@@ -22,9 +23,18 @@ const BLANK: &str = "______________________";
 /// The heading of what is typed where config and state are; everything before it needs neither.
 pub const ON_THE_HOST: &str = "## On the host that backs up";
 
+/// What goes onto the paper besides how each job is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The runbooks for everything else that may happen.
+    Everything,
+    /// Nothing.
+    Restore,
+}
+
 /// The whole document, a part for each job, ending in a newline. The same facts give the same text.
 #[must_use]
-pub fn render(jobs: &[RunbookFacts], generated: DateTime<Utc>, tool: &str) -> String {
+pub fn render(jobs: &[RunbookFacts], extent: Extent, generated: DateTime<Utc>, tool: &str) -> String {
     let mut text = String::new();
     for (index, facts) in jobs.iter().enumerate() {
         if index > 0 {
@@ -32,7 +42,31 @@ pub fn render(jobs: &[RunbookFacts], generated: DateTime<Utc>, tool: &str) -> St
         }
         Page { text: &mut text, facts }.write(generated, tool);
     }
+    if let (Extent::Everything, Some(first)) = (extent, jobs.first()) {
+        shelf(&mut text, first, jobs);
+    }
     text
+}
+
+/// What else may happen, once for all jobs: with the names of the first.
+fn shelf(text: &mut String, first: &RunbookFacts, jobs: &[RunbookFacts]) {
+    text.push_str("\n---\n\n# When something else happens\n\n");
+    let _ = writeln!(
+        text,
+        "Where these say *on the host that backs up*: `export LIFEBOAT_CONFIG={}` first. Where they name a vault in a bucket: step 1 of \
+         the restore first, which says how it is reached.",
+        commands::quoted(&first.config.to_string_lossy())
+    );
+    if let [_, others @ ..] = jobs
+        && !others.is_empty()
+    {
+        let others: Vec<String> = others.iter().map(|facts| format!("`JOB={}`", facts.job.name)).collect();
+        let _ = writeln!(text, "\nThey name job {}. The others: {}.", first.job.name, others.join(", "));
+    }
+    for (_, page) in shelf::runbooks(first) {
+        text.push('\n');
+        text.push_str(&page);
+    }
 }
 
 /// The same for programs.
@@ -52,7 +86,8 @@ pub fn document(jobs: &[RunbookFacts], generated: DateTime<Utc>, tool: &str) -> 
             "largest_logical_bytes": facts.largest_bytes,
             "last_drill": facts.last_drill.as_ref().map(|row| &row.drill),
             "vault_silent": facts.silent,
-            "markdown": render(std::slice::from_ref(facts), generated, tool),
+            "markdown": render(std::slice::from_ref(facts), Extent::Restore, generated, tool),
+            "runbooks": shelf::runbooks(facts).into_iter().map(|(name, text)| json!({ "name": name, "markdown": text })).collect::<Vec<_>>(),
         })
     };
     json!({ "schema_version": 1, "generated": generated, "tool": tool, "jobs": jobs.iter().map(job).collect::<Vec<_>>() })

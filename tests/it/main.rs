@@ -10,6 +10,7 @@ mod copy;
 mod daemon;
 mod damage;
 mod demo;
+mod doctor;
 mod documents;
 mod erasing;
 mod forge;

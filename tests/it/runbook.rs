@@ -23,7 +23,7 @@ fn the_paper_restores_on_a_bare_host() {
     let world = World::new();
     world.backup();
     world.expect(0, &["drill", "--identity", "identity.txt"]);
-    world.expect(0, &["runbook", "shop", "--output", "paper.md"]);
+    world.expect(0, &["runbook", "shop", "--short", "--output", "paper.md"]);
     let paper = fs::read_to_string(world.path("paper.md")).unwrap();
     let config: toml::Table = fs::read_to_string(world.path("lifeboat.toml")).unwrap().parse().unwrap();
     let main = &config["vault"]["main"];
@@ -71,9 +71,41 @@ fn names_that_mean_something_to_a_shell_are_typed_as_they_are() {
     let config = config.replace("paths = [\"uploads\"]", &format!("paths = [\"{odd}\"]"));
     fs::write(world.path("lifeboat.toml"), config).unwrap();
     world.backup();
-    let paper = world.expect(0, &["runbook"]).stdout;
+    let paper = world.expect(0, &["runbook", "--short"]).stdout;
     let bare = World::empty();
     type_it(&paper, &world, &bare, &[]);
     let back = bare.path("back-uploads/uploads").join(world.path(odd).strip_prefix("/").unwrap());
     assert_same(&listing(&back), &listing(&world.path(odd)), "uploads");
+}
+
+/// The runbook of that name, as the program prints it.
+fn of_the_shelf(world: &World, name: &str) -> String {
+    let all = world.expect(0, &["runbook"]).stdout;
+    let (_, from) = all.split_once(&format!("\n## {name}.md: ")).unwrap_or_else(|| panic!("no {name}: {all}"));
+    from.split_once("\n## ").map_or(from, |(page, _)| page).to_owned()
+}
+
+#[test]
+fn the_other_runbooks_are_printed_with_the_config_s_names() {
+    let world = World::new();
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+    fs::write(world.path("lifeboat.toml"), config.replace("[job.shop", "[job.kiosk")).unwrap();
+    world.backup();
+    world.expect(0, &["drill", "--identity", "identity.txt"]);
+    for name in ["rpo-breached", "quarterly-drill", "restore-by-hand"] {
+        let page = of_the_shelf(&world, name);
+        let places: &[_] = match page.contains(IDENTITY) {
+            true => &[(IDENTITY, world.path("identity.txt"))],
+            false => &[],
+        };
+        Document::of(name, &page, false).rest(&world, places);
+    }
+    assert!(world.path("runbook-kiosk.md").is_file());
+    // The vault's place, the job and this host are there by their names.
+    let lost = of_the_shelf(&world, "host-lost");
+    let host = world.json(0, &["host", "list"])["hosts"][0]["name"].as_str().unwrap().to_owned();
+    for said in [format!("VAULT={}", world.path("vault").display()), "JOB=kiosk".to_owned(), format!("HOST={host}")] {
+        assert!(lost.contains(&said), "{said}: {lost}");
+    }
+    assert!(!world.expect(0, &["runbook"]).stdout.contains("restore-from-the-copy.md: "), "there is no copy");
 }

@@ -28,8 +28,6 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
     findings.extend(doctor::host(&session.host));
     findings.extend(doctor::notify(&session.host, &session.settings));
     let vaults = session.vaults(&jobs);
-    let open: Vec<&OpenVault> = vaults.values().flatten().collect();
-    findings.extend(doctor::hygiene(&session.host, &session.settings, &open));
     for (name, vault) in &vaults {
         findings.extend(doctor::vault(&session.host, name, vault));
         if let Ok(vault) = vault {
@@ -46,6 +44,9 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
         }
         findings.extend(identity(&session, job));
     }
+    // Last: by now the catalog knows who backs up into these vaults.
+    let open: Vec<&OpenVault> = vaults.values().flatten().collect();
+    findings.extend(doctor::hygiene(&session.host, &session.settings, &open));
     let problems = findings.iter().filter(|f| f.grade == Grade::Problem).count();
     if session.global.json {
         let outcome = if problems == 0 { "passed" } else { "failed" };

@@ -1,7 +1,7 @@
 //! `runbook`: what to type when the host is gone, as Markdown to print.
 
 use crate::error::{Code, Error, Result};
-use crate::evidence::runbook;
+use crate::evidence::runbook::{self, Extent};
 use crate::operations::TOOL;
 use crate::operations::runbook::runbook_facts;
 
@@ -35,8 +35,9 @@ pub(in super::super) fn runbook(session: Session, args: &RunbookArgs) -> Result<
         print_json(&runbook::document(&papers, now, TOOL));
         return Ok(Exit::DONE);
     }
+    let extent = if args.short { Extent::Restore } else { Extent::Everything };
     let text = match session.global.json {
-        false => runbook::render(&papers, now, TOOL),
+        false => runbook::render(&papers, extent, now, TOOL),
         true => serde_json::to_string_pretty(&runbook::document(&papers, now, TOOL))
             .map_err(|cause| Error::new(Code::Internal, format!("the runbook cannot be written as JSON: {cause}")))?,
     };

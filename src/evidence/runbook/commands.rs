@@ -2,7 +2,7 @@
 
 use crate::catalog::BackupRow;
 use crate::config::settings::Databases;
-use crate::config::{JobSettings, SourceKind, SourceSettings, VaultSettings, VaultUrl};
+use crate::config::{JobSettings, Secret, SourceKind, SourceSettings, VaultSettings, VaultUrl};
 use crate::domain::databases::{is_of, source_of};
 use crate::domain::server::ServerAddress;
 use crate::operations::runbook::RunbookFacts;
@@ -87,7 +87,7 @@ fn table(vault: &VaultSettings, trust: Option<&str>) -> Vec<String> {
 
 /// The identity file that the job's drill names, else where one is brought along.
 pub(super) fn identity_file(job: &JobSettings) -> String {
-    let named = job.drill.as_ref().and_then(|drill| drill.identity.as_ref()).and_then(|secret| secret.path());
+    let named = job.drill.as_ref().and_then(|drill| drill.identity.as_ref()).and_then(Secret::path);
     named.map_or_else(|| IDENTITY.to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
@@ -230,7 +230,8 @@ identity = { file = "/etc/lifeboat/drill.key" }
         let mut facts = facts(CONFIG);
         facts.silent = Some("no answer\nfrom | there".to_owned());
         let now = "2026-11-22T20:00:00Z".parse().unwrap();
-        let page = super::super::render(std::slice::from_ref(&facts), now, "lifeboat 0.1.0");
+        let page =
+            super::super::render(std::slice::from_ref(&facts), super::super::Extent::Restore, now, "lifeboat 0.1.0");
         for said in [
             "**The vault did not answer when this was printed** (no answer from \\| there)",
             "| vault's region | `eu-central-1` |",

@@ -13,7 +13,7 @@ use crate::vault::identity::read_comments;
 use crate::vault::keys::SigningKey;
 
 use super::super::holders::proven;
-use super::super::host::Host;
+use super::super::host::{Home, Host};
 use super::super::vaults::OpenVault;
 use super::Finding;
 
@@ -31,9 +31,7 @@ const SIGNING_FILE: &str = "untrusted comment:";
 pub fn hygiene(host: &Host, settings: &Settings, vaults: &[&OpenVault]) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(open_config(settings));
-    // A host that only drills holds an identity, and should.
-    let writes = |vault: &&&OpenVault| vault.host_name(host).is_ok();
-    let written: Vec<&&OpenVault> = vaults.iter().filter(writes).collect();
+    let written: Vec<&&OpenVault> = vaults.iter().filter(|vault| backs_up(host, vault)).collect();
     let mut lying = Vec::new();
     for file in files_about(settings) {
         let Some(text) = short_text(&file) else { continue };
@@ -53,6 +51,14 @@ pub fn hygiene(host: &Host, settings: &Settings, vaults: &[&OpenVault]) -> Vec<F
     }
     findings.extend(lying);
     findings
+}
+
+/// Whether this host makes the backups of a vault. One that only drills signs its drills there, holds an identity, and should.
+fn backs_up(host: &Host, vault: &OpenVault) -> bool {
+    let Ok(own_name) = vault.host_name(host) else { return false };
+    let known = |home: &Home| host.runtime.block_on(home.catalog.backups(&vault.id, None)).unwrap_or_default();
+    let backups = host.home().map(known).unwrap_or_default();
+    backups.is_empty() || backups.iter().any(|row| row.host == own_name)
 }
 
 fn identity_lies(file: &Path, vault: &str) -> Finding {

@@ -40,7 +40,9 @@ pub fn machine(host: &Host, settings: &Settings) -> Vec<Finding> {
     let (zone, own) = (settings.timezone.name(), zone_of_this_host());
     let now = host.clock.now().with_timezone(&settings.timezone).format("%Y-%m-%d %H:%M");
     let message = format!("schedules are read on the clock of {zone}, where it is {now}");
-    findings.push(match zone == own {
+    // UTC is also called Etc/UTC.
+    let plain = |name: &str| name.trim_start_matches("Etc/").to_owned();
+    findings.push(match plain(zone) == plain(&own) {
         true => Finding::ok("zone", message),
         false => Finding::ok(
             "zone",

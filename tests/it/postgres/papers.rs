@@ -50,7 +50,7 @@ fn the_paper_of_a_job_restores_its_databases() {
     ] {
         let world = world(&source.url("shop"), source_keys, "");
         world.backup();
-        let paper = world.expect(0, &["runbook"]).stdout;
+        let paper = world.expect(0, &["runbook", "--short"]).stdout;
         let (elsewhere, _) = paper.split_once(ON_THE_HOST).unwrap();
         let (bare, target) = (World::empty(), Server::start());
         let elsewhere = match source_keys.contains("all") {

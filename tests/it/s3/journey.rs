@@ -104,7 +104,7 @@ fn a_bare_host_restores_with_what_aws_tools_are_told() {
 fn the_paper_of_a_job_brings_everything_back_from_a_bucket() {
     let bucket = Bucket::new();
     bucket.world.backup();
-    let paper = bucket.world.expect(0, &["runbook"]).stdout;
+    let paper = bucket.world.expect(0, &["runbook", "--short"]).stdout;
     assert!(!paper.contains(OWNER.secret_key) && paper.contains(&bucket.url()), "{paper}");
     let (elsewhere, _) = paper.split_once(ON_THE_HOST).unwrap();
     // As step 1 says.
