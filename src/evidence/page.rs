@@ -152,7 +152,7 @@ fn notices(html: &mut Html, facts: &PageFacts) {
 fn jobs(html: &mut Html, facts: &PageFacts, status: &Status) {
     if status.jobs.is_empty() {
         html.el("p", &[], |html| {
-            html.sentence("Add a [job.NAME] with a source to the config; `lifeboat init` writes one with comments.")
+            html.sentence("Add a [job.NAME] with a source to the config; `lifeboat init` writes one with comments.");
         });
         return;
     }

@@ -116,7 +116,7 @@ fn figures(html: &mut Html, facts: &PageFacts, job: &JobStatus) {
                 line(html, |html| html.text(&vault));
             }),
             None => figure(html, "Oldest byte must be gone", "nothing to erase", |html| {
-                line(html, |html| html.text(&vault))
+                line(html, |html| html.text(&vault));
             }),
         }
         if let Some(copy) = &job.copy {
@@ -280,10 +280,10 @@ fn recovery_points(html: &mut Html, facts: &PageFacts, known: &JobFacts) {
             for row in there.iter().take(MAX_POINTS) {
                 html.el("tr", &[("role", "row")], |html| {
                     html.el("th", &[("role", "rowheader"), ("scope", "row")], |html| {
-                        when(html, row.recovery_point, facts.zone)
+                        when(html, row.recovery_point, facts.zone);
                     });
                     html.el("td", &[("role", "cell"), ("data-label", "Backup")], |html| {
-                        html.leaf("code", &[], row.id.as_str())
+                        html.leaf("code", &[], row.id.as_str());
                     });
                     html.leaf("td", &[("role", "cell"), ("data-label", "Kind")], &word(&row.completeness));
                     html.leaf("td", &[("role", "cell"), ("data-label", "Verdict")], &word(&known.verdict(&row.id)));

@@ -105,6 +105,18 @@ impl Browser {
         self.ask("Emulation.setEmulatedMedia", json!({ "features": feature }));
         let opened = self.ask("Page.navigate", json!({ "url": url }));
         assert!(opened["errorText"].is_null(), "{url}: {opened}");
+        self.wait_for_page();
+    }
+
+    /// Clicks, and waits until the page is there that this leads to. Gives its path.
+    pub(super) fn follow(&mut self, link: &str) -> Value {
+        self.events.clear();
+        self.evaluate(&format!("document.querySelector('{link}').click()"));
+        self.wait_for_page();
+        self.evaluate("location.pathname")
+    }
+
+    fn wait_for_page(&mut self) {
         while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
             self.next("Page.navigate");
         }
