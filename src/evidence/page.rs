@@ -13,9 +13,11 @@ use chrono_tz::Tz;
 use super::drawing;
 use super::facts::Gathered;
 use super::html::{Head, Html, document};
-use super::status::{JobStatus, State, Status, age, status_of};
+use super::status::{JobStatus, State, Status};
 use super::strip::strip;
 use super::text::{HEADINGS, cells, copy_cells, state_word};
+use super::unopened::status_of;
+use super::words::age;
 use crate::domain::ids::JobName;
 
 /// A browser asks again after so long: ages would be wrong before anybody noticed.

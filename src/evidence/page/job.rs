@@ -4,15 +4,15 @@
 use super::super::drawing::{self, phase_words};
 use super::super::facts::{JobFacts, attempt};
 use super::super::html::{Head, Html, document};
-use super::super::status::{JobStatus, RPO_WINDOW, RTO_DRILLS, Status, ago};
+use super::super::status::{JobStatus, RPO_WINDOW, RTO_DRILLS, Status};
 use super::super::strip;
-use super::super::words::{human_exposure, trend, word};
+use super::super::text::state_word;
+use super::super::words::{age, ago, human_exposure, trend, word};
 use super::{PageFacts, REFRESH_SECONDS, footer, made, notices, reasons, state, when};
 use crate::catalog::{BackupRow, DrillRow, RunRow};
 use crate::domain::objectives::{Basis, Exposure, Restore, Window, exposure_legs};
 use crate::domain::quantity::{exact_duration, human_bytes, human_duration, human_seconds};
 use crate::domain::record::{DrillOutcome, RunOutcome};
-use crate::evidence::text::state_word;
 
 /// Recovery points that are listed, the newest first.
 const MAX_POINTS: usize = 60;
@@ -148,7 +148,7 @@ fn next(html: &mut Html, facts: &PageFacts, job: &JobStatus) {
             line(html, |html| {
                 html.text(&format!("{operation} "));
                 if let Some(since) = running {
-                    html.text(&format!("runs since {}, then ", super::age(*since, facts.made)));
+                    html.text(&format!("runs since {}, then ", age(*since, facts.made)));
                 }
                 match next {
                     Some(at) => when(html, *at, facts.zone),
