@@ -155,6 +155,14 @@ impl Browser {
         self.events.iter().filter(is_bad).cloned().collect()
     }
 
+    /// How many pages it takes on paper.
+    pub(super) fn paper_pages(&mut self) -> usize {
+        let data = self.ask("Page.printToPDF", json!({ "printBackground": false }))["data"].clone();
+        let pdf = base64::engine::general_purpose::STANDARD.decode(data.as_str().unwrap()).unwrap();
+        assert!(pdf.starts_with(b"%PDF"));
+        pdf.windows(11).filter(|window| window == b"/Type /Page").count() - 1
+    }
+
     /// A picture of the whole page, at most so high.
     pub(super) fn picture(&mut self, look: Look, scale: f64) -> Vec<u8> {
         let full = self.evaluate("document.body.offsetHeight").as_f64().unwrap();
