@@ -244,10 +244,20 @@ mod tests {
         };
         let text = ask("GET /healthz HTTP/1.1\r\n\r\n");
         assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("\r\n\r\nnot well\n"), "{text}");
+        assert!(!text.contains("Content-Security-Policy"), "nothing for a browser");
         let text = ask("HEAD /healthz HTTP/1.1\r\n\r\n");
         assert!(text.contains("Content-Length: 9\r\n") && text.ends_with("\r\n\r\n"), "{text}");
         assert!(ask("GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
         assert!(ask("DELETE / HTTP/1.1\r\n\r\n").contains("Allow: GET, HEAD"));
+        let page = Answer { policy: Some("default-src 'none'".to_owned()), ..Answer::text(Status::Ok, "<p>") };
+        let pages =
+            listen(runtime.handle(), "127.0.0.1:0".parse().unwrap(), Arc::new(move |_| Some(page.clone()))).unwrap();
+        let mut stream = std::net::TcpStream::connect(pages.address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.contains("\r\nContent-Security-Policy: default-src 'none'\r\n"), "{text}");
+        assert!(text.contains("\r\nCache-Control: no-store\r\n") && text.ends_with("\r\n\r\n<p>"), "{text}");
         let again = listen(runtime.handle(), listener.address, Arc::new(|_| None)).unwrap_err();
         assert!(matches!(again, DaemonError::Listen { .. }));
     }

@@ -84,8 +84,8 @@ impl Pages {
         if late > LATE {
             let minutes = late.as_secs() / 60;
             return Some(failed(&format!(
-                "the last page is {minutes} minutes old, of {}, and the next one does not come: a vault or the catalog does not \
-                 answer; run `lifeboat status`",
+                "the last page is {minutes} minutes old, of {}, and the next one is not made yet: ask again; where it does not come, \
+                 a vault or the catalog does not answer, and `lifeboat status` says which",
                 kept.made.format("%Y-%m-%d %H:%M UTC")
             )));
         }

@@ -145,7 +145,7 @@ pub fn strip_legend(html: &mut Html) {
             (Counts { failed: 1, ..Counts::default() }, "drill failed"),
         ] {
             item(html, words, |html| {
-                drills_of(html, &Day { date, is_known: true, backups: Counts::default(), drills }, 0)
+                drills_of(html, &Day { date, is_known: true, backups: Counts::default(), drills }, 0);
             });
         }
     });

@@ -10,6 +10,7 @@ mod document;
 pub mod drawing;
 pub mod erasure;
 pub mod facts;
+mod findings;
 pub mod gather;
 pub mod html;
 pub mod keeping;
@@ -23,6 +24,7 @@ pub mod runbook;
 pub mod status;
 pub mod strip;
 pub mod text;
+pub mod unopened;
 pub mod vault_status;
 mod words;
 

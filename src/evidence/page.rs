@@ -13,9 +13,11 @@ use chrono_tz::Tz;
 use super::drawing;
 use super::facts::Gathered;
 use super::html::{Head, Html, document};
-use super::status::{JobStatus, State, Status, age, status_of};
+use super::status::{JobStatus, State, Status};
 use super::strip::strip;
 use super::text::{HEADINGS, cells, copy_cells, state_word};
+use super::unopened::status_of;
+use super::words::age;
 use crate::domain::ids::JobName;
 
 /// A browser asks again after so long: ages would be wrong before anybody noticed.
@@ -152,7 +154,7 @@ fn notices(html: &mut Html, facts: &PageFacts) {
 fn jobs(html: &mut Html, facts: &PageFacts, status: &Status) {
     if status.jobs.is_empty() {
         html.el("p", &[], |html| {
-            html.sentence("Add a [job.NAME] with a source to the config; `lifeboat init` writes one with comments.")
+            html.sentence("Add a [job.NAME] with a source to the config; `lifeboat init` writes one with comments.");
         });
         return;
     }

@@ -1,5 +1,7 @@
 //! Figures and moments as all texts that people read say them.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
@@ -66,4 +68,22 @@ pub(super) fn word<T: Serialize>(value: &T) -> String {
 /// An exposure for people.
 pub(super) fn human_exposure(exposure: Exposure) -> String {
     human_seconds(exposure.duration().map_or(f64::INFINITY, |duration| duration.as_secs_f64()))
+}
+
+/// From a moment to a later one; zero the other way round.
+pub(super) fn elapsed(from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
+    (to - from).to_std().unwrap_or(Duration::ZERO)
+}
+
+/// `3h 05m`.
+pub(super) fn age(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    human_duration(elapsed(moment, now))
+}
+
+/// `3h 05m ago`; a moment that lies ahead (clocks differ between hosts) is said as such.
+pub(super) fn ago(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    if moment > now {
+        return format!("in {}", human_duration(elapsed(now, moment)));
+    }
+    format!("{} ago", human_duration(elapsed(moment, now)))
 }

@@ -15,7 +15,8 @@ use crate::domain::quantity::parse_duration;
 use crate::error::{Code, Error, Result};
 use crate::evidence::facts::{Gathered, JobFacts};
 use crate::evidence::gather::{Sizes, VaultView, gather, job_facts};
-use crate::evidence::{markdown, metrics, report as reporting, report_page, status as standing, text};
+use crate::evidence::unopened::status_of;
+use crate::evidence::{markdown, metrics, report as reporting, report_page, text};
 use crate::operations::TOOL;
 
 use super::super::Exit;
@@ -30,7 +31,7 @@ pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Ex
         return metrics(&session, args, now);
     }
     let gathered = gathered(&session, args, Sizes::LeaveOut, now)?;
-    let status = standing::status_of(&gathered, now);
+    let status = status_of(&gathered, now);
     if args.nagios {
         let answer = text::nagios(&status);
         print(&answer.line);

@@ -4,15 +4,15 @@
 use super::super::drawing::{self, phase_words};
 use super::super::facts::{JobFacts, attempt};
 use super::super::html::{Head, Html, document};
-use super::super::status::{JobStatus, RPO_WINDOW, RTO_DRILLS, Status, ago};
+use super::super::status::{JobStatus, RPO_WINDOW, RTO_DRILLS, Status};
 use super::super::strip;
-use super::super::words::{human_exposure, trend, word};
+use super::super::text::state_word;
+use super::super::words::{age, ago, human_exposure, trend, word};
 use super::{PageFacts, REFRESH_SECONDS, footer, made, notices, reasons, state, when};
 use crate::catalog::{BackupRow, DrillRow, RunRow};
 use crate::domain::objectives::{Basis, Exposure, Restore, Window, exposure_legs};
 use crate::domain::quantity::{exact_duration, human_bytes, human_duration, human_seconds};
 use crate::domain::record::{DrillOutcome, RunOutcome};
-use crate::evidence::text::state_word;
 
 /// Recovery points that are listed, the newest first.
 const MAX_POINTS: usize = 60;
@@ -116,7 +116,7 @@ fn figures(html: &mut Html, facts: &PageFacts, job: &JobStatus) {
                 line(html, |html| html.text(&vault));
             }),
             None => figure(html, "Oldest byte must be gone", "nothing to erase", |html| {
-                line(html, |html| html.text(&vault))
+                line(html, |html| html.text(&vault));
             }),
         }
         if let Some(copy) = &job.copy {
@@ -148,7 +148,7 @@ fn next(html: &mut Html, facts: &PageFacts, job: &JobStatus) {
             line(html, |html| {
                 html.text(&format!("{operation} "));
                 if let Some(since) = running {
-                    html.text(&format!("runs since {}, then ", super::age(*since, facts.made)));
+                    html.text(&format!("runs since {}, then ", age(*since, facts.made)));
                 }
                 match next {
                     Some(at) => when(html, *at, facts.zone),
@@ -280,10 +280,10 @@ fn recovery_points(html: &mut Html, facts: &PageFacts, known: &JobFacts) {
             for row in there.iter().take(MAX_POINTS) {
                 html.el("tr", &[("role", "row")], |html| {
                     html.el("th", &[("role", "rowheader"), ("scope", "row")], |html| {
-                        when(html, row.recovery_point, facts.zone)
+                        when(html, row.recovery_point, facts.zone);
                     });
                     html.el("td", &[("role", "cell"), ("data-label", "Backup")], |html| {
-                        html.leaf("code", &[], row.id.as_str())
+                        html.leaf("code", &[], row.id.as_str());
                     });
                     html.leaf("td", &[("role", "cell"), ("data-label", "Kind")], &word(&row.completeness));
                     html.leaf("td", &[("role", "cell"), ("data-label", "Verdict")], &word(&known.verdict(&row.id)));
@@ -377,7 +377,9 @@ fn head(html: &mut Html, columns: &[(&str, &str)]) {
     html.el("thead", &[("role", "rowgroup")], |html| {
         html.el("tr", &[("role", "row")], |html| {
             for (name, class) in columns {
-                html.leaf("th", &[("role", "columnheader"), ("scope", "col"), ("class", class)], name);
+                let attributes = [("role", "columnheader"), ("scope", "col"), ("class", *class)];
+                let all = if class.is_empty() { 2 } else { 3 };
+                html.leaf("th", &attributes[..all], name);
             }
         });
     });

@@ -105,6 +105,18 @@ impl Browser {
         self.ask("Emulation.setEmulatedMedia", json!({ "features": feature }));
         let opened = self.ask("Page.navigate", json!({ "url": url }));
         assert!(opened["errorText"].is_null(), "{url}: {opened}");
+        self.wait_for_page();
+    }
+
+    /// Clicks, and waits until the page is there that this leads to. Gives its path.
+    pub(super) fn follow(&mut self, link: &str) -> Value {
+        self.events.clear();
+        self.evaluate(&format!("document.querySelector('{link}').click()"));
+        self.wait_for_page();
+        self.evaluate("location.pathname")
+    }
+
+    fn wait_for_page(&mut self) {
         while !self.events.iter().any(|event| event["method"] == "Page.loadEventFired") {
             self.next("Page.navigate");
         }
@@ -141,6 +153,14 @@ impl Browser {
             bad.contains(&method) || (method == "Network.requestWillBeSent" && is_foreign)
         };
         self.events.iter().filter(is_bad).cloned().collect()
+    }
+
+    /// How many pages it takes on paper.
+    pub(super) fn paper_pages(&mut self) -> usize {
+        let data = self.ask("Page.printToPDF", json!({ "printBackground": false }))["data"].clone();
+        let pdf = base64::engine::general_purpose::STANDARD.decode(data.as_str().unwrap()).unwrap();
+        assert!(pdf.starts_with(b"%PDF"));
+        pdf.windows(11).filter(|window| window == b"/Type /Page").count() - 1
     }
 
     /// A picture of the whole page, at most so high.

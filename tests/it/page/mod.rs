@@ -139,15 +139,20 @@ const WIDE: &str = r#"[...document.querySelectorAll('body *')]
     .map((e) => e.outerHTML.slice(0, 80))
     .concat(document.documentElement.scrollWidth > innerWidth ? ['the page'] : [])"#;
 
-/// Opens a page and looks at what every page must be.
+/// Opens one of the daemon's pages and looks at it.
 #[track_caller]
 fn look(browser: &mut Browser, daemon: &Daemon, path: &str, look: Look) -> String {
-    let url = daemon.url(path);
-    browser.open(&url, look);
+    look_at(browser, &daemon.url(path), look)
+}
+
+/// Opens a page and looks at what every page must be.
+#[track_caller]
+fn look_at(browser: &mut Browser, url: &str, look: Look) -> String {
+    browser.open(url, look);
     let none: [Value; 0] = [];
-    assert_eq!(browser.complaints(&url), none, "{path} {look:?}");
-    assert_eq!(browser.evaluate(WIDE), serde_json::json!([]), "{path} {look:?}");
-    assert_eq!(browser.evaluate(PALE), serde_json::json!([]), "{path} {look:?}");
+    assert_eq!(browser.complaints(url), none, "{url} {look:?}");
+    assert_eq!(browser.evaluate(WIDE), serde_json::json!([]), "{url} {look:?}");
+    assert_eq!(browser.evaluate(PALE), serde_json::json!([]), "{url} {look:?}");
     assert_eq!(browser.evaluate("document.scripts.length"), 0);
     browser.text()
 }
@@ -199,7 +204,7 @@ fn the_page_says_how_things_stand_in_a_real_browser() {
     let on_a_phone_it_says = look(&mut browser, &daemon, "/", PHONE);
     assert_eq!(browser.count_of_roles(&roles), on_a_desktop, "a table is one on a phone too");
     assert_says(&on_a_phone_it_says, &reasons.iter().map(String::as_str).collect::<Vec<_>>());
-    keep(&browser.picture(Look { height: 1000, ..PHONE }, 1.5), "status-phone-dark.png");
+    keep(&browser.picture(Look { height: 900, ..PHONE }, 1.5), "status-phone-dark.png");
     let label = "getComputedStyle(document.querySelector('td[data-label]'), '::before').content";
     assert_eq!(
         browser.evaluate(label),
@@ -210,7 +215,7 @@ fn the_page_says_how_things_stand_in_a_real_browser() {
     look(&mut browser, &daemon, "/", Look { scheme: "dark", ..DESKTOP });
 
     browser.open(&daemon.url("/"), DESKTOP);
-    browser.evaluate("document.querySelector('a[href=\"/job/shop\"]').click()");
+    assert_eq!(browser.follow("a[href=\"/job/shop\"]"), "/job/shop");
     let shop = look(&mut browser, &daemon, "/job/shop", DESKTOP);
     assert_says(
         &shop,
@@ -250,4 +255,21 @@ fn the_page_says_how_things_stand_in_a_real_browser() {
     let (head, _) = daemon.get("/");
     assert_says(&head, &["HTTP/1.1 200 OK", "Cache-Control: no-store", "Content-Security-Policy: default-src 'none';"]);
     assert!(daemon.get("/job/shop").0.contains(" 200 ") && daemon.get("/job/nobody").0.contains(" 404 "));
+
+    // The report, as a file.
+    let report = ["report", "shop", "wiki", "--format", "html", "--output", "report.html"];
+    timeline.expect(0, when, &report);
+    let url = format!("file://{}", timeline.world.path("report.html").display());
+    let text = look_at(&mut browser, &url, DESKTOP);
+    assert_says(&text, &["Backup and restore report", "Measured RTO", "What is not claimed", "Objective: not met."]);
+    let markdown = timeline.expect(0, when, &["report", "shop", "wiki"]).stdout;
+    let manifests =
+        markdown.lines().filter_map(|line| line.strip_suffix("` |")?.rsplit_once('`')).map(|(_, hash)| hash);
+    let manifests: Vec<&str> = manifests.filter(|hash| hash.len() == 64).collect();
+    assert!(manifests.len() > 50, "{markdown}");
+    assert_says(&text, &manifests);
+    for scheme in ["light", "dark"] {
+        look_at(&mut browser, &url, Look { scheme, ..PHONE });
+    }
+    assert!(browser.paper_pages() > 1);
 }
