@@ -45,7 +45,7 @@ pub enum Event {
         /// Of this.
         task: Task,
         /// So.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
     },
     /// Read the config again.
     Reload,
@@ -250,7 +250,7 @@ impl Engine {
                 Outcome::failed(Error::new(Code::Internal, "the run panicked; the message above says where"))
             });
             // Nobody is left to hear it only when the process ends.
-            let _ = sender.send(Event::Ended { task: start.task, outcome });
+            let _ = sender.send(Event::Ended { task: start.task, outcome: Box::new(outcome) });
         });
         if let Err(cause) = spawned {
             let error = Error::new(Code::Internal, format!("no thread to be had: {cause}"));
@@ -393,7 +393,7 @@ fn tell(told: &Told) {
             tracing::warn!(job, operation, count, since = %since.to_rfc3339(), "skipped: the last run still goes on");
         }
         Told::ClockBack(_) => {
-            tracing::warn!(job, operation, "the clock was set back far: its schedule counts from now on")
+            tracing::warn!(job, operation, "the clock was set back far: its schedule counts from now on");
         }
         Told::Retry(_, at) => tracing::info!(job, operation, at = %at.to_rfc3339(), "will be tried again"),
         Told::GaveUp(_, attempts) => tracing::warn!(job, operation, attempts, "not tried again before its next time"),

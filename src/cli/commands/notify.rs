@@ -53,7 +53,9 @@ fn test(session: &Configured, name: Option<&str>) -> Result<Exit> {
     let mut exit = Exit::DONE;
     for Tested { channel, kind, result } in &tested {
         match result {
-            Ok(answer) if !session.global.json => print(&format!("{channel} ({kind}): arrived, the answer is {answer}")),
+            Ok(answer) if !session.global.json => {
+                print(&format!("{channel} ({kind}): arrived, the answer is {answer}"))
+            }
             Ok(_) => {}
             Err(error) => {
                 print_error(&error.clone().context(format!("{channel} ({kind})")));
