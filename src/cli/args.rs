@@ -100,9 +100,6 @@ pub enum Command {
     /// What runs by itself, and when: for people, for cron, for systemd
     #[command(subcommand)]
     Schedule(ScheduleCommand),
-    /// Tell whoever the config names
-    #[command(subcommand)]
-    Notify(NotifyCommand),
     /// Make or look at identities
     #[command(subcommand)]
     Key(KeyCommand),
@@ -115,6 +112,9 @@ pub enum Command {
     /// The operational memory of this host
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    /// Tell whoever the config names
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// Print a completion script
     Completions {
         /// For this shell

@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::secret::Secret;
+use super::settings::secret_json;
 use crate::domain::ids::JobName;
 use crate::domain::operation::Operation;
+use crate::domain::quantity::exact_duration;
 use crate::domain::template::Template;
 
 /// How long a channel's command may take, if the config does not say.
@@ -252,7 +255,73 @@ impl ChannelKind {
     }
 }
 
+impl ChannelSettings {
+    fn to_json(&self) -> Value {
+        let words: Vec<&str> = self.on.iter().map(|occasion| occasion.word()).collect();
+        let mut json = json!({
+            "kind": self.kind.word(),
+            "on": words,
+            "jobs": self.jobs,
+            "details": self.details == Details::Told,
+        });
+        let more = match &self.kind {
+            ChannelKind::Webhook { url, token, template } => json!({
+                "url": secret_json(url),
+                "token": token.as_ref().map(secret_json),
+                "template": template.as_ref().map(Template::as_str),
+            }),
+            ChannelKind::Slack { url } => json!({ "url": secret_json(url) }),
+            ChannelKind::Telegram { token, chat, endpoint } => {
+                json!({ "token": secret_json(token), "chat": chat, "endpoint": endpoint })
+            }
+            ChannelKind::Ntfy { url, token } => {
+                json!({ "url": secret_json(url), "token": token.as_ref().map(secret_json) })
+            }
+            ChannelKind::Email(mail) => json!({
+                "server": format!("{}:{}", mail.host, mail.port),
+                "tls": mail.tls.word(),
+                "user": mail.login.as_ref().map(|(user, _)| user),
+                "password": mail.login.as_ref().map(|(_, password)| secret_json(password)),
+                "from": mail.from,
+                "to": mail.to,
+            }),
+            ChannelKind::Command { argv, timeout } => json!({ "command": argv, "timeout": exact_duration(*timeout) }),
+        };
+        if let (Value::Object(json), Value::Object(more)) = (&mut json, more) {
+            json.extend(more);
+        }
+        json
+    }
+}
+
+impl JobNotify {
+    /// As it can be read again; of secrets where they lie.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "heartbeat": self.heartbeat.as_ref().map(secret_json),
+            "drill_heartbeat": self.drill_heartbeat.as_ref().map(secret_json),
+        })
+    }
+}
+
 impl NotifySettings {
+    /// As it can be read again; of secrets where they lie.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let channels = self.channels.values().map(|channel| (channel.name.clone(), channel.to_json()));
+        let mut json: serde_json::Map<String, Value> = channels.collect();
+        if let Some(heartbeat) = &self.heartbeat {
+            let heartbeat = json!({
+                "url": heartbeat.url.as_ref().map(secret_json),
+                "drill_url": heartbeat.drill_url.as_ref().map(secret_json),
+                "exit_status": heartbeat.failure == FailureSign::ExitStatus,
+            });
+            json.insert("heartbeat".to_owned(), heartbeat);
+        }
+        json.into()
+    }
+
     /// Whether nobody is told anything below `[notify]`.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -128,6 +128,10 @@ schedule = "0 5 * * SUN"
 #   {{ source = "db", freshness = "select max(created_at) from orders", within = "26h" }},
 #   {{ command = ["./smoke-test.sh"] }},
 # ]
+
+# Who alarms when backups fall silent, in the healthchecks.io manner; mail, Slack, Telegram, ntfy and webhooks likewise.
+# [notify.heartbeat]
+# url = {{ file = "/etc/lifeboat/heartbeat-url" }}
 "#
         );
         if self.sources.is_empty() {
@@ -244,7 +248,16 @@ mod tests {
             .lines()
             .map(|line| {
                 let bare = line.strip_prefix("# ").unwrap_or(line);
-                let examples = ["identity = ", "checks = ", "  {", "]", "[job.shop.prune]", "schedule = \"0 4"];
+                let examples = [
+                    "identity = ",
+                    "checks = ",
+                    "  {",
+                    "]",
+                    "[job.shop.prune]",
+                    "schedule = \"0 4",
+                    "[notify",
+                    "url = {",
+                ];
                 let example = examples.iter().any(|start| bare.starts_with(start));
                 format!("{}\n", if example { bare } else { line })
             })
@@ -252,6 +265,7 @@ mod tests {
         let settings = Settings::parse(&whole, Path::new("/etc/lifeboat/lifeboat.toml")).unwrap();
         assert_eq!(settings.jobs[&job].drill.as_ref().unwrap().checks.len(), 3);
         assert!(settings.jobs[&job].prune.schedule().is_some());
+        assert!(settings.notify.heartbeat.is_some());
     }
 
     #[test]

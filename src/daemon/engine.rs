@@ -45,7 +45,7 @@ pub enum Event {
         /// Of this.
         task: Task,
         /// So.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
     },
     /// Read the config again.
     Reload,
@@ -250,7 +250,7 @@ impl Engine {
                 Outcome::failed(Error::new(Code::Internal, "the run panicked; the message above says where"))
             });
             // Nobody is left to hear it only when the process ends.
-            let _ = sender.send(Event::Ended { task: start.task, outcome });
+            let _ = sender.send(Event::Ended { task: start.task, outcome: Box::new(outcome) });
         });
         if let Err(cause) = spawned {
             let error = Error::new(Code::Internal, format!("no thread to be had: {cause}"));

@@ -49,6 +49,12 @@ impl Template {
         }
     }
 
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Fills it in. What has no text and no value is empty.
     #[must_use]
     pub fn fill(&self, texts: &BTreeMap<&str, String>, values: &BTreeMap<&str, String>) -> String {

@@ -242,12 +242,7 @@ fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant
 }
 
 fn candidate(row: &BackupRow) -> Candidate {
-    Candidate {
-        backup: row.id.clone(),
-        recovery_point: row.recovery_point,
-        available_at: row.committed,
-        good: true,
-    }
+    Candidate { backup: row.id.clone(), recovery_point: row.recovery_point, available_at: row.committed, good: true }
 }
 
 /// The last good backup on its way to its deadline: either it or the promise to erase will have to give way.

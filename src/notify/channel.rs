@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use age::secrecy::{ExposeSecret as _, SecretString};
+use age::secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -131,5 +131,5 @@ fn bearer(token: Option<&SecretString>) -> Vec<(&'static str, String)> {
 }
 
 fn shown(token: Option<&SecretString>) -> Vec<&str> {
-    token.map(|token| token.expose_secret()).into_iter().collect()
+    token.map(ExposeSecret::expose_secret).into_iter().collect()
 }

@@ -130,7 +130,16 @@ impl Courier {
                 carried.failed += 1;
                 let why = chain(&error);
                 let (channel, code) = (&item.channel, error.code().name());
-                tracing::warn!(%channel, code, attempts = item.attempts + 1, "a notification did not arrive: {why}");
+                // Once where somebody reads it: whoever would tell them has just failed to.
+                if item.attempts == 0 {
+                    tracing::error!(code, "a notification to {channel} did not arrive, and will be sent again: {why}");
+                } else {
+                    tracing::warn!(
+                        code,
+                        attempts = item.attempts + 1,
+                        "a notification to {channel} did not arrive: {why}"
+                    );
+                }
                 if error.is_of_the_place() {
                     shut.insert(item.channel.clone());
                 }
@@ -158,7 +167,8 @@ impl Courier {
     fn gave_up(&self, item: &Item, why: &str) -> Result<(), NotifyError> {
         let is_start = matches!(&item.what, What::Beat(beat) if beat.sign == super::heartbeat::Sign::Start);
         if !is_start {
-            tracing::error!(channel = %item.channel, laid = %item.laid.to_rfc3339(), "a notification is given up: {why}");
+            let laid = item.laid.to_rfc3339();
+            tracing::error!(laid, "a notification to {} is given up: {why}", item.channel);
         }
         self.memory().change(|memory| memory.failed(&item.channel, why.to_owned()))
     }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use age::secrecy::ExposeSecret as _;
+use age::secrecy::ExposeSecret;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
@@ -19,7 +19,7 @@ use crate::config::notify::{EmailSettings, MailTls};
 pub(super) fn send(settings: &EmailSettings, event: &Event) -> Result<String, NotifyError> {
     let message = message(settings, event)?;
     let password = settings.login.as_ref().map(|(_, password)| password.read()).transpose()?;
-    let hidden: Vec<&str> = password.iter().map(|password| password.expose_secret()).collect();
+    let hidden: Vec<&str> = password.iter().map(ExposeSecret::expose_secret).collect();
     let failed = |error: lettre::transport::smtp::Error| {
         let why = scrubbed(&error.to_string(), &hidden);
         match error.status() {

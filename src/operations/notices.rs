@@ -286,10 +286,12 @@ pub struct Tested {
 pub fn test(host: &Host, settings: &Settings, name: Option<&str>) -> Result<Vec<Tested>, Error> {
     let known = counted(settings);
     if let Some(name) = name.filter(|name| !known.contains(name)) {
-        return Err(Error::new(Code::NotFound, format!("the config has no [notify.{name}]")).with_hint(match &known[..] {
-            [] => "docs/NOTIFICATIONS.md has examples".to_owned(),
-            known => format!("it has: {}", known.join(", ")),
-        }));
+        return Err(Error::new(Code::NotFound, format!("the config has no [notify.{name}]")).with_hint(
+            match &known[..] {
+                [] => "docs/NOTIFICATIONS.md has examples".to_owned(),
+                known => format!("it has: {}", known.join(", ")),
+            },
+        ));
     }
     let wanted = |channel: &str| name.is_none_or(|name| name == channel);
     let event = test_event(host.clock.now());

@@ -69,12 +69,8 @@ pub fn of_check(job: &JobName, report: &CheckReport) -> Option<Error> {
 pub fn of_drill(job: &JobName, report: &DrillReport) -> Option<Error> {
     match (report.record.outcome, report.record.rto_met) {
         (DrillOutcome::Passed, true) if report.recorded => None,
-        (DrillOutcome::Passed, true) => {
-            Some(Error::new(Code::StorageFailed, "the drill passed, and is on no record"))
-        }
-        (DrillOutcome::Passed, false) => {
-            Some(Error::new(Code::ObjectiveMissed, "the drill took longer than promised"))
-        }
+        (DrillOutcome::Passed, true) => Some(Error::new(Code::StorageFailed, "the drill passed, and is on no record")),
+        (DrillOutcome::Passed, false) => Some(Error::new(Code::ObjectiveMissed, "the drill took longer than promised")),
         (DrillOutcome::Failed, _) => Some(report.failure.clone().unwrap_or_else(|| {
             Error::new(Code::DrillFailed, format!("{} checks did not pass", report.record.checks_failed))
                 .with_hint(format!("`lifeboat drill {job}` shows them"))

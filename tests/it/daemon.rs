@@ -264,7 +264,7 @@ fn it_tells_of_its_runs() {
     assert!(web.next_post().0.starts_with(&format!("/p/fail{rid}")));
     let (path, text) = web.next_post();
     assert!(path == "/c" && text.contains("backup of shop on") && text.contains("[source-unavailable]"), "{text}");
-    daemon.wait_for("a notification did not arrive");
+    daemon.wait_for("a notification to away did not arrive");
     fs::rename(&away, &db).unwrap();
     assert_eq!(daemon.wait_for("ended")["outcome"], "success");
     let mut posts = [web.next_post(), web.next_post(), web.next_post()].map(|(path, _)| path);

@@ -1,14 +1,18 @@
 //! `check`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::config::Settings;
 use crate::domain::ids::JobName;
 use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::human_bytes;
 use crate::error::{Code, Error, Kind, Result};
 use crate::operations::check::{self, CheckReport, Damage, Depth};
+use crate::operations::host::Host;
+use crate::operations::interrupt::Interrupt;
 use crate::operations::notices::{Ended, Notices, new_run};
 use crate::operations::refute;
 use crate::operations::verdicts;
@@ -16,7 +20,7 @@ use crate::operations::verdicts;
 use super::super::Exit;
 use super::super::args::CheckArgs;
 use super::super::output::{counted, print, print_json, say};
-use super::super::session::{Reading, Session};
+use super::super::session::Session;
 use super::notify;
 
 #[derive(Serialize)]
@@ -37,7 +41,21 @@ struct Document {
 pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit> {
     let progress = session.progress();
     let (json, quiet) = (session.global.json, session.global.quiet);
-    let reading = session.reading()?;
+    let (config, vault) = (session.global.config.clone(), session.global.vault.clone());
+    let (runtime, clock) = (session.host.runtime.clone(), Arc::clone(&session.host.clock));
+    let reading = match session.reading() {
+        Ok(reading) => reading,
+        Err(error) => {
+            // Where nothing is configured nobody is told, and without a config that can be read nobody can be.
+            if let Ok(settings) = Settings::load(config.as_deref())
+                && !settings.notify.is_empty()
+                && let Ok(host) = Host::bare(runtime, clock, Interrupt::default()).with_home(&settings.state_dir)
+            {
+                notice(&host, &settings, vault.as_deref(), &args.jobs, Err(&error));
+            }
+            return Err(error);
+        }
+    };
     let jobs = args
         .jobs
         .iter()
@@ -48,7 +66,9 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
     let configured = reading.settings.iter().flat_map(|settings| settings.jobs_in(&reading.vault.settings.name));
     let known = configured.map(|job| (job.name.clone(), job.retention.delete_after)).collect();
     let report = check::check(&reading.host, &reading.vault, &jobs, &known, &depth, &progress);
-    notice(&reading, &jobs, &report);
+    if let Some(settings) = &reading.settings {
+        notice(&reading.host, settings, Some(&reading.vault.settings.name), &args.jobs, report.as_ref());
+    }
     let report = report?;
     let sound = report.is_sound();
     if json {
@@ -129,21 +149,27 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
     Ok(if sound { Exit::DONE } else { Exit::of(Kind::Damage) })
 }
 
-/// Tells how a check of these jobs, or of all of the vault, ended; a bare host has nobody to tell.
-fn notice(reading: &Reading, jobs: &[JobName], report: &Result<CheckReport>) {
-    let Some(settings) = &reading.settings else { return };
-    let notices = Notices::beside(&reading.host, settings);
-    for job in settings.jobs_in(&reading.vault.settings.name).map(|job| &job.name) {
-        if !jobs.is_empty() && !jobs.contains(job) {
+/// Tells how a check ended of these jobs: of all, where none are named, whose vault this is. A bare host has nobody to tell.
+fn notice(
+    host: &Host,
+    settings: &Settings,
+    vault: Option<&str>,
+    jobs: &[String],
+    report: Result<&CheckReport, &Error>,
+) {
+    let notices = Notices::beside(host, settings);
+    for job in settings.jobs.values() {
+        let is_meant = jobs.is_empty() || jobs.iter().any(|name| name == job.name.as_str());
+        if !is_meant || vault.is_some_and(|vault| vault != job.vault) {
             continue;
         }
         let trouble = match report {
-            Ok(report) => verdicts::of_check(job, report),
+            Ok(report) => verdicts::of_check(&job.name, report),
             Err(error) => Some(error.clone()),
         };
         let outcome = if trouble.is_some() { "failed" } else { "passed" };
-        let task = Task { job: job.clone(), operation: Operation::Check };
+        let task = Task { job: job.name.clone(), operation: Operation::Check };
         notices.ended(&task, &new_run(), &Ended::new(outcome, trouble.as_ref()));
     }
-    notify::finish(&reading.host, settings, notices);
+    notify::finish(host, settings, notices);
 }

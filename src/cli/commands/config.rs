@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::config::Settings;
 use crate::config::check::{Finding, Severity, check, check_host};
 use crate::config::schema;
+use crate::config::{JobNotify, Settings};
 use crate::domain::ids::JobName;
 use crate::domain::record::RunOutcome;
 use crate::error::Result;
@@ -29,10 +29,16 @@ pub(in super::super) fn config(session: &Session, command: &ConfigCommand) -> Re
                 .map(|(name, job)| {
                     let mut shown = settings.without_secrets(name);
                     shown["erasing"] = settings.erasing_json(job, now);
+                    if job.notify != JobNotify::default() {
+                        shown["notify"] = job.notify.to_json();
+                    }
                     (name, shown)
                 })
                 .collect();
-            let document = json!({ "schema_version": 1, "file": settings.file, "jobs": jobs });
+            let mut document = json!({ "schema_version": 1, "file": settings.file, "jobs": jobs });
+            if !settings.notify.is_empty() {
+                document["notify"] = settings.notify.to_json();
+            }
             print_json(&document);
             Ok(Exit::DONE)
         }

@@ -1,5 +1,7 @@
 //! `copy`.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -9,8 +11,8 @@ use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::{human_bytes, human_seconds};
 use crate::domain::record::CopyOutcome;
 use crate::error::{Code, Error, Kind, Result};
-use crate::operations::notices::{Ended, Notices, new_run};
 use crate::operations::copy::{self, CopyReport, CopyRequest, could_not_begin, open_copy};
+use crate::operations::notices::{Ended, Notices, new_run};
 use crate::operations::prune::AfterPause;
 use crate::operations::vaults::OpenVault;
 use crate::operations::verdicts;
@@ -62,15 +64,8 @@ pub(in super::super) fn copy(session: Session, args: &CopyArgs) -> Result<Exit> 
     let sources = session.vaults(&own);
     let progress = session.progress();
     let notices = Notices::beside(&session.host, &session.settings);
-    let copied = |job: &JobSettings, report: &Result<CopyReport>| {
-        let trouble = match report {
-            Ok(report) => verdicts::of_copy(report),
-            Err(error) => Some(error.clone()),
-        };
-        let task = Task { job: job.name.clone(), operation: Operation::Copy };
-        let outcome = if trouble.is_some() { "failed" } else { "success" };
-        notices.ended(&task, &new_run(), &Ended::new(outcome, trouble.as_ref()));
-    };
+    // What was wrong with each, if something was.
+    let mut troubles: BTreeMap<&JobName, Option<Error>> = BTreeMap::new();
     let (mut exit, mut copies) = (Exit::DONE, Vec::new());
     let mut pruned: Vec<(OpenVault, Vec<&JobSettings>)> = Vec::new();
     for (job, settings) in &jobs {
@@ -85,7 +80,7 @@ pub(in super::super) fn copy(session: Session, args: &CopyArgs) -> Result<Exit> 
             Err(error) => {
                 print_error(error);
                 exit = exit.worse(Exit::of(error.kind()));
-                copied(job, &Err(error.clone()));
+                troubles.insert(&job.name, Some(error.clone()));
                 continue;
             }
         };
@@ -108,7 +103,11 @@ pub(in super::super) fn copy(session: Session, args: &CopyArgs) -> Result<Exit> 
                 Err(error)
             }
         };
-        copied(job, &report);
+        let trouble = match &report {
+            Ok(report) => verdicts::of_copy(report),
+            Err(error) => Some(error.clone()),
+        };
+        troubles.insert(&job.name, trouble);
         match report {
             Ok(report) => {
                 exit = exit.worse(exit_of(&report));
@@ -122,7 +121,19 @@ pub(in super::super) fn copy(session: Session, args: &CopyArgs) -> Result<Exit> 
         }
     }
     for (vault, jobs) in &pruned {
-        exit = exit.worse(prune_after(&session, vault, jobs, began, &notices));
+        let (pruned, trouble) = prune_after(&session, vault, jobs, began);
+        exit = exit.worse(pruned);
+        // The job's own prunes are another matter: this one is the copy's.
+        for job in jobs {
+            if let Some(none) = troubles.get_mut(&job.name).filter(|known| known.is_none()) {
+                none.clone_from(&trouble);
+            }
+        }
+    }
+    for (job, trouble) in troubles {
+        let task = Task { job: job.clone(), operation: Operation::Copy };
+        let outcome = if trouble.is_some() { "failed" } else { "success" };
+        notices.ended(&task, &new_run(), &Ended::new(outcome, trouble.as_ref()));
     }
     notify::finish(&session.host, &session.settings, notices);
     if session.global.json {
@@ -167,27 +178,26 @@ fn prune_after(
     vault: &OpenVault,
     jobs: &[&JobSettings],
     began: DateTime<Utc>,
-    notices: &Notices,
-) -> Exit {
+) -> (Exit, Option<Error>) {
     if session.host.check_interrupted().is_err() {
-        return Exit::DONE;
+        return (Exit::DONE, None);
     }
     let how = How { dry_run: false, began, after_pause: AfterPause::Stop };
-    let report = prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, &session.progress());
-    prune::notice(notices, jobs, &report);
-    match report {
+    match prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, &session.progress()) {
         Ok(report) => {
             prune::tell_after("copy", &report, session.settings.timezone, &session.global);
-            prune::exit_of(&report)
+            (prune::exit_of(&report), verdicts::of_prune(&report))
         }
         // Somebody prunes at this moment: what was to be done is being done.
-        Err(error) if error.code() == Code::Locked => Exit::DONE,
+        Err(error) if error.code() == Code::Locked => (Exit::DONE, None),
         Err(error) => {
             let exit = Exit::of(error.kind());
             print_error(
-                &error.context(format!("{}: what was copied is good; the prune after it failed", vault.settings.name)),
+                &error
+                    .clone()
+                    .context(format!("{}: what was copied is good; the prune after it failed", vault.settings.name)),
             );
-            exit
+            (exit, Some(error))
         }
     }
 }

@@ -13,10 +13,10 @@ use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::{exact_duration, human_seconds};
 use crate::domain::record::{DrillGround, DrillOutcome, DrillServer, Phase};
 use crate::error::{Code, Error, Kind, Result};
-use crate::operations::notices::{Ended, Notices, new_run};
-use crate::operations::verdicts;
 use crate::operations::drill::{self, DrillReport, DrillRequest, Which};
+use crate::operations::notices::{Ended, Notices, new_run};
 use crate::operations::vaults::OpenVault;
+use crate::operations::verdicts;
 use crate::vault::reader::Reader;
 
 use super::super::Exit;

@@ -53,7 +53,9 @@ fn test(session: &Configured, name: Option<&str>) -> Result<Exit> {
     let mut exit = Exit::DONE;
     for Tested { channel, kind, result } in &tested {
         match result {
-            Ok(answer) if !session.global.json => print(&format!("{channel} ({kind}): arrived, the answer is {answer}")),
+            Ok(answer) if !session.global.json => {
+                print(&format!("{channel} ({kind}): arrived, the answer is {answer}"))
+            }
             Ok(_) => {}
             Err(error) => {
                 print_error(&error.clone().context(format!("{channel} ({kind})")));
@@ -84,7 +86,8 @@ fn nobody() -> Error {
 
 /// The end of a command that tells: looks at what lasts, and waits for what is under way.
 pub(super) fn finish(host: &Host, settings: &Settings, notices: Notices) {
-    if let Some(courier) = notices.courier() {
+    // A bare host knows of nothing that lasts.
+    if let (Some(courier), Some(_)) = (notices.courier(), host.home_if_any()) {
         let memory = courier.memory().read().map_err(Error::from);
         match memory.and_then(|memory| look(host, settings, &memory, |_| false, host.clock.now())) {
             Ok(found) => notices.lasting(found),

@@ -31,11 +31,7 @@ impl Resolver<'_, '_> {
         }
     }
 
-    pub(super) fn notify(
-        &mut self,
-        image: Named<NotifyFile>,
-        jobs: &BTreeMap<JobName, JobSettings>,
-    ) -> NotifySettings {
+    pub(super) fn notify(&mut self, image: Named<NotifyFile>, jobs: &BTreeMap<JobName, JobSettings>) -> NotifySettings {
         let mut settings = NotifySettings::default();
         for (name, mut table) in image {
             if name.get_ref() == HEARTBEAT {
@@ -147,7 +143,8 @@ impl Resolver<'_, '_> {
             "telegram" => {
                 let token = self.needed(&at, &word, "token", image.token.take());
                 let chat = self.present(&at, &word, "chat", image.chat.take());
-                let endpoint = image.endpoint.take().map_or_else(|| TELEGRAM.to_owned(), |text| self.bot_endpoint(&text));
+                let endpoint =
+                    image.endpoint.take().map_or_else(|| TELEGRAM.to_owned(), |text| self.bot_endpoint(&text));
                 token.zip(chat).map(|(token, chat)| ChannelKind::Telegram { token, chat, endpoint })
             }
             "ntfy" => {

@@ -83,6 +83,10 @@ impl Ground {
     }
 
     fn engine(&self) -> Result<Engine> {
+        self.engine_with(Herald::mute())
+    }
+
+    fn engine_with(&self, herald: Herald) -> Result<Engine> {
         Engine::new(Orders {
             clock: Arc::<ManualClock>::clone(&self.clock),
             settings: Settings::load(Some(&self.folder.path().join("lifeboat.toml")))?,
@@ -90,7 +94,7 @@ impl Ground {
             seed: [1; 32],
             work: Arc::<Bench>::clone(&self.bench),
             board: self.board.clone(),
-            herald: Herald::mute(),
+            herald,
         })
     }
 
@@ -168,6 +172,48 @@ fn a_failure_that_may_pass_is_tried_again_and_a_panic_is_not() {
         turn_to_the_end(&mut engine);
     }
     assert_eq!(ground.begun(), ["02:00 #1", "02:00 #2"]);
+}
+
+/// What waits for a channel that nobody can reach: the secret is nowhere.
+#[test]
+fn a_failure_is_told_when_it_is_not_tried_again() {
+    let ground = Ground::new("0 * * * *");
+    let path = ground.folder.path().join("lifeboat.toml");
+    let more = "[notify.chat]\nkind = \"slack\"\nurl = { env = \"LIFEBOAT_TEST_NOWHERE\" }\n";
+    fs::write(&path, format!("{}{more}", fs::read_to_string(&path).unwrap())).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&ground.clock);
+    let herald = Herald::start(runtime.handle().clone(), Arc::clone(&clock)).unwrap();
+    let mut engine = ground.engine_with(herald).unwrap();
+    let courier =
+        crate::notify::courier::Courier::new(&ground.folder.path().join("state"), runtime.handle().clone(), clock);
+    let queue = courier.unwrap().queue();
+    let told = || -> Vec<(String, Option<String>)> {
+        let items = queue.items().unwrap();
+        let events = items.into_iter().filter_map(|item| match item.what {
+            crate::notify::queue::What::Event(event) => Some((event.title(), event.error_code)),
+            crate::notify::queue::What::Beat(_) => None,
+        });
+        events.collect()
+    };
+    ground.answer(Answer::At(outcome(Ending::Transient)));
+    ground.answer(Answer::Panic);
+    ground.minutes(30);
+    turn_to_the_end(&mut engine);
+    assert_eq!((ground.begun().len(), told()), (1, vec![]), "it is tried again in a minute");
+    ground.minutes(1);
+    turn_to_the_end(&mut engine);
+    let failed = ("backup of shop failed".to_owned(), Some("internal".to_owned()));
+    assert_eq!((ground.begun().len(), told()), (2, vec![failed.clone()]));
+    ground.minutes(59);
+    turn_to_the_end(&mut engine);
+    assert_eq!(told(), [failed, ("backup of shop works again".to_owned(), None)]);
+    // Another config, without anybody to tell.
+    ground.config("0 * * * *");
+    ground.answer(Answer::Panic);
+    ground.minutes(60);
+    turn_to_the_end(&mut engine);
+    assert_eq!((ground.begun().len(), told().len()), (4, 2));
 }
 
 #[test]

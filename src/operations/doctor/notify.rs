@@ -37,10 +37,9 @@ fn channel(host: &Host, settings: &Settings, name: &str) -> Result<Finding, Erro
     let courier = Courier::new(&settings.state_dir, host.runtime.clone(), std::sync::Arc::clone(&host.clock))?;
     let (known, waiting) = (courier.memory().read()?.channel(name), courier.waiting_for(name)?);
     let time = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M UTC").to_string();
-    let last = known.delivered.map_or_else(
-        || "nothing was delivered yet".to_owned(),
-        |at| format!("last delivered {}", time(at)),
-    );
+    let last = known
+        .delivered
+        .map_or_else(|| "nothing was delivered yet".to_owned(), |at| format!("last delivered {}", time(at)));
     let hint = format!("`lifeboat notify test {name}` shows what it answers");
     Ok(match (waiting, known.trouble) {
         (Some((count, since)), trouble) => {
