@@ -182,7 +182,8 @@ fn soak() {
         let counted = std::sync::Arc::clone(&counted);
         bucket.proxy.plan(ALWAYS, fault, move |_| {
             // Each request is asked about once by each plan that comes before the one it fits.
-            let number = if at == 3 { counted.fetch_add(1, Ordering::SeqCst) } else { counted.load(Ordering::SeqCst) - 1 };
+            let number =
+                if at == 3 { counted.fetch_add(1, Ordering::SeqCst) } else { counted.load(Ordering::SeqCst) - 1 };
             number % 30 == at
         });
     }
@@ -225,7 +226,11 @@ fn soak() {
         let once: BTreeSet<&String> = begun.iter().collect();
         assert_eq!(once.len(), begun.len(), "{job} began a time twice: {begun:?}");
         let (done, listed) = (seen.done[job], listed[job.as_str()]);
-        assert!(done <= listed && listed <= begun.len(), "{job}: {done} ended well, {listed} are there, {} began", begun.len());
+        assert!(
+            done <= listed && listed <= begun.len(),
+            "{job}: {done} ended well, {listed} are there, {} began",
+            begun.len()
+        );
     }
     bucket.world.expect(0, &["check", "--read-data", "--identity", "identity.txt", "--config", STRAIGHT]);
     println!(
