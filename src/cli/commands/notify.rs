@@ -54,7 +54,7 @@ fn test(session: &Configured, name: Option<&str>) -> Result<Exit> {
     for Tested { channel, kind, result } in &tested {
         match result {
             Ok(answer) if !session.global.json => {
-                print(&format!("{channel} ({kind}): arrived, the answer is {answer}"))
+                print(&format!("{channel} ({kind}): arrived, the answer is {answer}"));
             }
             Ok(_) => {}
             Err(error) => {

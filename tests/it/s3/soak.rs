@@ -131,7 +131,7 @@ fn jobs(bucket: &Bucket) {
     let mut text = text[..text.find("\n[job.shop]").unwrap()].to_owned();
     text.push_str("\n[daemon]\nlisten = \"off\"\n");
     for number in 0..JOBS {
-        let folder = bucket.world.path(&format!("data-{number}"));
+        let folder = bucket.world.path(format!("data-{number}"));
         fs::create_dir(&folder).unwrap();
         for file in 0..5 {
             fs::write(folder.join(format!("file-{file}")), format!("{number} {file}").repeat(3000)).unwrap();
@@ -171,6 +171,7 @@ fn files(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what it went through is worth a look")]
 fn soak() {
     let seconds = std::env::var("LIFEBOAT_SOAK_SECONDS").ok();
     let killing = seconds.map_or(KILLING, |seconds| Duration::from_secs(seconds.parse().unwrap()));
