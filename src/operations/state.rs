@@ -12,6 +12,7 @@ use rand::RngExt;
 use crate::domain::ids::{JobName, ObjectId, SourceName, VaultId};
 use crate::error::{Code, Diagnostic};
 use crate::seal::HostSecret;
+use crate::sources::memory::UNFINISHED;
 
 /// What is wrong with the state folder.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +218,30 @@ impl StateDir {
         Ok(folder.join(format!("{source}.memory")))
     }
 
+    /// Removes what runs that were killed left of memories that they wrote. Whoever calls holds the job's lock: what a run
+    /// is still writing looks the same.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, or one cannot be removed.
+    pub fn clear_unfinished_memories(&self, vault: &VaultId, job: &JobName) -> Result<(), StateError> {
+        let folder = self.root.join("memory").join(vault.as_str()).join(job.as_str());
+        let clear = || -> io::Result<()> {
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        match clear() {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Io { verb: "clear", path: folder, cause })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Where a source's journal of a run that has not committed lies; its folder is made.
     ///
     /// # Errors
@@ -406,6 +431,20 @@ pub(super) fn make_private(folder: &Path) -> Result<(), StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_being_remembered_when_a_run_was_killed_is_cleared_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let (vault, job) = (VaultId::from_random([1; 8]), "shop".parse().unwrap());
+        state.clear_unfinished_memories(&vault, &job).unwrap();
+        let memory = state.memory(&vault, &job, &"files".parse().unwrap()).unwrap();
+        let unfinished = memory.with_file_name(format!("{UNFINISHED}a1b2c3"));
+        fs::write(&memory, "whole").unwrap();
+        fs::write(&unfinished, "half").unwrap();
+        state.clear_unfinished_memories(&vault, &job).unwrap();
+        assert!(memory.exists() && !unfinished.exists());
+    }
 
     #[test]
     fn the_secret_is_made_once_and_is_private() {

@@ -24,6 +24,8 @@ use crate::error::{Code, Diagnostic};
 use super::Signature;
 
 const MAGIC: &[u8; 16] = b"lifeboat memory\x01";
+/// What the name of a memory begins with until it is whole.
+pub const UNFINISHED: &str = ".memory-";
 const CHECKSUM_BYTES: usize = 16;
 const SEGMENT_BYTES: usize = 32 + 8 + 32 + 8;
 const KEY_BYTES: usize = 16;
@@ -193,7 +195,7 @@ impl MemoryWriter {
         let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let begin = || {
             // Readable by its owner only, as tempfile makes it: it holds names of files.
-            let mut out = BufWriter::new(tempfile::Builder::new().prefix(".memory-").tempfile_in(folder)?);
+            let mut out = BufWriter::new(tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?);
             out.write_all(MAGIC)?;
             Ok((out, Compressor::new(ZSTD_LEVEL)?))
         };

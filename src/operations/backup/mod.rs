@@ -308,6 +308,7 @@ fn run(
 /// What runs that broke off left of the job's sources.
 fn left_behind(run: &Run<'_>, job: &Job<'_>, secret: &HostSecret) -> Result<BTreeMap<SourceName, Left>> {
     let mut all = BTreeMap::new();
+    run.host.home()?.state.clear_unfinished_memories(&run.vault.id, run.job)?;
     for source in &job.settings.sources {
         let path = run.host.home()?.state.journal(&run.vault.id, run.job, &source.name)?;
         let owner = owner(run, &secret.for_source(&run.vault.id, run.job, &source.name));
