@@ -32,7 +32,7 @@ pub(super) fn shop(settings: &[&str], sql: &str) -> Server {
 pub(super) const LARGE: &str = "CREATE TABLE large AS SELECT i AS id, md5(i::text) || repeat('x', 180) AS body FROM generate_series(1, 100000) AS i;";
 
 /// Somebody else has a lock on it.
-const READS_LARGE: &str = "count(*) > 0 FROM pg_locks WHERE relation = 'large'::regclass AND mode = 'AccessShareLock' AND granted AND pid <> pg_backend_pid()";
+const READS_LARGE: &str = "count(*) > 0 FROM pg_stat_activity WHERE application_name = 'lifeboat' AND state = 'active' AND query LIKE 'COPY%large%'";
 
 /// A session that stays open.
 struct Session {
@@ -84,6 +84,34 @@ pub(super) fn until(server: &Server, what: &str) {
     while server.sql("shop", &format!("SELECT {what}")).trim() != "t" {
         assert!(Instant::now() < end, "never came true: {what}");
         std::thread::yield_now();
+    }
+}
+
+/// Begins a backup and stops it while it reads the table `large`: the server waits for it, with all that it holds.
+#[track_caller]
+pub(super) fn stopped_while_it_reads(server: &Server, world: &World) -> Child {
+    let reads = || server.sql("shop", &format!("SELECT {READS_LARGE}")).trim() == "t";
+    // The server itself looks: a new psql for each look would be too slow to see it.
+    let look = format!(
+        "DO $$ BEGIN FOR look IN 1..500 LOOP
+             PERFORM pg_stat_clear_snapshot(); EXIT WHEN (SELECT {READS_LARGE}); PERFORM pg_sleep(0.002);
+         END LOOP; END $$"
+    );
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let mut backup = begin(&mut world.command(&["backup"]));
+        while backup.try_wait().unwrap().is_none() {
+            server.sql("shop", &look);
+            signal(&backup, Signal::STOP);
+            // It may have come to the end between the look and the signal.
+            if reads() {
+                return backup;
+            }
+            signal(&backup, Signal::CONT);
+        }
+        // It was faster than whoever looked.
+        let said = ended(backup);
+        assert!(said.code == Some(0) && Instant::now() < end, "never seen reading\n{}{}", said.stdout, said.stderr);
     }
 }
 
@@ -328,9 +356,7 @@ fn a_waiting_alter_is_let_through() {
     );
     let world = world(&server.url_of("backup", "shop"), "max_lock_wait = \"1s\"\nconnections = 1", "");
     // A vault that takes nothing for a while holds the readers up, and with them the locks.
-    let mut backup = world.command(&["backup"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    until(&server, READS_LARGE);
-    signal(&backup, Signal::STOP);
+    let mut backup = stopped_while_it_reads(&server, &world);
     let mut altering = Session::open(&server, "shop");
     altering.say("ALTER TABLE large ADD COLUMN more integer;");
     until(&server, "count(*) > 0 FROM pg_locks WHERE relation = 'large'::regclass AND NOT granted");
@@ -459,11 +485,10 @@ fn a_wrong_password_is_said_and_not_shown() {
 #[test]
 fn a_server_that_dies_in_mid_dump_fails_it() {
     let mut server = shop(&[], LARGE);
-    // Slow enough to be caught: a view of the rows as they leave is not needed, a lock is seen.
     let world = world(&server.url_of("backup", "shop"), "connections = 1", "");
-    let backup = begin(&mut world.command(&["backup"]));
-    until(&server, READS_LARGE);
+    let backup = stopped_while_it_reads(&server, &world);
     server.kill();
+    signal(&backup, Signal::CONT);
     let said = ended(backup);
     failed(&world, &said, 1, &["db"]);
     let status: Value = world.json(0, &["status"]);
@@ -471,10 +496,10 @@ fn a_server_that_dies_in_mid_dump_fails_it() {
 
     // One that comes back within a few seconds is asked again.
     server.restart();
-    let backup = begin(&mut world.command(&["backup"]));
-    until(&server, READS_LARGE);
+    let backup = stopped_while_it_reads(&server, &world);
     server.kill();
     server.restart();
+    signal(&backup, Signal::CONT);
     let said = ended(backup);
     assert_eq!(said.code, Some(0), "{}\n{}", said.stdout, said.stderr);
     assert!(said.stderr.contains("trying again"), "{}", said.stderr);

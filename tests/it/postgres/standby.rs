@@ -3,7 +3,7 @@
 
 use rustix::process::Signal;
 
-use super::living::{LARGE, begin, ended, shop, signal, until};
+use super::living::{LARGE, ended, shop, signal, stopped_while_it_reads, until};
 use super::{Server, restore, world};
 use crate::support::World;
 
@@ -57,12 +57,7 @@ fn a_standby_is_as_old_as_what_it_replayed_and_may_cancel_a_long_read() {
     assert!(said.contains("standby") && said.contains("hot_standby_feedback"), "{said}");
 
     // The primary takes away what is being read.
-    let backup = begin(&mut world.command(&["backup"]));
-    until(
-        &standby,
-        "count(*) > 0 FROM pg_stat_activity WHERE application_name = 'lifeboat' AND state = 'active' AND query LIKE 'COPY%large%'",
-    );
-    signal(&backup, Signal::STOP);
+    let backup = stopped_while_it_reads(&standby, &world);
     primary.sql("shop", "DELETE FROM large WHERE id % 2 = 0");
     primary.sql("shop", "VACUUM large");
     let end = primary.sql("shop", "SELECT pg_current_wal_flush_lsn()");
