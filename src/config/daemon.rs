@@ -17,6 +17,8 @@ pub(super) const DEFAULT_JOBS_AT_ONCE: usize = 2;
 pub struct DaemonSettings {
     /// Where it answers, if it does.
     pub listen: Option<SocketAddr>,
+    /// By which names it may be asked there, besides addresses and `localhost`.
+    pub names: Vec<String>,
     /// At most this much is added to a start.
     pub jitter: Duration,
     /// How much may run at a time, at least 1.
@@ -25,7 +27,12 @@ pub struct DaemonSettings {
 
 impl Default for DaemonSettings {
     fn default() -> Self {
-        Self { listen: Some(DEFAULT_LISTEN), jitter: Duration::ZERO, jobs_at_once: DEFAULT_JOBS_AT_ONCE }
+        Self {
+            listen: Some(DEFAULT_LISTEN),
+            names: Vec::new(),
+            jitter: Duration::ZERO,
+            jobs_at_once: DEFAULT_JOBS_AT_ONCE,
+        }
     }
 }
 

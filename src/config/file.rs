@@ -26,6 +26,7 @@ pub(super) struct ConfigFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct DaemonFile {
     pub(super) listen: Option<Text>,
+    pub(super) names: Option<Vec<Text>>,
     pub(super) jitter: Option<Text>,
     pub(super) jobs_at_once: Option<Spanned<i64>>,
 }

@@ -425,6 +425,14 @@ pub const KEYS: &[Key] = &[
     )
     .also(&["address", "port", "bind"]),
     key(
+        "daemon.names",
+        Takes::Texts,
+        Default("[]"),
+        "By which names it may be asked there, besides addresses and localhost, which always may: a web page's own name that \
+         leads here is none of them, and is not answered.",
+    )
+    .also(&["hosts", "allowed_hosts", "host", "name"]),
+    key(
         "daemon.jitter",
         Takes::Duration,
         Default("0s"),

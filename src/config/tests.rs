@@ -307,6 +307,8 @@ fn bad() -> Vec<(String, usize, usize, &'static str)> {
         (in_vault("region = \"eu-1\""), 4, 10, "`region` belongs to a vault in a bucket"),
         (with(FILES, "[job.shop.check]"), 10, 11, "has no `schedule`"),
         ("[daemon]\nlisten = \"x\"".into(), 2, 10, "`listen` is an address and a port"),
+        ("[daemon]\nnames = [\"a.b\", \"http://c\"]".into(), 2, 17, "without `http://`, port and path"),
+        ("[daemon]\nnames = [\"*.internal\"]".into(), 2, 10, "without `http://`, port and path"),
         ("[daemon]\njitter = \"1d\"".into(), 2, 10, "`jitter` is at most 6h"),
         ("[daemon]\njobs_at_once = 0".into(), 2, 16, "from 1 to 16"),
     ]

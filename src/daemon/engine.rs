@@ -292,8 +292,9 @@ impl Engine {
                 self.config_trouble = None;
                 self.write_up(self.clock.now());
                 tracing::info!("read the config again: {why}");
-                if settings.daemon.listen != self.settings.daemon.listen {
-                    tracing::warn!("`listen` is another one: it takes effect when the daemon is restarted");
+                let answers = |settings: &Settings| (settings.daemon.listen, settings.daemon.names.clone());
+                if answers(&settings) != answers(&self.settings) {
+                    tracing::warn!("`listen` or `names` are others: they take effect when the daemon is restarted");
                 }
                 self.table = timetable(&settings, &self.wanted, self.seed);
                 self.settings = Arc::new(settings);

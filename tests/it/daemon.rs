@@ -43,7 +43,8 @@ impl Minutes {
         minutes.edit("15 */6 * * *", "* * * * *");
         let path = minutes.world.path("lifeboat.toml");
         let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("{text}\n[daemon]\nlisten = \"127.0.0.1:0\"\n")).unwrap();
+        fs::write(&path, format!("{text}\n[daemon]\nlisten = \"127.0.0.1:0\"\nnames = [\"backup.internal\"]\n"))
+            .unwrap();
         minutes
     }
 
@@ -113,7 +114,12 @@ impl Daemon {
 
     fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n").as_bytes()).unwrap();
+        self.get_as(&self.address, path)
+    }
+
+    /// As a browser does for a page of that name.
+    fn get_as(&self, host: &str, path: &str) -> (u16, String) {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -137,6 +143,13 @@ fn it_does_what_is_due_answers_and_ends() {
     assert_eq!(daemon.get("/readyz"), (200, "config: ok\nstate: ok\ncatalog: ok\n".to_owned()));
     assert_eq!(daemon.get("/config").0, 404);
     let started = daemon.wait_for("started");
+    // A web page whose name leads to this address reads nothing, whatever it asks for.
+    for path in ["/", "/job/shop", "/metrics", "/healthz", "/config"] {
+        let (status, said) = daemon.get_as("evil.example:9820", path);
+        assert!(status == 421 && said.contains("names = ") && !said.contains("shop"), "{path}: {status} {said}");
+    }
+    assert_eq!(daemon.get_as("Backup.internal", "/metrics").0, 200);
+    assert_eq!(daemon.get_as("localhost:80", "/metrics").0, 200);
     let ended = daemon.wait_for("ended");
     assert_eq!(ended["outcome"], "success", "{ended}");
     assert_eq!(

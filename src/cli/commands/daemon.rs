@@ -12,6 +12,7 @@ use crate::daemon::engine::{Engine, Event, Orders};
 use crate::daemon::herald::Herald;
 use crate::daemon::http::{Answer, Answers, Status, listen};
 use crate::daemon::metrics::Exporter;
+use crate::daemon::names::Names;
 use crate::daemon::page::Pages;
 use crate::daemon::service::Service;
 use crate::daemon::work::Verbs;
@@ -38,6 +39,7 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
         identities: IdentitySource::of(&session.global).files,
     };
     let (address, file) = (settings.daemon.listen, settings.file.clone());
+    let names = Names::new(&settings.daemon.names);
     let exporter = Exporter {
         runtime: host.runtime.clone(),
         clock: Arc::clone(&host.clock),
@@ -65,7 +67,7 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
     })?;
     watch_signals(host, &engine.sender())?;
     let listener = address
-        .map(|address| listen(&host.runtime, address, answers(host, board, state, exporter, pages)))
+        .map(|address| listen(&host.runtime, address, names, answers(host, board, state, exporter, pages)))
         .transpose()?;
     let place = listener.as_ref().map_or_else(|| "nowhere".to_owned(), |listener| listener.address.to_string());
     tracing::info!(config = %file.display(), listening = %place, "ready");

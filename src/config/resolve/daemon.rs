@@ -27,6 +27,15 @@ impl Resolver<'_, '_> {
                 address
             }
         };
+        let mut names = Vec::new();
+        for name in image.names.unwrap_or_default() {
+            if !is_name(name.get_ref()) {
+                let message = "a name of `names` is as it stands in a browser's address, without `http://`, port and path: \
+                               \"backup.internal\"";
+                self.problems.at(name.span(), message);
+            }
+            names.push(name.into_inner());
+        }
         let jitter = image.jitter.map_or(Duration::ZERO, |text| {
             let jitter = self.duration(&text).unwrap_or_default();
             if jitter > MAX_JITTER {
@@ -41,6 +50,11 @@ impl Resolver<'_, '_> {
             }
             wanted.max(1)
         });
-        DaemonSettings { listen, jitter, jobs_at_once }
+        DaemonSettings { listen, names, jitter, jobs_at_once }
     }
+}
+
+/// Whether a browser could send it as the name of a host. No patterns: each name that is let in was written down.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
