@@ -202,6 +202,8 @@ fn every_alert_can_be_read_and_says_what_to_do() {
     let rules = read(RULES);
     let alerts = alerts(&rules);
     assert_eq!(alerts.len(), rules.matches("- alert:").count(), "no name twice");
+    let page = read("docs/METRICS.md");
+    assert_eq!(page.matches("| `Lifeboat").count(), alerts.len(), "none that is no more");
     for (name, lines) in &alerts {
         let one = |start: &str| {
             let found: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix(start)).collect();
@@ -213,6 +215,9 @@ fn every_alert_can_be_read_and_says_what_to_do() {
         assert!(summary.ends_with(".'") || summary.ends_with("?'"), "{name} says a sentence: {summary}");
         let runbook = one("runbook_url: ");
         assert!(runbook.starts_with("runbooks/") && project(runbook).is_file(), "{name}: {runbook}");
+        let row = format!("| `{name}` | {} | ", one("severity: "));
+        let written = page.lines().find(|line| line.starts_with(&row));
+        assert!(written.is_some_and(|line| line.contains(&format!("(../{runbook})"))), "docs/METRICS.md has {row}");
     }
     let expressions: Vec<String> = alerts.values().map(|lines| lines.join("\n")).collect();
     all_are_told(&expressions);

@@ -30,6 +30,7 @@ const SHELF: &[(&str, For, &str)] = &[
     ("rpo-breached", For::Everybody, include_str!("../../../runbooks/rpo-breached.md")),
     ("drill-failed", For::Everybody, include_str!("../../../runbooks/drill-failed.md")),
     ("erasing", For::Everybody, include_str!("../../../runbooks/erasing.md")),
+    ("notifications-absent", For::Everybody, include_str!("../../../runbooks/notifications-absent.md")),
     ("rotate-recipient", For::Everybody, include_str!("../../../runbooks/rotate-recipient.md")),
     ("quarterly-drill", For::Everybody, include_str!("../../../runbooks/quarterly-drill.md")),
 ];
@@ -57,6 +58,7 @@ fn names(facts: &RunbookFacts) -> Vec<Name> {
         ("VAULT", facts.vault.url.to_string()),
         ("IDENTITY", identity_file(job)),
         ("OLD_IDENTITY", identity_file(job)),
+        ("STATE", facts.state_dir.display().to_string()),
     ];
     names.extend(facts.copy.iter().map(|copy| ("COPY", copy.url.to_string())));
     names.extend(facts.host_name.iter().map(|name| ("HOST", name.clone())));
