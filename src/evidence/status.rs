@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::chain::judge_chain;
 use super::copies::{CopyStatus, copy_status};
 use super::erasure::{ErasureStatus, erasure_status, judge_erasure};
 use super::facts::{
@@ -258,6 +259,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
     judge_unbelieved(&mut findings, facts);
     judge_recipients(&mut findings, facts);
     judge_missing(&mut findings, facts);
+    judge_chain(&mut findings, facts);
     let copy = facts.copy.as_ref();
     let copy = copy.map(|copy| copy_status(&mut findings, &facts.job, copy, objectives.rpo, now));
     let (state, reasons) = findings.judged();
