@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::drawing::share;
 use super::keeping::{PruneEntry, QuarantineEntry, RefutationEntry, RemovalEntry};
-use super::report::{BackupEntry, DrillEntry, JobReport, Measured, Met, Report, RunEntry};
+use super::report::{BackupEntry, DrillEntry, JobReport, Measured, Met, Report, RunEntry, UnopenedJob};
 use super::words::{exposure, met, moment, restore, seconds, trend, word};
 use crate::domain::objectives::{Restore, Rpo, json_seconds};
 use crate::domain::quantity::{exact_duration, human_bytes, human_duration, human_seconds};
@@ -118,7 +118,18 @@ pub(super) fn document(report: &Report) -> Vec<Block> {
     }));
     let mut blocks = vec![heading(1, TITLE), Block::List(about), Block::Paragraph(terms())];
     report.jobs.iter().for_each(|job| job_section(&mut blocks, job));
+    report.unopened.iter().for_each(|job| unopened(&mut blocks, job));
     blocks
+}
+
+/// Nothing is claimed of it, and that is said: a report that leaves a job out reads as if there was none.
+fn unopened(to: &mut Vec<Block>, job: &UnopenedJob) {
+    let told = Span::Text(format!(
+        "Nothing is known of this job, and nothing is claimed of it: this host never opened vault {}, and cannot open it now ({}). ",
+        job.vault, job.why
+    ));
+    let next = Span::Sentence(format!("Run `lifeboat doctor {}`.", job.job));
+    to.extend([heading(2, job.job.to_string()), Block::Paragraph(vec![told, next])]);
 }
 
 fn terms() -> Words {

@@ -43,6 +43,20 @@ pub struct Report {
     pub window: Window,
     /// One for each job.
     pub jobs: Vec<JobReport>,
+    /// Jobs of which nothing can be reported, because their vault was never opened from here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unopened: Vec<UnopenedJob>,
+}
+
+/// A job of which nothing can be reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnopenedJob {
+    /// The job.
+    pub job: JobName,
+    /// Its vault's name in the config.
+    pub vault: String,
+    /// Why the vault cannot be opened.
+    pub why: String,
 }
 
 /// One job of a report.
@@ -279,6 +293,7 @@ pub fn report(jobs: &[JobFacts], window: Window, generated: DateTime<Utc>, tool:
         tool: tool.to_owned(),
         window,
         jobs: jobs.iter().map(|facts| job_report(facts, window)).collect(),
+        unopened: Vec::new(),
     }
 }
 

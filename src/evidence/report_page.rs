@@ -12,7 +12,8 @@ const NARROW_COLUMNS: usize = 3;
 /// The whole document, ending in a newline. The same report gives the same text.
 #[must_use]
 pub fn render(report: &Report) -> String {
-    let jobs: Vec<&str> = report.jobs.iter().map(|job| job.job.as_str()).collect();
+    let unopened = report.unopened.iter().map(|job| job.job.as_str());
+    let jobs: Vec<&str> = report.jobs.iter().map(|job| job.job.as_str()).chain(unopened).collect();
     let title = format!("{TITLE}: {}", jobs.join(", "));
     html::document(Head { title: &title, refresh_seconds: None }, |html| {
         html.el("main", &[("class", "report")], |html| {

@@ -1,10 +1,12 @@
-//! The status of everything that was gathered, with the jobs of which nothing can be known: their vault was never opened from
-//! here, and cannot be opened now. They are unknown, and never left out.
+//! Status and report of everything that was gathered, with the jobs of which nothing can be known: their vault was never opened from
+//! here, and cannot be opened now. They are unknown, and never
+//! left out.
 
 use chrono::{DateTime, Utc};
 
 use super::erasure::ErasureStatus;
 use super::facts::{Asked, Gathered, Unopened};
+use super::report::{Report, UnopenedJob, report};
 use super::status::{JobStatus, RtoStatus, State, Status, rpo_status, status};
 use crate::domain::ids::JobName;
 use crate::domain::objectives::{Basis, Trend, Window, measured_rpo};
@@ -20,6 +22,17 @@ pub fn status_of(gathered: &Gathered, now: DateTime<Utc>) -> Status {
     }));
     status.jobs.sort_by_key(|job| place(&job.job));
     status
+}
+
+/// The report on everything that was gathered: a job of which nothing can be known is in it all the same.
+#[must_use]
+pub fn report_of(gathered: &Gathered, window: Window, generated: DateTime<Utc>, tool: &str) -> Report {
+    let unopened = gathered.unopened.iter().map(|unopened| UnopenedJob {
+        job: unopened.job.clone(),
+        vault: unopened.vault.clone(),
+        why: unopened.why.clone(),
+    });
+    Report { unopened: unopened.collect(), ..report(&gathered.jobs, window, generated, tool) }
 }
 
 /// A job in a vault that this host never opened and cannot open now.
@@ -88,5 +101,14 @@ mod tests {
         );
         assert_eq!(blog["rpo"]["objective_seconds"], 86_400.0);
         assert_eq!(status.jobs[0].next_backup, next, "the config says so");
+
+        let report = report_of(&gathered, Window::before(now(), hours(48)), now(), "lifeboat 0.1.0");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["jobs"].as_array().unwrap().len(), 1);
+        assert_eq!(json["unopened"][0], serde_json::json!({ "job": "blog", "vault": "never", "why": "no such host" }));
+        for text in [crate::evidence::markdown::render(&report), crate::evidence::report_page::render(&report)] {
+            assert!(text.contains("never opened vault never, and cannot open it now (no such host)"), "{text}");
+            assert!(text.contains("lifeboat doctor wiki") && text.contains("Nothing is known of this job"), "{text}");
+        }
     }
 }

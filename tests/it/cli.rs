@@ -257,6 +257,39 @@ fn a_drill_and_what_is_known_after_it() {
     says(&world, "catalog_rebuild_json", &["catalog", "rebuild", "--json"]);
 }
 
+/// A vault that this host never saw: the other jobs are reported, and of its own it is said that nothing is known.
+#[test]
+fn a_report_goes_on_where_a_vault_was_never_opened() {
+    let world = World::new();
+    let id = world.backup();
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+    let recipient = config[config.find("age1").unwrap()..].split('"').next().unwrap().to_owned();
+    let config = config.replace("[job.shop]\n", "[job.shop]\nvault = \"main\"\n");
+    let more = format!(
+        "[vault.other]\nurl = \"nowhere\"\nrecipients = [\"{recipient}\"]\n[job.wiki]\nvault = \"other\"\nschedule = \
+         \"@daily\"\nretention = {{ keep_at_least = \"14d\", delete_after = \"30d\" }}\n[job.wiki.source.files]\nkind = \
+         \"files\"\npaths = [\"uploads\"]\n"
+    );
+    fs::write(world.path("lifeboat.toml"), format!("{config}\n{more}")).unwrap();
+    let said = world.expect(0, &["report"]);
+    assert!(
+        said.stderr.contains("warning: nothing can be reported of wiki: vault other cannot be opened ("),
+        "{}",
+        said.stderr
+    );
+    for known in [&id, "## shop", "## wiki", "never opened vault other", "lifeboat doctor wiki"] {
+        assert!(said.stdout.contains(known), "{known}: {}", said.stdout);
+    }
+    let report = world.json(0, &["report"]);
+    assert_eq!(
+        (&report["jobs"][0]["job"], &report["unopened"][0]["job"]),
+        (&"shop".into(), &"wiki".into()),
+        "{report}"
+    );
+    let only = world.json(0, &["report", "wiki"]);
+    assert_eq!((only["jobs"].as_array().unwrap().len(), &only["unopened"][0]["vault"]), (0, &"other".into()), "{only}");
+}
+
 #[test]
 fn a_drill_that_fails_says_why() {
     let world = world(FAILING_DRILL);

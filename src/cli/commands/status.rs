@@ -1,7 +1,5 @@
 //! `status` and `report`.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs::Permissions;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -13,15 +11,15 @@ use crate::config::JobSettings;
 use crate::domain::objectives::Window;
 use crate::domain::quantity::parse_duration;
 use crate::error::{Code, Error, Result};
-use crate::evidence::facts::{Gathered, JobFacts};
-use crate::evidence::gather::{Sizes, VaultView, gather, job_facts};
-use crate::evidence::unopened::status_of;
-use crate::evidence::{markdown, metrics, report as reporting, report_page, text};
+use crate::evidence::facts::Gathered;
+use crate::evidence::gather::{Sizes, gather};
+use crate::evidence::unopened::{report_of, status_of};
+use crate::evidence::{markdown, metrics, report_page, text};
 use crate::operations::TOOL;
 
 use super::super::Exit;
 use super::super::args::{ReportArgs, ReportFormat, StatusArgs};
-use super::super::output::{is_coloured, print, print_json, print_styled};
+use super::super::output::{is_coloured, print, print_json, print_styled, say};
 use super::super::session::{Configured, Session};
 
 pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Exit> {
@@ -30,7 +28,7 @@ pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Ex
     if args.prometheus {
         return metrics(&session, args, now);
     }
-    let gathered = gathered(&session, args, Sizes::LeaveOut, now)?;
+    let gathered = gathered(&session, &args.jobs, Sizes::LeaveOut, None, now)?;
     let status = status_of(&gathered, now);
     if args.nagios {
         let answer = text::nagios(&status);
@@ -51,7 +49,7 @@ pub(in super::super) fn status(session: Session, args: &StatusArgs) -> Result<Ex
 
 /// A vault that cannot be reached is told in the text, which is the place where whoever reads it looks.
 fn metrics(session: &Configured, args: &StatusArgs, now: DateTime<Utc>) -> Result<Exit> {
-    let gathered = gathered(session, args, Sizes::Count, now)?;
+    let gathered = gathered(session, &args.jobs, Sizes::Count, None, now)?;
     let text = metrics::metrics(&gathered, None, now);
     match &args.output {
         None => print(&text),
@@ -61,10 +59,16 @@ fn metrics(session: &Configured, args: &StatusArgs, now: DateTime<Utc>) -> Resul
 }
 
 /// What is known of the jobs that are meant; a vault that cannot be reached is told in it.
-fn gathered(session: &Configured, args: &StatusArgs, sizes: Sizes, now: DateTime<Utc>) -> Result<Gathered> {
+fn gathered(
+    session: &Configured,
+    names: &[String],
+    sizes: Sizes,
+    window: Option<Window>,
+    now: DateTime<Utc>,
+) -> Result<Gathered> {
     let open = |job: &JobSettings| Ok((session.vault_id(job)?, session.vault(job)));
-    let jobs = session.jobs(&args.jobs)?;
-    gather(&session.host, &session.settings, &jobs, sizes, None, open, now)
+    let jobs = session.jobs(names)?;
+    gather(&session.host, &session.settings, &jobs, sizes, window, open, now)
 }
 
 pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Exit> {
@@ -74,9 +78,14 @@ pub(in super::super) fn report(session: Session, args: &ReportArgs) -> Result<Ex
         Error::new(Code::Usage, format!("--since: {cause}")).with_hint("`--since 30d` is the last month")
     })?;
     let window = Window::before(now, since);
-    let views = views(&session, &args.jobs)?;
-    let facts = facts(&session, &args.jobs, &views, Some(window), now)?;
-    let report = reporting::report(&facts, window, now, TOOL);
+    let gathered = gathered(&session, &args.jobs, Sizes::LeaveOut, Some(window), now)?;
+    for job in &gathered.unopened {
+        say(&format!(
+            "warning: nothing can be reported of {}: vault {} cannot be opened ({})",
+            job.job, job.vault, job.why
+        ));
+    }
+    let report = report_of(&gathered, window, now, TOOL);
     let format = if session.global.json { ReportFormat::Json } else { args.format };
     let rendered = match format {
         ReportFormat::Md => markdown::render(&report),
@@ -116,28 +125,4 @@ pub(super) fn write_whole(path: &Path, text: &str, readers: Readers, what: &str)
     }
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
-}
-
-/// The vaults of these jobs, each looked at once.
-fn views(session: &Configured, jobs: &[String]) -> Result<BTreeMap<String, VaultView>> {
-    let mut views = BTreeMap::new();
-    for job in session.jobs(jobs)? {
-        if let Entry::Vacant(entry) = views.entry(job.vault.clone()) {
-            let view = VaultView::look(&session.host, &job.vault, session.vault_id(job)?, session.vault(job));
-            entry.insert(view);
-        }
-    }
-    Ok(views)
-}
-
-fn facts(
-    session: &Configured,
-    jobs: &[String],
-    views: &BTreeMap<String, VaultView>,
-    window: Option<Window>,
-    now: DateTime<Utc>,
-) -> Result<Vec<JobFacts>> {
-    let jobs = session.jobs(jobs)?;
-    let with_views = jobs.into_iter().filter_map(|job| Some((job, views.get(&job.vault)?)));
-    with_views.map(|(job, view)| job_facts(&session.host, &session.settings, job, view, window, now)).collect()
 }
