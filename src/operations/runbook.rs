@@ -1,23 +1,32 @@
 //! What a runbook of a job is made of: its config, and what this host knows of its vault, its backups and its drills. The
-//! vault is asked where it answers; where it does not, the catalog is all there is, and the facts say so.
+//! vault is asked where it answers, and not for long; where it does not, the catalog is all there is, and the facts say so.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
 use crate::catalog::{BackupRow, DrillRow};
+use crate::clock::Clock;
 use crate::config::{JobSettings, Settings, VaultRole, VaultSettings};
-use crate::domain::ids::VaultId;
+use crate::domain::ids::{JobName, VaultId};
 use crate::domain::manifest::Completeness;
 use crate::domain::record::DrillOutcome;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::vault::identity::read_comments;
 
 use super::holders::proven;
 use super::host::Host;
-use super::vaults::OpenVault;
+use super::interrupt::Interrupt;
+use super::vaults::{self, Trusted};
+
+/// So long the vaults are waited for: whoever prints a runbook may be in a hurry, and most of it stands here.
+pub const LOOK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Everything that a runbook says of a job.
 #[derive(Debug, Clone)]
@@ -65,7 +74,92 @@ pub struct Holder {
     pub proven: Option<DateTime<Utc>>,
 }
 
-/// Gathers them. `vault` is the job's own, or why it cannot be opened; `None` for a job whose vault the config does not have.
+/// What a vault was asked for; what it holds stands in the catalog then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Its id.
+    pub id: VaultId,
+    /// What this host is called in vault.json, where it is named there.
+    pub host_name: Option<String>,
+}
+
+/// Asks the vaults of these jobs, all at once, and tells the catalog what they hold of them; by the vault's name. One that has
+/// not answered within `within` counts as silent: what it still says is nobody's to hear. `flag` is `--trust`.
+#[must_use]
+pub fn ask(
+    host: &Host,
+    settings: &Settings,
+    jobs: &[&JobSettings],
+    (flag, trusted): (Option<&str>, &Trusted),
+    within: Duration,
+) -> BTreeMap<String, Result<Answer>> {
+    let mut of_vault: BTreeMap<&str, Vec<JobName>> = BTreeMap::new();
+    for job in jobs {
+        of_vault.entry(&job.vault).or_default().push(job.name.clone());
+    }
+    let asked: Vec<_> = of_vault
+        .into_iter()
+        .filter_map(|(name, jobs)| {
+            let errand = Errand {
+                vault: settings.vaults.get(name)?.clone(),
+                jobs,
+                state_dir: settings.state_dir.clone(),
+                flag: flag.map(str::to_owned),
+                trusted: trusted.clone(),
+                clock: Arc::clone(&host.clock),
+            };
+            Some((name.to_owned(), errand.begin()))
+        })
+        .collect();
+    let until = host.clock.monotonic() + within;
+    let wait = |answer: Receiver<Result<Answer>>| {
+        let left = until.saturating_sub(host.clock.monotonic());
+        answer.recv_timeout(left).unwrap_or_else(|_| Err(late(within)))
+    };
+    asked.into_iter().map(|(name, begun)| (name, begun.and_then(wait))).collect()
+}
+
+fn late(within: Duration) -> Error {
+    Error::new(Code::StorageFailed, format!("nothing came within {} s", within.as_secs()))
+}
+
+/// What one vault is asked, by a thread that nobody waits for longer than they want.
+struct Errand {
+    vault: VaultSettings,
+    jobs: Vec<JobName>,
+    state_dir: PathBuf,
+    flag: Option<String>,
+    trusted: Trusted,
+    clock: Arc<dyn Clock>,
+}
+
+impl Errand {
+    fn begin(self) -> Result<Receiver<Result<Answer>>> {
+        let failed = |cause| Error::new(Code::Internal, format!("no thread to be had: {cause}"));
+        let (sender, answer) = sync_channel(1);
+        // Whoever asked may not wait for it any more.
+        let run = move || drop(sender.send(self.run()));
+        thread::Builder::new().name("ask".to_owned()).spawn(run).map_err(failed)?;
+        Ok(answer)
+    }
+
+    /// With threads of its own for its requests: those of the process may end before it does.
+    fn run(&self) -> Result<Answer> {
+        let failed = |cause| Error::new(Code::Internal, format!("no threads to be had: {cause}"));
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
+        let host = Host::bare(runtime.handle().clone(), Arc::clone(&self.clock), Interrupt::default())
+            .with_home(&self.state_dir)?;
+        let vault = vaults::open(&host, &self.vault, self.flag.as_deref(), &self.trusted)?;
+        for job in &self.jobs {
+            // Tells the catalog what other hosts did since. A vault that is there and cannot be read is silent too.
+            vault.look(&host, Some(job))?;
+        }
+        Ok(Answer { id: vault.id.clone(), host_name: vault.host_name(&host).ok() })
+    }
+}
+
+/// Gathers them. `answer` is that of the job's own vault; `None` for a job whose vault the config does not have.
 ///
 /// # Errors
 /// When state folder or catalog cannot be read.
@@ -73,17 +167,14 @@ pub fn runbook_facts(
     host: &Host,
     settings: &Settings,
     job: &JobSettings,
-    vault: &Result<OpenVault>,
+    answer: &Result<Answer>,
 ) -> Result<Option<RunbookFacts>> {
     let Some(of_job) = settings.vault_of(job) else { return Ok(None) };
-    // A look tells the catalog what other hosts did since; a vault that is there and cannot be read is silent too.
-    let (opened, silent) = match vault {
-        Err(error) => (None, Some(error.to_string())),
-        Ok(vault) => (Some(vault), vault.look(host, Some(&job.name)).err().map(|error| error.to_string())),
-    };
+    let said = answer.as_ref().ok();
+    let silent = answer.as_ref().err().map(ToString::to_string);
     let home = host.home()?;
     let pinned = home.state.pinned_trust(&of_job.name)?.as_deref().map(read_comments).transpose()?.flatten();
-    let vault_id = opened.map(|vault| vault.id.clone()).or_else(|| pinned.as_ref().and_then(|pin| pin.vault.clone()));
+    let vault_id = said.map(|said| said.id.clone()).or_else(|| pinned.as_ref().and_then(|pin| pin.vault.clone()));
     let trust = of_job.trust.clone().or_else(|| pinned.map(|pin| pin.key.to_string()));
     let (mut backups, mut drills, mut held) = (Vec::new(), Vec::new(), BTreeMap::new());
     if let Some(id) = &vault_id {
@@ -104,7 +195,7 @@ pub fn runbook_facts(
         copy: job.copy.as_ref().and_then(|copy| settings.vaults.get(&copy.to)).cloned(),
         vault_id,
         trust,
-        host_name: opened.and_then(|vault| vault.host_name(host).ok()),
+        host_name: said.and_then(|said| said.host_name.clone()),
         holders: of_job.recipients.iter().map(holder).collect(),
         largest_bytes: backups.iter().map(|row| row.total(|source| source.logical_bytes)).max(),
         newest: backups.into_iter().max_by_key(|row| row.sequence),

@@ -1,7 +1,9 @@
 //! `lifeboat runbook`: what it prints of a real config is typed on a machine that has neither config nor state, and brings the
 //! data back.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use lifeboat::evidence::runbook::ON_THE_HOST;
@@ -108,4 +110,32 @@ fn the_other_runbooks_are_printed_with_the_config_s_names() {
         assert!(lost.contains(&said), "{said}: {lost}");
     }
     assert!(!world.expect(0, &["runbook"]).stdout.contains("restore-from-the-copy.md: "), "there is no copy");
+}
+
+/// A store that takes the question and says nothing: it is waited for a little, and the paper says so.
+#[test]
+fn a_store_that_says_nothing_is_not_waited_for() {
+    let world = World::new();
+    let id = world.backup();
+    // Connections are taken by the system, and nobody reads.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    fs::write(world.path("key"), "AKIAEXAMPLE").unwrap();
+    fs::set_permissions(world.path("key"), Permissions::from_mode(0o600)).unwrap();
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+    let url = config.lines().find(|line| line.starts_with("url")).unwrap();
+    let bucket = format!(
+        "url = \"s3://bucket/prefix\"\nendpoint = \"http://{}\"\naccess_key = {{ file = \"key\" }}\n\
+         secret_key = {{ file = \"key\" }}",
+        silent.local_addr().unwrap()
+    );
+    fs::write(world.path("lifeboat.toml"), config.replace(url, &bucket)).unwrap();
+    let said = world.expect(0, &["runbook"]);
+    assert!(
+        said.stderr.contains("did not answer") && said.stderr.contains("nothing came within 10 s"),
+        "{}",
+        said.stderr
+    );
+    for known in ["nothing came within 10 s", &id, "s3://bucket/prefix", "15 */6 * * *"] {
+        assert!(said.stdout.contains(known), "{known}: {}", said.stdout);
+    }
 }

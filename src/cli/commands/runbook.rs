@@ -3,23 +3,31 @@
 use crate::error::{Code, Error, Result};
 use crate::evidence::runbook::{self, Extent};
 use crate::operations::TOOL;
-use crate::operations::runbook::runbook_facts;
+use crate::operations::runbook::{LOOK_WITHIN, ask, runbook_facts};
+use crate::operations::vaults::Trusted;
 
 use super::super::Exit;
 use super::super::args::RunbookArgs;
 use super::super::output::{print, print_json, say};
-use super::super::session::Session;
+use super::super::session::{IdentitySource, Session};
 use super::status::{Readers, write_whole};
 
 pub(in super::super) fn runbook(session: Session, args: &RunbookArgs) -> Result<Exit> {
     let session = session.configured()?;
     let now = session.host.clock.now();
     let jobs = session.jobs(&args.jobs)?;
-    let vaults = session.vaults(&jobs);
+    // On the day that this is wanted the identity's drive may not be plugged in.
+    let trusted = IdentitySource::of(&session.global).texts().unwrap_or_else(|error| {
+        say(&format!("warning: {error}"));
+        Trusted::default()
+    });
+    let flag = session.global.trust.as_deref();
+    let answers = ask(&session.host, &session.settings, &jobs, (flag, &trusted), LOOK_WITHIN);
     let mut papers = Vec::new();
     for job in jobs {
-        let facts = runbook_facts(&session.host, &session.settings, job, &vaults[&job.vault])?;
-        let facts = facts.ok_or_else(|| {
+        let answer = answers.get(&job.vault);
+        let facts = answer.map(|answer| runbook_facts(&session.host, &session.settings, job, answer)).transpose()?;
+        let facts = facts.flatten().ok_or_else(|| {
             Error::new(Code::ConfigInvalid, format!("job {} has no vault {}", job.name, job.vault))
                 .with_hint("`lifeboat config check` says more")
         })?;
