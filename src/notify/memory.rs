@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::queue::EVENT_KEPT;
 use super::{NotifyError, folder};
 use crate::domain::ids::JobName;
 use crate::domain::operation::{Operation, Task};
+use crate::error::Code;
 
 /// What lasts is told again after so long: a job that fails each night is told of each day, also where it fails a little sooner.
 pub const TOLD_AGAIN_AFTER: TimeDelta = TimeDelta::hours(23);
@@ -24,6 +26,15 @@ pub struct Memory {
     standing: BTreeMap<String, Standing>,
     /// How channels fare, by name.
     channels: BTreeMap<String, ChannelMemory>,
+    /// Runs that were found to have been killed and that nobody was told of, by the name of their task.
+    #[serde(default)]
+    killed: BTreeMap<String, Killed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Killed {
+    began: DateTime<Utc>,
+    found: DateTime<Utc>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +122,42 @@ fn overdue_name(task: &Task) -> String {
 impl Memory {
     /// A run ended. Gives what is worth telling of it.
     pub fn ended(&mut self, task: &Task, verdict: Verdict<'_>, now: DateTime<Utc>) -> Option<News> {
+        self.ended_since(task, verdict, now, now)
+    }
+
+    /// A run that began then was found not to have ended: to be told, by whoever tells next. Of several the first, since it is
+    /// one trouble.
+    pub fn found_killed(&mut self, task: &Task, began: DateTime<Utc>, now: DateTime<Utc>) {
+        self.killed.entry(task.to_string()).or_insert(Killed { began, found: now });
+    }
+
+    /// Those that were found and not told, and when they began. What was found longer ago than an event is kept is forgotten:
+    /// there was nobody to tell.
+    #[must_use]
+    pub fn killed(&self, now: DateTime<Utc>) -> Vec<(Task, DateTime<Utc>)> {
+        let news = self.killed.iter().filter(|(_, killed)| (now - killed.found).abs() <= EVENT_KEPT);
+        news.filter_map(|(task, killed)| Some((task.parse().ok()?, killed.began))).collect()
+    }
+
+    /// They are told, as failures that ended now. Gives what is worth telling of each.
+    pub fn tell_killed(&mut self, now: DateTime<Utc>) -> Vec<(Task, News)> {
+        let killed = self.killed(now);
+        self.killed.clear();
+        let verdict = Verdict::Bad(Code::Killed.name());
+        let news = killed.into_iter().map(|(task, began)| {
+            let news = self.ended_since(&task, verdict, began, now);
+            (task, news)
+        });
+        news.filter_map(|(task, news)| Some((task, news?))).collect()
+    }
+
+    fn ended_since(
+        &mut self,
+        task: &Task,
+        verdict: Verdict<'_>,
+        first: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Option<News> {
         let before = self.tasks.remove(&task.to_string()).and_then(|known| known.failing);
         // Whatever came of it: it came.
         let overdue = self.standing.remove(&overdue_name(task));
@@ -121,7 +168,7 @@ impl Memory {
                 (Some(failing), None)
             }
             (Verdict::Bad(code), before) => {
-                let since = before.map_or(now, |failing| failing.since);
+                let since = before.map_or(first, |failing| failing.since);
                 (Some(Failing { since, code: code.to_owned(), told: now }), Some(News::Trouble(since)))
             }
         };
@@ -246,6 +293,22 @@ mod tests {
         assert_eq!(ended(Verdict::Bad("storage-full"), 26), None);
         assert_eq!(ended(Verdict::Good, 27), Some(News::Recovered(at(0))));
         assert_eq!(ended(Verdict::Good, 28), None);
+    }
+
+    #[test]
+    fn a_killed_run_is_a_failure_that_is_told_once() {
+        let (mut memory, task): (_, Task) = (Memory::default(), "shop/backup".parse().unwrap());
+        memory.found_killed(&task, at(0), at(6));
+        memory.found_killed(&task, at(1), at(7));
+        assert_eq!(memory.killed(at(8)), [(task.clone(), at(0))]);
+        assert_eq!(memory.tell_killed(at(8)), [(task.clone(), News::Trouble(at(0)))]);
+        assert_eq!(memory.tell_killed(at(8)), []);
+        memory.found_killed(&task, at(9), at(10));
+        assert_eq!(memory.tell_killed(at(10)), [], "again, and within a day");
+        assert_eq!(memory.ended(&task, Verdict::Good, at(11)), Some(News::Recovered(at(0))));
+        memory.found_killed(&task, at(12), at(13));
+        assert_eq!(memory.tell_killed(at(13 + 24 * 4)), [], "nobody was there to be told");
+        assert_eq!(memory.killed(at(13)), []);
     }
 
     #[test]

@@ -1,19 +1,23 @@
 //! Runs and drills that began and never said how they ended: they were killed, or the machine went down. Each leaves a
 //! mark in the state folder when it begins and takes it away once its end is on record; whoever finds another's mark,
-//! with the job's lock in his hand, knows that nobody is behind it any more, and puts it on record.
+//! with the job's lock in his hand, knows that nobody is behind it any more, puts it on record, and has it told: the process
+//! that would have told of it is gone.
 //!
 //! What it does not know is when it ended. The record says that it ended when it began, and why: `killed`.
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::domain::ids::JobName;
 use crate::domain::manifest::{Completeness, Manifest};
+use crate::domain::operation::{Operation, Task};
 use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, RecordBody, RunOutcome, RunRecord};
 use crate::error::{Code, Result};
+use crate::notify::courier::Courier;
 use crate::observe::Progress;
 
 use super::host::Host;
@@ -33,6 +37,13 @@ impl Doing {
         match self {
             Self::Backup => "backup",
             Self::Drill => "drill",
+        }
+    }
+
+    fn operation(self) -> Operation {
+        match self {
+            Self::Backup => Operation::Backup,
+            Self::Drill => Operation::Drill,
         }
     }
 }
@@ -155,8 +166,30 @@ fn record_killed(host: &Host, vault: &OpenVault, job: &JobName, doing: Doing) ->
         }
         Doing::Drill => drill_record(host, vault, began),
     };
+    if !stands(&body) {
+        // First: were this process killed behind the record, nobody would hear of it. Told twice is better than never.
+        if let Err(error) = have_it_told(host, &Task { job: job.clone(), operation: doing.operation() }, began) {
+            tracing::error!(
+                code = error.code().name(),
+                "nobody is told that a {} of {job} was killed: {error}",
+                doing.word()
+            );
+        }
+    }
     records::write(host, vault, job, body, None)?;
     Ok(Some(began))
+}
+
+/// Notes it for whoever tells next, in this process or in another one.
+fn have_it_told(host: &Host, task: &Task, began: DateTime<Utc>) -> Result<()> {
+    let courier = Courier::new(host.home()?.state.root(), host.runtime.clone(), Arc::clone(&host.clock))?;
+    let now = host.clock.now();
+    Ok(courier.memory().change(|memory| memory.found_killed(task, began, now))?)
+}
+
+/// Whether all of it was done before it was killed: then there is nothing to tell of.
+fn stands(body: &RecordBody) -> bool {
+    matches!(body, RecordBody::Run(run) if run.outcome == RunOutcome::Success)
 }
 
 fn run_record(began: DateTime<Utc>, committed: Option<&Manifest>) -> RecordBody {

@@ -106,6 +106,8 @@ impl Notices {
     /// A run begins.
     pub fn began(&self, task: &Task, run: &RunUuid) {
         let Some(office) = &self.office else { return };
+        // Of one that was killed after it had found another killed.
+        said(office.killed());
         said(office.beat(task, run, Sign::Start, "started".to_owned()));
         office.wake();
     }
@@ -149,7 +151,32 @@ impl Office {
         }
     }
 
+    /// What was found to have been killed: as a failure, before anything that came after it.
+    fn killed(&self) -> Result<(), NotifyError> {
+        let now = self.clock.now();
+        let found = self.courier.memory().read()?;
+        if found.killed(now).is_empty() {
+            return Ok(());
+        }
+        for (task, news) in found.clone().tell_killed(now) {
+            let (News::Trouble(since) | News::Recovered(since)) = news;
+            let occasion = if task.operation == Operation::Drill { Occasion::Drill } else { Occasion::Failure };
+            self.tell(&Event {
+                job: Some(task.job.clone()),
+                operation: Some(task.operation),
+                error_code: Some(Code::Killed.name().to_owned()),
+                since: Some(since),
+                details: Some("it began and never ended: it was killed, or the machine went down".to_owned()),
+                ..Event::new(uuid(), occasion, self.host.clone(), "failed", now)
+            })?;
+        }
+        self.courier.memory().change(|memory| {
+            memory.tell_killed(now);
+        })
+    }
+
     fn ended(&self, task: &Task, run: &RunUuid, ended: &Ended<'_>) -> Result<(), NotifyError> {
+        self.killed()?;
         let now = self.clock.now();
         let status = ended.error.map(|error| error.kind().exit_code());
         let sign = match (status, self.settings.notify.failure_sign()) {
@@ -189,6 +216,7 @@ impl Office {
     }
 
     fn lasting(&self, found: Vec<Lasting>) -> Result<(), NotifyError> {
+        self.killed()?;
         let now = self.clock.now();
         let troubles = || found.iter().map(|lasting| lasting.trouble.clone()).collect();
         let news = self.courier.memory().read()?.lasting(troubles(), now);

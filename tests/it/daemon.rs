@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::erasing::libfaketime;
+use crate::notify::kills_while;
 use crate::notify::receivers::Web;
 use crate::support::World;
 
@@ -113,12 +114,12 @@ impl Daemon {
     }
 
     fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
         self.get_as(&self.address, path)
     }
 
     /// As a browser does for a page of that name.
     fn get_as(&self, host: &str, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -142,7 +143,6 @@ fn it_does_what_is_due_answers_and_ends() {
     assert_eq!(daemon.get("/healthz"), (200, "ok\n".to_owned()));
     assert_eq!(daemon.get("/readyz"), (200, "config: ok\nstate: ok\ncatalog: ok\n".to_owned()));
     assert_eq!(daemon.get("/config").0, 404);
-    let started = daemon.wait_for("started");
     // A web page whose name leads to this address reads nothing, whatever it asks for.
     for path in ["/", "/job/shop", "/metrics", "/healthz", "/config"] {
         let (status, said) = daemon.get_as("evil.example:9820", path);
@@ -150,6 +150,7 @@ fn it_does_what_is_due_answers_and_ends() {
     }
     assert_eq!(daemon.get_as("Backup.internal", "/metrics").0, 200);
     assert_eq!(daemon.get_as("localhost:80", "/metrics").0, 200);
+    let started = daemon.wait_for("started");
     let ended = daemon.wait_for("ended");
     assert_eq!(ended["outcome"], "success", "{ended}");
     assert_eq!(
@@ -290,6 +291,34 @@ fn it_tells_of_its_runs() {
     let counted =
         metrics.lines().find_map(|line| line.strip_prefix("lifeboat_notify_failures_total{channel=\"away\"} "));
     assert!(counted.unwrap().parse::<u64>().unwrap() >= 1, "{metrics}");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().code(), Some(0));
+    assert_eq!(web.rest(), [] as [String; 0]);
+}
+
+/// A daemon that is killed in the middle of a run: the next one tells of that run before it tells of its own.
+#[test]
+fn it_tells_of_what_was_killed() {
+    let web = Web::start();
+    let mut minutes = Minutes::new();
+    fs::write(minutes.world.path("chat"), web.url("/c")).unwrap();
+    fs::set_permissions(minutes.world.path("chat"), fs::Permissions::from_mode(0o600)).unwrap();
+    let (path, kill) = (minutes.world.path("lifeboat.toml"), minutes.world.path("kill-now"));
+    let more = format!(
+        "[job.shop.hooks]\nbefore = {}\n[notify.chat]\nkind = \"webhook\"\nurl = {{ file = \"chat\" }}\n",
+        kills_while(&kill)
+    );
+    fs::write(&path, format!("{}\n{more}", fs::read_to_string(&path).unwrap())).unwrap();
+    fs::write(&kill, "").unwrap();
+    let mut daemon = minutes.daemon();
+    daemon.wait_for("started");
+    assert_eq!(daemon.ends().code(), None);
+    fs::remove_file(&kill).unwrap();
+    let mut daemon = minutes.daemon();
+    assert_eq!(daemon.wait_for("ended")["outcome"], "success");
+    let told = [web.next_post(), web.next_post()].map(|(_, body)| serde_json::from_str::<Value>(&body).unwrap());
+    assert_eq!((&told[0]["event"], &told[0]["error_code"]), (&"failure".into(), &"killed".into()), "{told:?}");
+    assert_eq!((&told[1]["event"], &told[1]["error_code"]), (&"recovery".into(), &Value::Null), "{told:?}");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ends().code(), Some(0));
     assert_eq!(web.rest(), [] as [String; 0]);

@@ -324,3 +324,75 @@ fn what_is_overdue_and_what_is_not_erased_are_told() {
     world.backup();
     assert_eq!(told(&chat)["event"], "recovery");
 }
+
+#[test]
+fn a_channel_that_is_not_reached_is_met_by_its_runbook() {
+    let chat = Web::start();
+    let address = chat.address().to_string();
+    let world = world(CHAT, &[("chat", chat.url("/c"))]);
+    drop(chat);
+    fs::rename(world.path("shop.db"), world.path("away.db")).unwrap();
+    world.expect(1, &["backup"]);
+    let places = [("/var/lib/lifeboat", world.path("state")), ("/etc/lifeboat/chat.url", world.path("chat"))];
+    let mut runbook = Document::open("runbooks/notifications-absent.md");
+    let said = runbook.next(6, &world, &places);
+    assert!(said.contains("chat (webhook)") && said.contains("nobody answers there"), "{said}");
+    assert!(said.contains("1 undelivered since") && said.contains(".json\n"), "{said}");
+    let chat = Web::at(&address);
+    runbook.rest(&world, &places);
+    assert_eq!(told(&chat)["event"], "test");
+    assert_eq!(told(&chat)["event"], "failure");
+}
+
+/// A hook that kills the process that runs it, as long as a file is there.
+pub(crate) fn kills_while(path: &std::path::Path) -> String {
+    format!("[\"sh\", \"-c\", \"test ! -e {} || kill -KILL $PPID\"]", path.display())
+}
+
+/// Who was killed can tell nobody: the next one does, once, whether or not it lives to its own end.
+#[test]
+fn a_killed_backup_is_told_by_the_next_one() {
+    let (ping, chat) = (Web::start(), Web::start());
+    let world = world(
+        &format!("{HEARTBEAT}{CHAT}"),
+        &[("ping", ping.url("/p")), ("drill-ping", ping.url("/d")), ("chat", chat.url("/c"))],
+    );
+    let (before, after) = (world.path("before-now"), world.path("after-now"));
+    more(&world, &format!("[job.shop.hooks]\nbefore = {}\nafter = {}\n", kills_while(&before), kills_while(&after)));
+    fs::write(&before, "").unwrap();
+    assert_eq!(world.run(&["backup"]).code, None);
+    assert_eq!(world.run(&["backup"]).code, None);
+    assert_eq!(chat.rest(), [] as [String; 0]);
+    fs::remove_file(&before).unwrap();
+    world.backup();
+    let killed = told(&chat);
+    for (key, value) in [
+        ("event", "failure"),
+        ("job", "shop"),
+        ("operation", "backup"),
+        ("outcome", "failed"),
+        ("error_code", "killed"),
+        ("title", "backup of shop failed"),
+    ] {
+        assert_eq!(killed[key], value, "{killed}");
+    }
+    let (since, at) = (killed["since"].as_str().unwrap(), killed["at"].as_str().unwrap());
+    assert!(since <= at && killed["exit_status"].is_null() && killed["details"].is_null(), "{killed}");
+    let over = told(&chat);
+    assert_eq!((&over["event"], &over["since"]), (&"recovery".into(), &killed["since"]), "{over}");
+    world.backup();
+    assert_eq!(chat.rest(), [] as [String; 0], "once is enough");
+
+    // One that was committed when it was killed is no failure.
+    fs::write(&after, "").unwrap();
+    assert_eq!(world.run(&["backup"]).code, None);
+    fs::remove_file(&after).unwrap();
+    world.backup();
+    let list = world.json(0, &["list"]);
+    assert_eq!(list["backups"].as_array().unwrap().len(), 4, "{list}");
+    assert_eq!(chat.rest(), [] as [String; 0]);
+    // The heartbeat missed them by itself.
+    let beats: Vec<String> = ping.rest();
+    let ends = beats.iter().filter(|beat| beat.starts_with("POST /p?")).count();
+    assert_eq!((beats.len(), ends), (6 + 3, 3), "{beats:?}");
+}
