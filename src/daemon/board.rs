@@ -1,5 +1,6 @@
 //! What the loop writes up for those who ask: when it last turned, what is wrong, what comes next.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub struct Board {
     clock: Arc<dyn Clock>,
     turned: Arc<Mutex<Duration>>,
     notice: Arc<Mutex<Notice>>,
+    runs: Arc<AtomicU64>,
 }
 
 /// What stands on it.
@@ -51,13 +53,24 @@ impl Board {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let turned = Arc::new(Mutex::new(clock.monotonic()));
-        Self { clock, turned, notice: Arc::default() }
+        Self { clock, turned, notice: Arc::default(), runs: Arc::default() }
     }
 
     /// The loop turned.
     pub fn turned(&self, notice: Notice) {
         *lock(&self.turned) = self.clock.monotonic();
         *lock(&self.notice) = notice;
+    }
+
+    /// A run ended: what is known of its job is not what it was.
+    pub fn ran(&self) {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many runs ended.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        self.runs.load(Ordering::Relaxed)
     }
 
     /// How long the loop has been silent, where that is too long.

@@ -275,6 +275,9 @@ impl Engine {
         if !told.iter().any(|told| matches!(told, Told::Retry(..))) {
             self.herald.ended(task, &told_as, outcome);
         }
+        // In this order: who sees that it ended finds what comes next.
+        self.write_up(self.clock.now());
+        self.board.ran();
     }
 
     /// Reads the config again. A broken one is told of, and the last good one stays in use.

@@ -3,7 +3,8 @@
 //! The loop ([`engine`]) decides by [`crate::domain::scheduler`] and nothing else, writes down what it is about to start
 //! before it starts it ([`state`]), and sleeps until the next moment that matters. The work ([`work`]) is the verbs of
 //! `operations`, each on a thread of its own. What others ask ([`http`]) is answered from a board that the loop keeps
-//! ([`board`]), where they ask by a name that is its own ([`names`]). systemd is told by its own protocol ([`service`]).
+//! ([`board`]), where they ask by a name that is its own ([`names`]),
+//! and from a look at config, catalog and vaults that all of them share ([`outlook`]). systemd is told by its own protocol ([`service`]).
 
 pub mod board;
 pub mod engine;
@@ -11,6 +12,7 @@ pub mod herald;
 pub mod http;
 pub mod metrics;
 pub mod names;
+pub mod outlook;
 pub mod page;
 pub mod service;
 pub mod state;

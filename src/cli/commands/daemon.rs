@@ -1,7 +1,7 @@
 //! `daemon`.
 
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,9 +11,9 @@ use crate::daemon::board::Board;
 use crate::daemon::engine::{Engine, Event, Orders};
 use crate::daemon::herald::Herald;
 use crate::daemon::http::{Answer, Answers, Status, listen};
-use crate::daemon::metrics::Exporter;
 use crate::daemon::names::Names;
-use crate::daemon::page::Pages;
+use crate::daemon::outlook::Outlook;
+use crate::daemon::page;
 use crate::daemon::service::Service;
 use crate::daemon::work::Verbs;
 use crate::error::{Code, Error, Result};
@@ -40,21 +40,13 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
     };
     let (address, file) = (settings.daemon.listen, settings.file.clone());
     let names = Names::new(&settings.daemon.names);
-    let exporter = Exporter {
-        runtime: host.runtime.clone(),
-        clock: Arc::clone(&host.clock),
-        config: file.clone(),
-        identities: IdentitySource::of(&session.global).files,
-        last: Mutex::default(),
-    };
-    let pages = Pages {
-        runtime: host.runtime.clone(),
-        clock: Arc::clone(&host.clock),
-        config: file.clone(),
-        identities: IdentitySource::of(&session.global).files,
-        kept: Mutex::default(),
-        making: Mutex::new(Some(settings.clone())),
-    };
+    let outlook = Outlook::new(
+        host.runtime.clone(),
+        Arc::clone(&host.clock),
+        settings.clone(),
+        IdentitySource::of(&session.global).files,
+        board.clone(),
+    );
     let herald = Herald::start(host.runtime.clone(), Arc::clone(&host.clock))?;
     let mut engine = Engine::new(Orders {
         clock: Arc::clone(&host.clock),
@@ -67,7 +59,7 @@ pub(in super::super) fn daemon(session: Session, args: &DaemonArgs) -> Result<Ex
     })?;
     watch_signals(host, &engine.sender())?;
     let listener = address
-        .map(|address| listen(&host.runtime, address, names, answers(host, board, state, exporter, pages)))
+        .map(|address| listen(&host.runtime, address, names, answers(host, board, state, outlook)))
         .transpose()?;
     let place = listener.as_ref().map_or_else(|| "nowhere".to_owned(), |listener| listener.address.to_string());
     tracing::info!(config = %file.display(), listening = %place, "ready");
@@ -98,7 +90,7 @@ fn watch_signals(host: &Host, sender: &SyncSender<Event>) -> Result<()> {
     Ok(())
 }
 
-fn answers(host: &Host, board: Board, state: StateDir, exporter: Exporter, pages: Pages) -> Answers {
+fn answers(host: &Host, board: Board, state: StateDir, outlook: Outlook) -> Answers {
     let runtime = host.runtime.clone();
     Arc::new(move |path| match path {
         "/healthz" => Some(match board.hangs_for() {
@@ -118,12 +110,12 @@ fn answers(host: &Host, board: Board, state: StateDir, exporter: Exporter, pages
                 |(name, trouble): &(&str, Option<String>)| format!("{name}: {}\n", trouble.as_deref().unwrap_or("ok"));
             Some(Answer::text(status, parts.iter().map(line).collect::<String>()))
         }
-        "/metrics" => Some(match exporter.text(&board.notice()) {
+        "/metrics" => Some(match outlook.metrics() {
             Ok(body) => Answer {
                 status: Status::Ok,
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
                 policy: None,
-                body,
+                body: body.to_string(),
             },
             // What went wrong may name what is nobody's business; the log has it whole.
             Err(error) => {
@@ -131,6 +123,6 @@ fn answers(host: &Host, board: Board, state: StateDir, exporter: Exporter, pages
                 Answer::text(Status::Unavailable, format!("no metrics: [{}]\n", error.code().name()))
             }
         }),
-        path => pages.answer(path, || board.notice()),
+        path => page::answer(&outlook, path),
     })
 }
