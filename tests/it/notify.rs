@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -395,4 +395,30 @@ fn a_killed_backup_is_told_by_the_next_one() {
     let beats: Vec<String> = ping.rest();
     let ends = beats.iter().filter(|beat| beat.starts_with("POST /p?")).count();
     assert_eq!((beats.len(), ends), (6 + 3, 3), "{beats:?}");
+}
+
+/// The same of a drill, which is told as one.
+#[test]
+fn a_killed_drill_is_told_by_the_next_one() {
+    let chat = Web::start();
+    let world = world(CHAT, &[("chat", chat.url("/c"))]);
+    world.backup();
+    let mark = world.path("state/locks/shop.drill.begun");
+    let mut drill = world.command(&["drill", "--identity", "identity.txt"]);
+    let mut drill = drill.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !mark.exists() {
+        assert_eq!(drill.try_wait().unwrap(), None, "it ended before it could be killed");
+        std::thread::yield_now();
+    }
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    assert_eq!(chat.rest(), [] as [String; 0]);
+    world.expect(0, &["drill", "--identity", "identity.txt"]);
+    let (killed, passed) = (told(&chat), told(&chat));
+    for (told, outcome, code) in [(&killed, "failed", Value::from("killed")), (&passed, "passed", Value::Null)] {
+        assert_eq!((&told["event"], &told["operation"]), (&"drill".into(), &"drill".into()), "{told}");
+        assert_eq!((&told["outcome"], &told["error_code"]), (&outcome.into(), &code), "{told}");
+    }
+    assert_eq!(killed["title"], "drill of shop failed");
+    assert_eq!(chat.rest(), [] as [String; 0]);
 }
