@@ -114,7 +114,7 @@ fn the_paper_of_a_job_brings_everything_back_from_a_bucket() {
     );
     let bare = World::empty();
     let places = [(IDENTITY, bucket.world.path("identity.txt")), ("/srv/restored", bare.path("back"))];
-    Document::of("the paper", &format!("{keys}{elsewhere}"), false).rest(&bare, &places);
+    Document::of("the paper", &format!("{keys}{elsewhere}")).rest(&bare, &places);
     assert_restored(&bucket.world, &bare.path("back"));
 }
 
