@@ -62,17 +62,25 @@ fn the_shops_story_is_true_from_end_to_end() {
     assert!(fs::read_to_string(demo.join("report.md")).unwrap().contains("failed drill"));
 }
 
-/// What the README shows of it is there, line by line, but for figures, times, ids and how columns are filled up.
+/// What stands in the README for lines that it leaves out.
+const LEFT_OUT: &str = "[…]";
+
+/// What the README shows of it is there, line by line and in its order, but for figures, times, ids and how columns are
+/// filled up.
 fn the_readme_shows_it(story: &str) {
-    let shown = Document::printed("README.md", "demo");
     let lines =
         |text: &str| -> Vec<String> { text.lines().map(without_figures).filter(|line| !line.is_empty()).collect() };
-    let (shown, story) = (lines(&shown), lines(story));
-    let from = story.iter().position(|line| *line == shown[0]).unwrap_or_else(|| panic!("{:?}: {story:#?}", shown[0]));
-    for (line, said) in shown.iter().zip(&story[from..]) {
-        assert_eq!(line, said, "the README, and the demo");
+    let story = lines(story);
+    let mut told = story.as_slice();
+    for shown in Document::printed("README.md", "demo").split(LEFT_OUT).map(lines) {
+        let from = told.iter().position(|line| *line == shown[0]);
+        told = &told[from.unwrap_or_else(|| panic!("{:?} is not in {told:#?}", shown[0]))..];
+        for line in &shown {
+            let (said, rest) = told.split_first().unwrap_or_else(|| panic!("the demo ends before {line:?}"));
+            assert_eq!(line, said, "the README, and the demo");
+            told = rest;
+        }
     }
-    assert!(story.len() - from >= shown.len(), "the README goes on behind the demo's end");
 }
 
 /// A line with one mark for each run of words that have digits in them, units included.

@@ -246,9 +246,8 @@ impl Document {
         self.superuser.iter().for_each(|url| {
             bash.env("SUPERUSER", url);
         });
-        // What a test puts into the world's `bin` is found first.
-        let (own, bin) = (world.path("bin"), Path::new(PROGRAM).parent().unwrap());
-        bash.env("PATH", format!("{}:{}:{}", own.display(), bin.display(), std::env::var("PATH").unwrap()));
+        let bin = Path::new(PROGRAM).parent().unwrap().display();
+        bash.env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()));
         bash
     }
 }
