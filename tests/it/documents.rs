@@ -513,6 +513,7 @@ source.all = { kind = "files", paths = ["/srv/mail"] }
 /// What stands for something of the reader's.
 const STANDS_FOR: &[(&str, &str)] = &[
     ("age1…", "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"),
+    ("RWQ…", "RWQyJuXLqNQLMhjP4M0zSzAUL22fE/bde/0fHQJEFEaHLp7q1Id0J7w0"),
     ("BUCKET", "acme-backups"),
     ("PREFIX", "prod"),
 ];

@@ -13,7 +13,7 @@ use crate::support::{PROGRAM, Said, World, said};
 pub(crate) const SECOND: &str = "second/lifeboat.toml";
 
 /// A world with a second host whose key no one knows yet.
-pub(crate) fn two_hosts() -> World {
+fn two_hosts() -> World {
     let world = World::new();
     fs::create_dir_all(world.path("second/posts")).unwrap();
     fs::write(world.path("second/posts/hello"), "hello").unwrap();
@@ -51,7 +51,7 @@ scratch = "{}"
 
 /// Runs the program on the second host, and demands an exit code.
 #[track_caller]
-pub(crate) fn second(world: &World, code: i32, args: &[&str]) -> Said {
+fn second(world: &World, code: i32, args: &[&str]) -> Said {
     world.expect(code, &[args, &["--config", SECOND]].concat())
 }
 
@@ -61,7 +61,7 @@ fn second_json(world: &World, code: i32, args: &[&str]) -> Value {
 }
 
 /// The line that a second host's `init` says is to be typed, as words; `name` in the place of the proposed one.
-pub(crate) fn command_to_add<'s>(said: &'s Said, name: &'s str) -> Vec<&'s str> {
+fn command_to_add<'s>(said: &'s Said, name: &'s str) -> Vec<&'s str> {
     let line =
         said.stderr.lines().find(|line| line.contains("lifeboat host add")).unwrap_or_else(|| panic!("{said:?}"));
     let mut words: Vec<&str> = line.split_whitespace().skip(1).collect();
@@ -94,7 +94,7 @@ fn ids(document: &Value) -> Vec<&str> {
     document["backups"].as_array().unwrap().iter().map(|backup| backup["id"].as_str().unwrap()).collect()
 }
 
-pub(crate) fn new_recipient(world: &World, file: &str) -> String {
+fn new_recipient(world: &World, file: &str) -> String {
     world.expect(0, &["key", "new", file]).stdout.trim().to_owned()
 }
 

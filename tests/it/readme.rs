@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use crate::by_hand::{assert_same, listing};
 use crate::documents::Document;
-use crate::hosts::{SECOND, command_to_add, new_recipient, second, two_hosts};
 use crate::notify::receivers::Web;
 use crate::support::World;
 
 /// What stands for a recipient in a config.
 const RECIPIENT: &str = "age1…";
+/// What stands for the public half of a signing key.
+const KEY: &str = "RWQ…";
 
 /// A file that only its owner can read, as secrets must be.
 fn secret(world: &World, name: &str, value: &str) -> PathBuf {
@@ -22,10 +23,11 @@ fn secret(world: &World, name: &str, value: &str) -> PathBuf {
     path
 }
 
-/// The recipient of a world's vault.
-fn recipient(world: &World) -> PathBuf {
+/// What a world's config says of its vault: its `trust`, or the first of its `recipients`.
+fn of_the_vault(world: &World, key: &str) -> PathBuf {
     let config: toml::Table = fs::read_to_string(world.path("lifeboat.toml")).unwrap().parse().unwrap();
-    config["vault"]["main"]["recipients"][0].as_str().unwrap().into()
+    let value = &config["vault"]["main"][key];
+    value.as_str().unwrap_or_else(|| value[0].as_str().unwrap()).into()
 }
 
 #[test]
@@ -92,7 +94,7 @@ fn a_second_place_is_filled_and_rehearsed() {
     world.backup();
     let offsite = world.path("offsite");
     fs::create_dir(&offsite).unwrap();
-    let places = [("/mnt/offsite/backups", offsite.clone()), (RECIPIENT, recipient(&world))];
+    let places = [("/mnt/offsite/backups", offsite.clone()), (RECIPIENT, of_the_vault(&world, "recipients"))];
     let said = Document::part("README.md", "copy").rest(&world, &places);
     assert!(said.contains("PASSED"), "{said}");
     assert!(offsite.join("vault.json").is_file());
@@ -118,19 +120,32 @@ fn what_is_old_goes_and_what_cannot_be_believed_is_let_go_of() {
 
 #[test]
 fn hosts_and_recipients_come_and_go() {
-    let world = two_hosts();
-    world.backup();
-    let init = second(&world, 0, &["init"]);
-    let words = command_to_add(&init, "web-2");
-    let key = words[words.iter().position(|word| *word == "--key").unwrap() + 1];
-    let places = [("RWQ...", key.into()), ("age1...", new_recipient(&world, "boris.txt").into())];
+    let (first, new) = (World::new(), World::empty());
+    first.backup();
+    fs::create_dir(new.path("posts")).unwrap();
+    fs::write(new.path("posts/hello"), "hello").unwrap();
+    // Where nothing is said the state is in a folder of the whole machine's.
+    fs::write(new.path("lifeboat.toml"), "state_dir = \"state\"\n").unwrap();
+    let places = [
+        ("/mnt/backups/shop", first.path("vault")),
+        (RECIPIENT, of_the_vault(&first, "recipients")),
+        (KEY, of_the_vault(&first, "trust")),
+        ("/srv/blog", new.path("posts")),
+    ];
+    let said = Document::part("README.md", "new-host").rest(&new, &places);
+    let (_, key) = said.split_once("lifeboat host add ").unwrap().1.split_once("--key ").unwrap();
+    let key = key.split_whitespace().next().unwrap();
+    new.expect(1, &["backup"]);
+
     let mut readme = Document::part("README.md", "hosts");
-    let said = readme.next(1, &world, &places);
+    let boris = first.expect(0, &["key", "new", "boris.txt"]).stdout;
+    let places = [(KEY, key.into()), (RECIPIENT, boris.trim().into())];
+    let said = readme.next(1, &first, &places);
     assert!(said.contains("web-2"), "{said}");
-    world.expect(0, &["backup", "blog", "--config", SECOND]);
-    readme.rest(&world, &places);
-    world.expect(1, &["backup", "blog", "--config", SECOND]);
-    world.backup();
+    new.backup();
+    readme.rest(&first, &places);
+    new.expect(1, &["backup"]);
+    first.backup();
 }
 
 /// The few lines that say what a vault is in the end bring a source back.
