@@ -89,6 +89,22 @@ fn whoever_is_to_be_told_is_told() {
 }
 
 #[test]
+fn hooks_are_called_as_written() {
+    let world = World::new();
+    for (name, script) in
+        [("shop", "#!/bin/sh\necho \"$1\" >> said\n"), ("tell-someone.sh", "#!/bin/sh\necho told >> said\n")]
+    {
+        fs::write(world.path(name), script).unwrap();
+        fs::set_permissions(world.path(name), Permissions::from_mode(0o755)).unwrap();
+    }
+    Document::part("README.md", "hooks").rest(&world, &[("/usr/local/bin/shop", world.path("shop"))]);
+    world.backup();
+    fs::rename(world.path("uploads"), world.path("away")).unwrap();
+    world.expect(1, &["backup"]);
+    assert_eq!(fs::read_to_string(world.path("said")).unwrap(), "pause\nresume\npause\nresume\ntold\n");
+}
+
+#[test]
 fn a_second_place_is_filled_and_rehearsed() {
     let world = World::new();
     world.backup();
