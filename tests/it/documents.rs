@@ -51,7 +51,7 @@ struct Block {
 /// Which blocks of a document are typed.
 #[derive(Debug, Clone, Copy)]
 enum Wanted<'n> {
-    /// Every one of `sh`.
+    /// Every one of `sh` that is of no part.
     Shell,
     /// Those that `<!-- run -->` stands above.
     Marked,
@@ -103,7 +103,7 @@ fn fences(text: &str) -> Vec<Fence> {
 impl Fence {
     fn is_wanted(&self, wanted: Wanted<'_>) -> bool {
         match wanted {
-            Wanted::Shell => self.kind == "sh",
+            Wanted::Shell => self.kind == "sh" && !self.marks.iter().any(|mark| mark.starts_with("run: ")),
             Wanted::Marked => self.marks.iter().any(|mark| mark == "run"),
             Wanted::Part(name) => self
                 .marks
@@ -144,7 +144,7 @@ impl Block {
 }
 
 impl Document {
-    /// With all of its blocks of `sh`.
+    /// With all of its blocks of `sh` that are of no part.
     pub(crate) fn open(path: &str) -> Self {
         Self::with(path, &read(path), Wanted::Shell)
     }
@@ -403,6 +403,29 @@ fn a_stolen_host_is_revoked_by_its_runbook() {
     Document::open("runbooks/host-stolen.md").rest(&world, &places);
     assert!(world.path("back/posts").is_dir());
     world.expect(1, &["backup", "blog", "--config", SECOND]);
+    let here = Document::part("runbooks/host-stolen.md", "new-host");
+    a_new_host_comes(&world, here, Document::part("runbooks/host-stolen.md", "vault-key"));
+
+    // It was stolen earlier than thought.
+    let world = two_known_hosts();
+    (0..2).for_each(|_| drop(world.expect(0, &["backup", "blog", "--config", SECOND])));
+    let mut earlier = Document::part("runbooks/host-stolen.md", "earlier");
+    world.expect(0, &["host", "revoke", "web-2", "--vault-key", "vault.key"]);
+    let said = earlier.next(1, &world, &[("FILE", world.path("vault.key")), ("blog=12", "blog=1".into())]);
+    assert_eq!(said.matches("no longer believed: ").count(), 2, "each takes one more: {said}");
+}
+
+/// A host takes the place of one that is gone, by what is typed on it and where the vault key is.
+fn a_new_host_comes(world: &World, on_it: Document, by_the_key: Document) {
+    let new = World::empty();
+    let text = fs::read_to_string(world.path(SECOND)).unwrap();
+    let config = text.replace("\"../vault\"", &format!("{:?}", world.path("vault")));
+    fs::write(new.path("lifeboat.toml"), config).unwrap();
+    fs::create_dir(new.path("posts")).unwrap();
+    let said = on_it.rest(&new, &[("/etc/lifeboat/lifeboat.toml", new.path("lifeboat.toml"))]);
+    let key = said.split_once("--key ").unwrap().1.split_whitespace().next().unwrap();
+    by_the_key.rest(world, &[("RWQ…", key.into()), ("FILE", world.path("vault.key"))]);
+    new.expect(0, &["backup", "blog"]);
 }
 
 #[test]
@@ -413,6 +436,11 @@ fn one_file_and_one_table_are_restored_by_their_runbook() {
         [(VAULT, world.path("vault")), (IDENTITY, world.path("identity.txt")), ("/srv/restored", world.path("back"))];
     Document::open("runbooks/restore-one.md").rest(&world, &places);
     assert!(fs::read_to_string(world.path("table.sql")).unwrap().lines().count() > 500);
+    world.sql("delete from users where id > 100");
+    let places = [("/srv/shop/shop.db", world.path("shop.db"))];
+    Document::part("runbooks/restore-one.md", "whole-table").rest(&world, &places);
+    let counts = world.sql("select count(*) from users; select count(*) from users_before");
+    assert_eq!(counts, "500\n100\n");
 }
 
 /// A world with a second host that backed up, and where its runbooks' places are.
@@ -434,6 +462,8 @@ fn a_lost_host_is_replaced_by_its_runbook() {
     let (world, places) = with_a_second_host();
     Document::open("runbooks/host-lost.md").rest(&world, &places);
     assert!(world.path("back/posts").is_dir());
+    let here = Document::part("runbooks/host-lost.md", "new-host");
+    a_new_host_comes(&world, here, Document::part("runbooks/host-lost.md", "vault-key"));
     world.expect(1, &["backup", "blog", "--config", SECOND]);
     world.backup();
 }

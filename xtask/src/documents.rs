@@ -15,8 +15,6 @@ const REASONS: &[(&str, &str)] = &[
     ("packages", "it installs packages"),
     ("bucket", "it wants a bucket of the reader's"),
     ("machine", "it asks this machine's own systemd, cron or disks"),
-    ("elsewhere", "it is typed on another machine than what is around it, and the tests of hosts do that"),
-    ("choice", "it is one of several ways, and there is no going back to try the next"),
 ];
 /// What else shells are called: nothing tells whether such a block is meant to be typed.
 const SHELLS: &[&str] = &["", "bash", "shell", "zsh", "console", "shell-session"];
@@ -277,6 +275,8 @@ mod tests {
         }
         let both = format!("{one} let e = Document::part(\"docs/a.md\", \"two\");");
         assert!(found("docs/a.md", &block("sh", "run: one, two"), &both).is_empty());
+        let whole = "let d = Document::open(\"docs/a.md\");";
+        assert_eq!(found("docs/a.md", &block("sh", "run: one"), whole), [2], "a part is opened by its name");
         assert_eq!(found("docs/a.md", "```sql\nx\n```\n", one), [1], "statements are run");
         assert!(found("docs/a.md", "```toml\nx = 1\n```\n", "").is_empty(), "a config is read wherever it stands");
     }
