@@ -72,13 +72,10 @@ pub fn check(settings: &Settings, now: DateTime<Utc>, longest_runs: &BTreeMap<Jo
                 .hint("add [job.NAME] with a schedule, a retention and a [job.NAME.source.NAME]"),
         );
     } else {
-        let message = "this version starts nothing by itself: schedules are evaluated, and nothing runs on them yet";
+        let message = "a config starts nothing by itself: something has to be there that does what is due";
         findings.push(
             Finding::new(Severity::Note, Code::ConfigInvalid, "job.*.schedule", message)
-                .hint(
-                    "start `lifeboat backup` and `lifeboat drill`, and `lifeboat prune` where it has a schedule of its own, from \
-                     cron or a systemd timer",
-                ),
+                .hint("one of `lifeboat daemon`, `lifeboat schedule systemd` and `lifeboat schedule cron`; `lifeboat schedule list` has the times"),
         );
     }
     for job in settings.jobs.values() {

@@ -469,9 +469,9 @@ fn what_does_not_fit_together() {
     assert!(
         worst(&source("/srv").replace("kind = \"files\"", "kind = \"files\"\nexclude = [\"/backups\"]")).is_empty()
     );
-    // What this version does not do is said.
+    // Who starts the runs is not for the config to know.
     let notes = check(&parse(&source("/srv/uploads")).unwrap(), now(), &BTreeMap::new());
-    assert!(notes.iter().any(|note| note.message.contains("nothing runs on them yet")));
+    assert!(notes.iter().any(|note| note.message.contains("starts nothing by itself")));
 }
 
 fn hours(hours: u64) -> Duration {

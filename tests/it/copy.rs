@@ -134,6 +134,33 @@ fn the_first_vault_is_lost_and_a_bare_host_restores_from_the_copy_by_its_runbook
     assert!(restored.iter().any(|path| path.ends_with("deep/large.bin")), "{restored:?}");
 }
 
+/// Both ways on from a vault that is lost, as the runbook has them.
+#[test]
+fn one_backs_up_again_after_the_first_vault_was_lost() {
+    for becomes_the_vault in [false, true] {
+        let world = world();
+        let first = world.backup();
+        world.expect(0, &["copy"]);
+        fs::remove_dir_all(world.path("vault")).unwrap();
+        if becomes_the_vault {
+            let path = world.path("lifeboat.toml");
+            let config = fs::read_to_string(&path).unwrap();
+            let (config, _) = config.split_once("\n[vault.offsite]").unwrap();
+            let own = config.lines().find(|line| line.starts_with("url")).unwrap();
+            fs::write(path, config.replacen(own, "url = \"offsite\"", 1)).unwrap();
+            Document::part("runbooks/restore-from-the-copy.md", "copy-is-vault").rest(&world, &[]);
+        } else {
+            fs::create_dir(world.path("vault")).unwrap();
+            let places = [("/mnt/offsite/shop", world.path("offsite")), ("/srv/backups", world.path("vault"))];
+            Document::part("runbooks/restore-from-the-copy.md", "new-vault").rest(&world, &places);
+            world.expect(0, &["copy"]);
+        }
+        let list = world.json(0, &["list"]);
+        let backups = list["backups"].as_array().unwrap();
+        assert!(backups.len() == 2 && backups[0]["id"] == first.as_str(), "{list}");
+    }
+}
+
 #[test]
 fn what_is_damaged_in_the_source_is_named_and_not_copied() {
     let world = world();

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::documents::Document;
 use crate::support::World;
 
 /// Every file below a folder, with its content and time.
@@ -45,6 +46,7 @@ fn the_shops_story_is_true_from_end_to_end() {
         assert!(story.contains(&format!("    $ lifeboat {command}\n")), "{command}\n{story}");
     }
     assert!(!story.contains('\x1b'), "no colours where there is no terminal");
+    the_readme_shows_it(story);
 
     // What it tells the reader to type next works, in the folder it leaves behind.
     let demo = world.path("lifeboat-demo");
@@ -58,6 +60,48 @@ fn the_shops_story_is_true_from_end_to_end() {
     };
     assert!(below(&shop) == below(&copy), "the restored uploads are those of the shop");
     assert!(fs::read_to_string(demo.join("report.md")).unwrap().contains("failed drill"));
+}
+
+/// What stands in the README for lines that it leaves out.
+const LEFT_OUT: &str = "[…]";
+
+/// What the README shows of it is there, line by line and in its order, but for figures, times, ids and how columns are
+/// filled up.
+fn the_readme_shows_it(story: &str) {
+    let lines =
+        |text: &str| -> Vec<String> { text.lines().map(without_figures).filter(|line| !line.is_empty()).collect() };
+    let story = lines(story);
+    let mut told = story.as_slice();
+    for shown in Document::printed("README.md", "demo").split(LEFT_OUT).map(lines) {
+        let from = told.iter().position(|line| *line == shown[0]);
+        told = &told[from.unwrap_or_else(|| panic!("{:?} is not in {told:#?}", shown[0]))..];
+        for line in &shown {
+            let (said, rest) = told.split_first().unwrap_or_else(|| panic!("the demo ends before {line:?}"));
+            assert_eq!(line, said, "the README, and the demo");
+            told = rest;
+        }
+    }
+}
+
+/// A line with one mark for each run of words that have digits in them, units included.
+fn without_figures(line: &str) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "ms", "s"];
+    let mut words: Vec<&str> = Vec::new();
+    let line = match line.trim_start().starts_with("written by") {
+        // The host's name is the host's.
+        true => line.split_once(" on ").map_or(line, |(before, _)| before),
+        false => line,
+    };
+    for word in line.split_whitespace() {
+        let bare = word.trim_end_matches([',', '.', ':', ')']);
+        let is_figure = word.chars().any(|c| c.is_ascii_digit());
+        match words.last() {
+            Some(&"#") if is_figure || UNITS.contains(&bare) => {}
+            _ if is_figure => words.push("#"),
+            _ => words.push(word),
+        }
+    }
+    words.join(" ")
 }
 
 #[test]

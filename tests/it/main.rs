@@ -23,6 +23,7 @@ mod metrics;
 mod notify;
 mod page;
 mod postgres;
+mod readme;
 mod resume;
 mod runbook;
 mod s3;

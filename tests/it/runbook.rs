@@ -16,8 +16,8 @@ use crate::support::World;
 fn type_it(paper: &str, world: &World, bare: &World, more: &[(&str, PathBuf)]) {
     let (elsewhere, here) = paper.split_once(ON_THE_HOST).unwrap();
     let places = [&[(IDENTITY, world.path("identity.txt")), ("/srv/restored", bare.path("back"))], more].concat();
-    Document::of("the paper", elsewhere, false).rest(bare, &places);
-    Document::of("the paper, at home", here, false).rest(world, &places[..1]);
+    Document::of("the paper", elsewhere).rest(bare, &places);
+    Document::of("the paper, at home", here).rest(world, &places[..1]);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn the_other_runbooks_are_printed_with_the_config_s_names() {
             true => &[(IDENTITY, world.path("identity.txt"))],
             false => &[],
         };
-        Document::of(name, &page, false).rest(&world, places);
+        Document::of(name, &page).rest(&world, places);
     }
     assert!(world.path("runbook-kiosk.md").is_file());
     // The vault's place, the job and this host are there by their names.

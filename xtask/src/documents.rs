@@ -1,25 +1,24 @@
-//! What is written down to be typed is typed by a test: the commands of the README and of the runbooks. And each runbook has
-//! one form, so that whoever is tired finds what they look for where it was in the last one.
+//! What is written down to be typed is typed by a test: the commands of the README, the documents and the runbooks. And each
+//! runbook has one form, so that whoever is tired finds what they look for where it was in the last one.
 //!
-//! A block of `sh` is run where a test opens its document (`Document::open`, or `Document::marked` for those blocks alone that
-//! `<!-- run -->` stands above): tests/it/documents.rs fails where a test opens a document and leaves a block out. Commands
-//! that no test can run stand in another kind of block, in runbooks with one of a few reasons above it.
+//! A block of `sh` is run where a test opens its document whole (`Document::open`), or where a comment above it says so and a
+//! test opens that part: `<!-- run -->` by `Document::marked`, `<!-- run: NAME -->` by `Document::part`. The same comment has
+//! `sql` run, and `toml` written into a config; `toml` without one is read all the same by tests/it/documents.rs, which
+//! fails too where a test opens a document and leaves a block out. What a command printed stands in a block of `text` below
+//! `<!-- printed: NAME -->`, which a test compares (`Document::printed`). Commands that no test can run stand in a block of
+//! `text` with one of a few reasons above it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why commands are not run: `<!-- not run: packages -->`.
 const REASONS: &[(&str, &str)] = &[
     ("packages", "it installs packages"),
     ("bucket", "it wants a bucket of the reader's"),
     ("machine", "it asks this machine's own systemd, cron or disks"),
-    ("elsewhere", "it is typed on another machine than what is around it, and the tests of hosts do that"),
-    ("choice", "it is one of several ways, and there is no going back to try the next"),
 ];
-/// How a test opens a document, and what follows for its blocks.
-const OPENERS: &[(&str, Opened)] = &[("Document::open(\"", Opened::Whole), ("Document::marked(\"", Opened::Marked)];
 /// What else shells are called: nothing tells whether such a block is meant to be typed.
 const SHELLS: &[&str] = &["", "bash", "shell", "zsh", "console", "shell-session"];
-/// The words that commands of runbooks begin with.
+/// The words that commands begin with.
 const COMMANDS: &[&str] = &[
     "lifeboat",
     "sudo",
@@ -42,7 +41,13 @@ const COMMANDS: &[&str] = &[
     "smartctl",
     "chmod",
     "mount",
+    "cargo",
+    "docker",
+    "podman",
+    "age",
 ];
+/// The words that statements begin with.
+const STATEMENTS: &[&str] = &["SELECT", "CREATE", "ALTER", "GRANT", "REVOKE", "DROP", "INSERT", "UPDATE", "DELETE"];
 /// What builds and tests this repository, which no test of it can run; the demo has a test of its own.
 const CHORES: &str = "cargo ";
 /// What each runbook says, in this order.
@@ -56,32 +61,41 @@ const FORM: &[&str] = &[
     "**Last verified:**",
 ];
 
-/// How a test takes a document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opened {
+/// How tests open a document.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
     /// Every block of `sh` is run.
-    Whole,
-    /// Those with a mark.
-    Marked,
+    whole: bool,
+    /// Those marked `run` are.
+    marked: bool,
+    /// Those marked `run: NAME` are, for these names.
+    parts: BTreeSet<String>,
+    /// Those marked `printed: NAME` are compared, for these names.
+    printed: BTreeSet<String>,
 }
 
-/// The documents that a test's source opens.
+/// The documents that a test's source opens, by their paths.
 pub(crate) fn opened(source: &str, into: &mut BTreeMap<String, Opened>) {
     for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
-        for (opener, how) in OPENERS {
-            for (at, _) in line.match_indices(opener) {
-                let rest = &line[at + opener.len()..];
-                if let Some((path, _)) = rest.split_once('"') {
-                    into.insert(path.to_owned(), *how);
-                }
+        for call in line.split("Document::").skip(1) {
+            let Some((how, arguments)) = call.split_once('(') else { continue };
+            let mut literals = arguments.split('"').skip(1).step_by(2);
+            let (Some(path), name) = (literals.next(), literals.next()) else { continue };
+            let opened = into.entry(path.to_owned()).or_default();
+            match (how, name) {
+                ("open", _) => opened.whole = true,
+                ("marked", _) => opened.marked = true,
+                ("part", Some(name)) => drop(opened.parts.insert(name.to_owned())),
+                ("printed", Some(name)) => drop(opened.printed.insert(name.to_owned())),
+                _ => {}
             }
         }
     }
 }
 
-/// Whether the rules hold for a file.
+/// Whether the rules hold for a file. What was changed in the past is not typed.
 pub(crate) fn is_typed(path: &str) -> bool {
-    path == "README.md" || is_runbook(path)
+    path.ends_with(".md") && path != "CHANGELOG.md"
 }
 
 fn is_runbook(path: &str) -> bool {
@@ -92,8 +106,8 @@ fn is_runbook(path: &str) -> bool {
 struct Block<'t> {
     line: usize,
     kind: &'t str,
-    /// The comment right above it.
-    mark: Option<&'t str>,
+    /// What the comments right above it say.
+    marks: Vec<&'t str>,
     lines: Vec<&'t str>,
 }
 
@@ -107,13 +121,9 @@ fn blocks(text: &str) -> Vec<Block<'_>> {
             continue;
         };
         let inner = lines.by_ref().map(|(_, line)| line).take_while(|line| line.trim() != "```").collect();
-        let mark = above
-            .iter()
-            .rev()
-            .map(|line| line.trim())
-            .take_while(|line| line.starts_with("<!-- "))
-            .find(|line| !line.contains("exits with"));
-        blocks.push(Block { line: index + 1, kind: kind.trim(), mark, lines: inner });
+        let comments = above.iter().rev().map(|line| line.trim());
+        let marks = comments.map_while(|line| line.strip_prefix("<!-- ")?.strip_suffix(" -->")).collect();
+        blocks.push(Block { line: index + 1, kind: kind.trim(), marks, lines: inner });
         above.clear();
     }
     blocks
@@ -122,27 +132,11 @@ fn blocks(text: &str) -> Vec<Block<'_>> {
 /// Blocks that nobody runs, and what a runbook lacks: line, and what is wrong.
 pub(crate) fn breaches(path: &str, text: &str, opened: &BTreeMap<String, Opened>) -> Vec<(usize, String)> {
     let mut found = Vec::new();
+    let nowhere = Opened::default();
+    let opened = opened.get(path).unwrap_or(&nowhere);
     for block in blocks(text) {
-        let marked = block.mark == Some("<!-- run -->");
-        let chores = path == "README.md" && block.lines.iter().all(|line| line.starts_with(CHORES));
-        match (block.kind, opened.get(path)) {
-            ("sh", Some(Opened::Whole)) => {}
-            ("sh", Some(Opened::Marked)) if marked || chores => {}
-            ("sh", _) => found.push((block.line, "a block of sh that no test runs".to_owned())),
-            (shell, _) if SHELLS.contains(&shell) => {
-                let what = "a block that does not say what it is: sh, which a test runs, or text";
-                found.push((block.line, what.to_owned()));
-            }
-            _ if is_runbook(path) && block.lines.iter().any(|line| is_command(line)) => {
-                let reason = block.mark.and_then(|mark| mark.strip_prefix("<!-- not run: ")?.strip_suffix(" -->"));
-                if !reason.is_some_and(|reason| REASONS.iter().any(|(known, _)| *known == reason)) {
-                    let known: Vec<String> = REASONS.iter().map(|(known, why)| format!("{known} ({why})")).collect();
-                    let what =
-                        "commands that no test runs: make it sh, or put <!-- not run: REASON --> above it, with one of";
-                    found.push((block.line, format!("{what} {}", known.join(", "))));
-                }
-            }
-            _ => {}
+        if let Some(what) = block.breach(path, opened) {
+            found.push((block.line, what));
         }
     }
     if is_runbook(path) {
@@ -158,8 +152,84 @@ pub(crate) fn breaches(path: &str, text: &str, opened: &BTreeMap<String, Opened>
     found
 }
 
+impl Block<'_> {
+    /// What is wrong with it.
+    fn breach(&self, path: &str, opened: &Opened) -> Option<String> {
+        if let Some(mark) = self.marks.iter().find(|mark| is_unknown(mark)) {
+            return Some(format!("<!-- {mark} --> says nothing that is known here"));
+        }
+        let names = |begin: &str| self.marks.iter().filter_map(|mark| mark.strip_prefix(begin)).collect::<Vec<_>>();
+        let parts: Vec<&str> = names("run: ").iter().flat_map(|names| names.split(", ")).collect();
+        if let Some(part) = parts.iter().find(|part| !opened.parts.contains(**part)) {
+            return Some(format!("is of a part that no test runs: Document::part(\"{path}\", \"{part}\")"));
+        }
+        if let Some(name) = names("printed: ").iter().find(|name| !opened.printed.contains(**name)) {
+            return Some(format!("shows what no test compares: Document::printed(\"{path}\", \"{name}\")"));
+        }
+        let is_run = !parts.is_empty() || (opened.marked && self.marks.contains(&"run"));
+        match self.kind {
+            "sh" if is_run
+                || opened.whole
+                || (path == "README.md" && self.has_all(|line| line.starts_with(CHORES))) =>
+            {
+                None
+            }
+            "sql" if is_run => None,
+            "toml" if is_run || !self.marks.contains(&"run") => None,
+            "sh" | "sql" | "toml" => Some(format!("a block of {} that no test runs", self.kind)),
+            kind if SHELLS.contains(&kind) => {
+                Some("a block that does not say what it is: sh, which a test runs, or text".to_owned())
+            }
+            _ if !names("printed: ").is_empty() => None,
+            _ if self.has(is_command) => {
+                let known = |reason: &&str| REASONS.iter().any(|(known, _)| known == reason);
+                if names("not run: ").iter().any(known) {
+                    return None;
+                }
+                let reasons: Vec<String> = REASONS.iter().map(|(known, why)| format!("{known} ({why})")).collect();
+                let ways = "make it sh, or put <!-- not run: REASON --> above it, with one of";
+                Some(format!("commands that no test runs: {ways} {}", reasons.join(", ")))
+            }
+            _ if self.has(is_statement) => Some("statements that no test runs: make it sql".to_owned()),
+            _ if self.has(is_setting) => Some("a config that no test reads: make it toml".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn has(&self, what: impl Fn(&str) -> bool) -> bool {
+        self.lines.iter().any(|line| what(line))
+    }
+
+    fn has_all(&self, what: impl Fn(&str) -> bool) -> bool {
+        self.lines.iter().all(|line| what(line))
+    }
+}
+
+/// A comment above a block that is meant for a test, and misspelt; anything else may stand there.
+fn is_unknown(mark: &str) -> bool {
+    let begins = ["run: ", "not run: ", "printed: ", "exits with "];
+    let meant = ["run", "not run", "printed", "exits"].iter().any(|word| mark.starts_with(word));
+    meant && mark != "run" && !begins.iter().any(|begin| mark.starts_with(begin))
+}
+
+/// A line that begins with a command, after the prompt that a transcript has.
 fn is_command(line: &str) -> bool {
-    line.split_whitespace().next().is_some_and(|word| COMMANDS.contains(&word))
+    line.split_whitespace().find(|word| *word != "$").is_some_and(|word| COMMANDS.contains(&word))
+}
+
+fn is_statement(line: &str) -> bool {
+    line.split_whitespace().next().is_some_and(|word| STATEMENTS.contains(&word))
+}
+
+/// `[job.shop]`, or a key with a value.
+fn is_setting(line: &str) -> bool {
+    let line = line.trim();
+    let is_name = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return is_name(name);
+    }
+    line.split_once(" = ")
+        .is_some_and(|(name, value)| is_name(name.trim()) && value.trim().starts_with(['"', '[', '{']))
 }
 
 #[cfg(test)]
@@ -193,15 +263,88 @@ mod tests {
     }
 
     #[test]
+    fn a_part_is_run_where_a_test_opens_it() {
+        let block = |kind: &str, mark: &str| format!("<!-- {mark} -->\n```{kind}\nx\n```\n");
+        let one = "let d = Document::part(\"docs/a.md\", \"one\");";
+        for kind in ["sh", "sql", "toml"] {
+            assert!(found("docs/a.md", &block(kind, "run: one"), one).is_empty(), "{kind}");
+            for mark in ["run: two", "run: one, two", "run", "runs: one", "run one"] {
+                assert_eq!(found("docs/a.md", &block(kind, mark), one), [2], "{kind} {mark}");
+            }
+            assert_eq!(found("docs/b.md", &block(kind, "run: one"), one), [2], "{kind} of another document");
+        }
+        let both = format!("{one} let e = Document::part(\"docs/a.md\", \"two\");");
+        assert!(found("docs/a.md", &block("sh", "run: one, two"), &both).is_empty());
+        let whole = "let d = Document::open(\"docs/a.md\");";
+        assert_eq!(found("docs/a.md", &block("sh", "run: one"), whole), [2], "a part is opened by its name");
+        assert_eq!(found("docs/a.md", "```sql\nx\n```\n", one), [1], "statements are run");
+        assert!(found("docs/a.md", "```toml\nx = 1\n```\n", "").is_empty(), "a config is read wherever it stands");
+    }
+
+    #[test]
     fn commands_do_not_hide_in_other_blocks() {
-        let open = "Document::open(\"runbooks/a.md\")";
-        assert!(found("runbooks/a.md", "```text\nPASSED\n```", open).is_empty());
-        assert_eq!(found("runbooks/a.md", "```text\nlifeboat list\n```", open), [1]);
-        assert_eq!(found("runbooks/a.md", "```bash\nls\n```", open), [1]);
-        assert_eq!(found("runbooks/a.md", "<!-- not run: no time -->\n```text\nlifeboat list\n```", open), [2]);
-        assert!(
-            found("runbooks/a.md", "<!-- not run: packages -->\n```text\napt-get install age\n```", open).is_empty()
-        );
+        for path in ["runbooks/a.md", "README.md", "docs/a.md", "schedules/a.md"] {
+            let open = &format!("Document::open(\"{path}\")");
+            for nothing_to_run in ["PASSED", "worst = max over neighbours", "[a picture]  of a vault", "x = 3"] {
+                assert!(found(path, &format!("```text\n{nothing_to_run}\n```"), open).is_empty(), "{nothing_to_run}");
+            }
+            for hidden in [
+                "lifeboat list",
+                "one line\n   lifeboat list     # and what it does",
+                "    $ lifeboat list\n    BACKUP  JOB",
+                "CREATE ROLE backup LOGIN;",
+                "[job.shop.source.db]",
+                "databases = \"all\"",
+                "retention = { keep_at_least = \"14d\" }",
+            ] {
+                for kind in ["text", "json", "console", "bash", ""] {
+                    assert_eq!(found(path, &format!("```{kind}\n{hidden}\n```"), open), [1], "{path} {kind}: {hidden}");
+                }
+            }
+            assert_eq!(found(path, "<!-- not run: no time -->\n```text\nlifeboat list\n```", open), [2]);
+            let packages = "<!-- not run: packages -->\n```text\napt-get install age\n```";
+            assert!(found(path, packages, open).is_empty());
+        }
+        assert!(found("CHANGELOG.md", "", "").is_empty() && !is_typed("CHANGELOG.md") && !is_typed("src/a.rs"));
+    }
+
+    #[test]
+    fn what_is_shown_as_output_is_compared() {
+        let shown = "<!-- printed: demo -->\n```text\n    $ lifeboat list\n    BACKUP  JOB\n```";
+        assert!(found("README.md", shown, "Document::printed(\"README.md\", \"demo\")").is_empty());
+        assert_eq!(found("README.md", shown, "Document::printed(\"README.md\", \"tour\")"), [2]);
+        assert_eq!(found("README.md", shown, "Document::marked(\"README.md\")"), [2]);
+    }
+
+    /// The README as it is, with one block at a time that says nothing of a test any more, or calls itself text.
+    #[test]
+    fn each_block_of_the_readme_is_held() {
+        let readme = include_str!("../../README.md");
+        let mut documents = BTreeMap::new();
+        for (mark, call) in [("run: ", "part"), ("printed: ", "printed")] {
+            for name in
+                readme.lines().filter_map(|line| line.strip_prefix(&format!("<!-- {mark}"))?.strip_suffix(" -->"))
+            {
+                opened(&format!("Document::{call}(\"README.md\", \"{name}\")"), &mut documents);
+            }
+        }
+        opened("Document::marked(\"README.md\")", &mut documents);
+        assert_eq!(breaches("README.md", readme, &documents), []);
+        let lines: Vec<&str> = readme.lines().collect();
+        let mut held = 0;
+        for (at, line) in lines.iter().enumerate() {
+            let spoilt = match *line {
+                "```sh" | "```sql" | "```toml" => "```text",
+                mark if mark.starts_with("<!-- ") && lines[at + 1] != "```toml" => "",
+                _ => continue,
+            };
+            let mut spoilt_lines = lines.clone();
+            spoilt_lines[at] = spoilt;
+            let found = breaches("README.md", &spoilt_lines.join("\n"), &documents);
+            assert_eq!(found.len(), 1, "line {}: {line}: {found:?}", at + 1);
+            held += 1;
+        }
+        assert!(held > 40, "{held}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -225,10 +226,15 @@ fn what_is_kept_has_a_name_that_no_drill_drops() {
 fn in_docker(image: &str, more: &str) -> (Server, World) {
     let container = format!("container = {{ image = \"{image}\", program = \"./docker\" }}\n");
     let (source, world) = backed_up("", &format!("{container}{more}"));
-    let program = world.path("docker");
-    fs::copy(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/postgres/docker.sh"), &program).unwrap();
-    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    stand_in_for_docker(&world.path("docker"));
     (source, world)
+}
+
+/// Puts the stand-in there.
+pub(super) fn stand_in_for_docker(program: &Path) {
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/postgres/docker.sh"), program).unwrap();
+    fs::set_permissions(program, PermissionsExt::from_mode(0o755)).unwrap();
 }
 
 fn containers(world: &World) -> Vec<String> {

@@ -114,8 +114,27 @@ fn the_paper_of_a_job_brings_everything_back_from_a_bucket() {
     );
     let bare = World::empty();
     let places = [(IDENTITY, bucket.world.path("identity.txt")), ("/srv/restored", bare.path("back"))];
-    Document::of("the paper", &format!("{keys}{elsewhere}"), false).rest(&bare, &places);
+    Document::of("the paper", &format!("{keys}{elsewhere}")).rest(&bare, &places);
     assert_restored(&bucket.world, &bare.path("back"));
+}
+
+/// What the README types makes a vault in a bucket that one can back up to.
+#[test]
+fn the_readmes_bucket_is_one() {
+    let server = Server::shared();
+    let name = server.bucket(Keeps::Last);
+    let world = World::empty();
+    let endpoint = format!("AWS_REGION={REGION} AWS_ENDPOINT_URL_S3={}", server.endpoint());
+    let places = [
+        ("AWS_ACCESS_KEY_ID=…", format!("AWS_ACCESS_KEY_ID={}", OWNER.access_key).into()),
+        ("AWS_SECRET_ACCESS_KEY=…", format!("AWS_SECRET_ACCESS_KEY={}", OWNER.secret_key).into()),
+        ("AWS_REGION=eu-central-1", endpoint.into()),
+        ("s3://acme-backups/prod", format!("s3://{name}/prod").into()),
+    ];
+    Document::part("README.md", "bucket").rest(&world, &places);
+    assert!(server.get(&name, "prod/vault.json").is_some());
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+    assert!(config.contains(&format!("\"s3://{name}/prod\"")) && !config.contains(OWNER.secret_key), "{config}");
 }
 
 #[test]
