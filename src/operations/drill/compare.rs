@@ -54,7 +54,6 @@ fn owners() -> bool {
 
 /// Compares a restored source.
 pub(super) fn source(
-    host: &Host,
     reader: &Reader,
     source: &SourceEntry,
     dir: &Path,
@@ -98,7 +97,7 @@ pub(super) fn source(
     }
     if let Some(Facts::Sqlite(facts)) = &members.plan.tail().facts {
         let file = dir.join(file_name(&facts.file));
-        for check in verify::verify(&file, facts, &host.runtime)? {
+        for check in verify::verify(&file, facts)? {
             if !check.passed {
                 errors.push(format!(
                     "{}: {}: expected {}, got {}",
