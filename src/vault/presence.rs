@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::glance::{Glance, Glimpse};
 use super::layout::{Key, LISTS, OBJECTS, object_id};
 use crate::domain::ids::ObjectId;
 use crate::storage::{Listed, Storage, StorageError};
@@ -23,32 +24,32 @@ pub async fn absent(
     storage: &dyn Storage,
     wanted: HashMap<ObjectId, u64>,
 ) -> Result<HashMap<ObjectId, u64>, StorageError> {
-    Ok(absent_of(storage, wanted).await?.0)
+    Ok(absent_at_a_glance(storage, wanted).await?.0)
 }
 
-/// The same, and how many objects the store has; none is counted where nothing is wanted.
+/// The same, and what was seen, by which others may go who come soon.
 ///
 /// # Errors
 /// When the store cannot be listed.
-pub async fn absent_of(
+pub async fn absent_at_a_glance(
     storage: &dyn Storage,
     mut wanted: HashMap<ObjectId, u64>,
-) -> Result<(HashMap<ObjectId, u64>, usize), StorageError> {
+) -> Result<(HashMap<ObjectId, u64>, Option<Glance>), StorageError> {
     if wanted.is_empty() {
-        return Ok((wanted, 0));
+        return Ok((wanted, None));
     }
-    let mut objects = 0;
+    let begun = storage.now().await?;
+    let mut seen = HashMap::new();
     let expected = wanted.len();
     list_objects(storage, expected, &mut |listed| {
-        objects += 1;
-        if let Key::Object(object) = Key::parse(&listed.key)
-            && wanted.get(&object) == Some(&listed.size_bytes)
-        {
+        let Key::Object(object) = Key::parse(&listed.key) else { return };
+        if wanted.get(&object) == Some(&listed.size_bytes) {
             wanted.remove(&object);
         }
+        seen.insert(object, Glimpse { size_bytes: listed.size_bytes, modified: listed.modified });
     })
     .await?;
-    Ok((wanted, objects))
+    Ok((wanted, Glance::new(begun, seen)))
 }
 
 /// Tells every object of a store that is thought to have at least so many.
@@ -141,12 +142,15 @@ mod tests {
             for number in 0..there {
                 store.put(&Key::Object(object(number)).to_string(), Bytes::from_static(b"x")).await.unwrap();
             }
+            store.sync().await.unwrap();
             let mut wanted: HashMap<ObjectId, u64> = (0..there).map(|number| (object(number), 1)).collect();
             // One is of another size, two are not there.
             let missing = HashMap::from([(object(3), 2), (object(there), 1), (object(there + 1), 1)]);
             wanted.extend(&missing);
             let store = Slow::counting(store);
-            assert_eq!(absent_of(&store, wanted).await.unwrap(), (missing, there));
+            let (absent, glance) = absent_at_a_glance(&store, wanted).await.unwrap();
+            assert_eq!((absent.len(), glance.unwrap().objects()), (missing.len(), there));
+            assert_eq!(absent, missing);
             assert!(store.total() <= most_pages, "{:?}", store.requests());
         }
     }

@@ -53,12 +53,7 @@ fn owners() -> bool {
 }
 
 /// Compares a restored source.
-pub(super) fn source(
-    reader: &Reader,
-    source: &SourceEntry,
-    dir: &Path,
-    progress: &dyn Progress,
-) -> Result<Compared> {
+pub(super) fn source(reader: &Reader, source: &SourceEntry, dir: &Path, progress: &dyn Progress) -> Result<Compared> {
     progress.begin(&format!("comparing {}", source.name), Some(source.logical_bytes));
     let mut members = Members { plan: reader.plan(source)?, piece: Vec::new().into_iter(), failure: None, progress };
     // Fused: whoever compares may ask again after the last member.

@@ -763,9 +763,7 @@ fn a_checksum_is_of_the_bytes_as_they_are_kept() {
 #[test]
 fn what_is_no_text_keeps_what_makes_it_different() {
     // Half of a pair each: both would be the same replacement character in UTF-8.
-    for (encoding, this, other) in
-        [("UTF-16le", "00d8", "01d8"), ("UTF-16be", "d800", "d801"), ("UTF-8", "ff", "fe")]
-    {
+    for (encoding, this, other) in [("UTF-16le", "00d8", "01d8"), ("UTF-16be", "d800", "d801"), ("UTF-8", "ff", "fe")] {
         let checksum = |bytes: &str| {
             let house = House::new();
             let mut db = house.connect();

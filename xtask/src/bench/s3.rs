@@ -2,7 +2,7 @@
 //! server, through a proxy that makes every request wait as a network would. It asserts nothing about figures; it fails
 //! where a tool failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -93,7 +93,8 @@ enum Part {
 impl Options {
     /// Reads the arguments after `bench s3`.
     pub(crate) fn parse(args: &[&str]) -> Result<Self, String> {
-        let mut options = Self { scale: FULL, rounds: ROUNDS, parallel: PARALLEL, only: None, lifeboat: None, output: None };
+        let mut options =
+            Self { scale: FULL, rounds: ROUNDS, parallel: PARALLEL, only: None, lifeboat: None, output: None };
         if args.contains(&"--quick") {
             options.scale = QUICK;
             options.rounds = 1;
@@ -400,18 +401,25 @@ impl Places<'_> {
     }
 }
 
-/// How often each kind of thing was asked for.
+/// How often each kind of thing was asked for, and how many different ones that were.
 fn requests_by_kind(proxy: &Proxy) -> String {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut asked: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for request in proxy.seen() {
         let of = match request.kind {
             Kind::List => request.query.split('&').find_map(|part| part.strip_prefix("prefix=")).unwrap_or(""),
             _ => &request.key,
         };
         let folder = of.replace("%2F", "/").split('/').take(2).collect::<Vec<_>>().join("/");
-        *counts.entry(format!("{:?} {folder}", request.kind)).or_default() += 1;
+        asked
+            .entry(format!("{:?} {folder}", request.kind))
+            .or_default()
+            .push(format!("{}?{}", request.key, request.query));
     }
-    counts.iter().map(|(what, count)| format!("{count} × {what}")).collect::<Vec<_>>().join(", ")
+    let told = asked.into_iter().map(|(what, keys)| {
+        let different = keys.iter().collect::<BTreeSet<_>>().len();
+        format!("{} × {what} ({different} different)", keys.len())
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 /// The shell's words that tell a tool where a bucket is.
