@@ -27,6 +27,7 @@ use crate::operations::prune::{PruneReport, PruneRequest, prune};
 use crate::operations::vaults::{self, OpenVault, Trusted};
 use crate::operations::verdicts;
 use crate::seal::{Identities, Opener};
+use crate::vault::glance::Glance;
 use crate::vault::reader::Reader;
 
 /// How a run ended, for the loop and for the log.
@@ -110,7 +111,7 @@ impl Verbs {
         match start.task.operation {
             Operation::Backup => ground.backup(start.lost_since),
             Operation::Copy => ground.copy(),
-            Operation::Prune => ground.prune().map(|report| pruned(&report)),
+            Operation::Prune => ground.prune(None).map(|report| pruned(&report)),
             Operation::Check => ground.check(),
             Operation::Drill => ground.drill(start.lost_since, &self.identities),
         }
@@ -128,7 +129,7 @@ pub(super) fn identity_texts(files: &[PathBuf]) -> Result<Vec<String>> {
 impl Ground<'_> {
     fn backup(&self, lost_since: Option<DateTime<Utc>>) -> Result<Outcome> {
         if let Some(done) = lost_since.map(|since| self.committed_since(since)).transpose()?.flatten() {
-            let (after, followed) = self.prune_after().unzip();
+            let (after, followed) = self.prune_after(None).unzip();
             let facts = format!("backup {done}{}", after.unwrap_or_default());
             return Ok(Outcome { followed, ..Outcome::well("already-done", facts) });
         }
@@ -142,7 +143,7 @@ impl Ground<'_> {
         if let (RunOutcome::Failed, Some(error)) = (report.outcome, &error) {
             return Err(error.clone());
         }
-        let (after, followed) = self.prune_after().unzip();
+        let (after, followed) = self.prune_after(report.glance.as_ref()).unzip();
         facts.push_str(&after.unwrap_or_default());
         Ok(Outcome { error, followed, ..Outcome::well(report.outcome.word(), facts) })
     }
@@ -160,11 +161,11 @@ impl Ground<'_> {
 
     /// Where prunes have no schedule of their own they follow the backups. The backup stands whatever comes of it, and the
     /// next one brings the next prune: what is wrong is logged, and told.
-    fn prune_after(&self) -> Option<(String, (Operation, Option<Error>))> {
+    fn prune_after(&self, glance: Option<&Glance>) -> Option<(String, (Operation, Option<Error>))> {
         if self.job.prune != PruneWhen::AfterBackup || self.host.check_interrupted().is_err() {
             return None;
         }
-        let outcome = match self.prune() {
+        let outcome = match self.prune(glance) {
             Ok(report) => pruned(&report),
             // Somebody prunes at this moment: what was to be done is being done.
             Err(error) if error.code() == Code::Locked => return None,
@@ -176,9 +177,10 @@ impl Ground<'_> {
         Some((format!("; prune: {} {}", outcome.word, outcome.facts), (Operation::Prune, outcome.error)))
     }
 
-    fn prune(&self) -> Result<PruneReport> {
-        let request =
-            PruneRequest::by_config(self.settings, &self.vault, &[self.job], self.host.clock.now(), self.began);
+    fn prune(&self, glance: Option<&Glance>) -> Result<PruneReport> {
+        let now = self.host.clock.now();
+        let by_config = PruneRequest::by_config(self.settings, &self.vault, &[self.job], now, self.began);
+        let request = PruneRequest { glance, ..by_config };
         prune(&self.host, &self.vault, &request, &Silent)
     }
 

@@ -29,6 +29,7 @@ use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::storage::Deleted;
 use crate::vault::VaultError;
+use crate::vault::glance::Glance;
 use crate::vault::layout::{Key, ManifestName};
 use crate::vault::manifests::VerifiedManifest;
 use crate::vault::survey::Quarantined;
@@ -63,6 +64,8 @@ pub struct PruneRequest<'a> {
     pub began: DateTime<Utc>,
     /// Whether a person vouches for the clock.
     pub after_pause: AfterPause,
+    /// What this process saw of the vault's objects shortly before.
+    pub glance: Option<&'a Glance>,
 }
 
 impl<'a> PruneRequest<'a> {
@@ -88,6 +91,7 @@ impl<'a> PruneRequest<'a> {
             dry_run: false,
             began,
             after_pause: AfterPause::Stop,
+            glance: None,
         }
     }
 }
@@ -283,7 +287,7 @@ pub fn prune(
 /// Looks at everything, and plans.
 fn look(host: &Host, vault: &OpenVault, request: &PruneRequest<'_>) -> Result<(Stock, PruneReport)> {
     agreed_time(host, vault)?;
-    let stock = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust))?;
+    let stock = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust, request.glance))?;
     // The catalog hears of other hosts' records first: a backup that a drill elsewhere refuted is not a good one.
     if let Some(home) = host.home_if_any() {
         catch_up(host, home, vault, stock.survey())?;
@@ -315,9 +319,11 @@ fn carry_out(
     let changed = remove(host, vault, request, &stock, report)?;
     host.check_interrupted()?;
 
-    // What was seen before a removal does not say what is garbage after it.
+    // What was named before a removal does not say what is garbage after it.
     let stock = if changed {
-        let again = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust))?;
+        let glance = stock.glance();
+        drop(stock);
+        let again = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust, glance.as_ref()))?;
         // What turned up in between stops the sweep as it would have stopped the removal.
         report.stops = stops(host, vault, request, &again)?;
         again

@@ -101,7 +101,7 @@ fn backup(host: &Host, vault: &OpenVault, survey: &Survey, text: &str) -> Result
         unbelieved.chain(removed).filter(|(_, id, _)| id.as_str().starts_with(text)).collect();
     if found.is_empty() {
         // A believed one whose lists cannot be followed stops deletions too.
-        let stock = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust))?;
+        let stock = host.runtime.block_on(take_stock(&*vault.storage, &vault.trust, None))?;
         for stop in stock.stops() {
             let Stop::List { backups, .. } = stop else { continue };
             let named = survey.manifests.iter().filter(|verified| backups.contains(&verified.manifest.id));

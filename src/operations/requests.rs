@@ -298,6 +298,7 @@ fn what_verbs_ask_of_a_vault_with_thirty_backups() {
         dry_run: false,
         began: now,
         after_pause: AfterPause::GoOn,
+        glance: None,
     };
     let report = prune(&world.host, &world.vault(&store), &request, &Silent).unwrap();
     assert!(report.failures.is_empty() && report.stops.is_empty(), "{report:?}");

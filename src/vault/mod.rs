@@ -5,6 +5,7 @@
 pub mod ahead;
 pub mod claims;
 pub mod error;
+pub mod glance;
 pub mod identity;
 pub mod keys;
 pub mod layout;

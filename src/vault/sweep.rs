@@ -14,6 +14,8 @@
 //! 3. S lists the store, *then* reads the claims, *then* the manifests, and treats as garbage what lay there and none
 //!    of them covers. So a run whose object S has listed had its claim before; when S reads the claims it is there, or
 //!    the run has committed before, and S reads its manifest.
+//!    S may go by a listing that somebody made before, even before it read the condemned lists: what came since is not in
+//!    it, and so no garbage. Lists are listed anew, because their names come back (below).
 //! 4. S deletes only garbage that is on a condemned list which the store dates at least the grace period back.
 //! 5. The condemned list outlives the names on it.
 //!
@@ -55,6 +57,7 @@ pub use self::delete::{Deletion, delete, remove_manifest};
 pub use self::garbage::{Doomed, Garbage};
 use self::inventory::Inventory;
 use super::claims::{ListedClaims, list_claims, read_listed_claims};
+use super::glance::Glance;
 use super::layout::{Key, ManifestName, RECORDS, RecordName};
 use super::records::{VerifiedRecord, read_record};
 use super::survey::{Fault, ManifestFolder, Problem, Quarantined, Survey, survey_listed};
@@ -83,6 +86,8 @@ const RECORDS_LOOKED_AT: usize = 64;
 #[derive(Debug)]
 pub struct Stock {
     taken: DateTime<Utc>,
+    /// When the objects were listed, or earlier.
+    listed: DateTime<Utc>,
     /// When the claims were read: what lay there was listed by then.
     claims_read: DateTime<Utc>,
     survey: Survey,
@@ -177,6 +182,12 @@ impl Stock {
         self.taken
     }
 
+    /// What was seen, for the next stock: there too objects are listed before the claims are read.
+    #[must_use]
+    pub fn glance(&self) -> Option<Glance> {
+        self.inventory.glance(self.listed)
+    }
+
     /// The manifests that it rests on.
     #[must_use]
     pub fn survey(&self) -> &Survey {
@@ -218,17 +229,23 @@ impl Stock {
     }
 }
 
-/// Reads everything that counts for deleting.
+/// Reads everything that counts for deleting. What somebody saw shortly before is not asked for again.
 ///
 /// # Errors
 /// The store's, where it fails; what is wrong with what lies in it is in [`Stock::stops`].
-pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<Stock, VaultError> {
+pub async fn take_stock(
+    storage: &dyn Storage,
+    trust: &TrustDocument,
+    glance: Option<&Glance>,
+) -> Result<Stock, VaultError> {
     let taken = storage.now().await?;
+    let glance = glance.filter(|glance| glance.holds(taken));
+    let listed = glance.map_or(taken, |glance| glance.begun);
     let records = RecordFolder::list(storage).await?;
     let ReadRecords { condemned, quarantined_at, mut stops } = read_records(storage, trust, &records).await?;
 
     // The order matters: see rule 3 at the top.
-    let mut inventory = Inventory::list(storage).await?;
+    let mut inventory = Inventory::list(storage, glance).await?;
     let claims_read = storage.now().await?;
     let claims = list_claims(storage, None).await?;
     let lapsed_claims = lapsed_claims(&claims, taken);
@@ -271,6 +288,7 @@ pub async fn take_stock(storage: &dyn Storage, trust: &TrustDocument) -> Result<
     let orphans = orphans.collect();
     Ok(Stock {
         taken,
+        listed,
         claims_read,
         survey,
         stops,

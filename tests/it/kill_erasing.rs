@@ -74,6 +74,7 @@ fn act(verb: &str, config: &Path, now: DateTime<Utc>, layer: impl FnOnce(Arc<dyn
             dry_run: false,
             began: now,
             after_pause: AfterPause::Stop,
+            glance: None,
         };
         let report = prune(&host, &vault, &request, &Silent).unwrap();
         assert!(

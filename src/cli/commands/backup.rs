@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::config::{JobSettings, PruneWhen};
@@ -18,6 +17,7 @@ use crate::operations::notices::{Ended, Notices, new_run};
 use crate::operations::prune::AfterPause;
 use crate::operations::vaults::OpenVault;
 use crate::operations::verdicts;
+use crate::vault::glance::Glance;
 
 use super::super::Exit;
 use super::super::args::{Global, JobsArgs};
@@ -113,7 +113,7 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
     let progress = session.progress();
     let mut exit = Exit::DONE;
     let mut runs = Vec::new();
-    let mut committed: BTreeMap<&str, Vec<&JobSettings>> = BTreeMap::new();
+    let mut committed: BTreeMap<&str, (Vec<&JobSettings>, Option<Glance>)> = BTreeMap::new();
     for job in jobs {
         // What a signal kept from being tried was not done.
         if let Err(error) = session.host.check_interrupted() {
@@ -131,14 +131,17 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
             }
             Err(error) => Ok(backup::without_vault(&session.host, job, error.clone())),
         };
-        let report = report.unwrap_or_else(backup::not_started);
+        let mut report = report.unwrap_or_else(backup::not_started);
+        let glance = report.glance.take();
         exit = exit.worse(exit_of(&report));
         let trouble = verdicts::of_backup(&job.name, &report);
         notices.ended(&task, &run, &Ended::new(report.outcome.word(), trouble.as_ref()));
         tell(&job.name, &report, &session.global);
         // A job that never gets everything has old backups like any other.
         if report.outcome != RunOutcome::Failed && job.prune == PruneWhen::AfterBackup {
-            committed.entry(&job.vault).or_default().push(job);
+            let (jobs, seen) = committed.entry(&job.vault).or_default();
+            jobs.push(job);
+            *seen = glance.or(seen.take());
         }
         runs.push(Run {
             job: job.name.clone(),
@@ -150,9 +153,10 @@ pub(in super::super) fn backup(session: Session, args: &JobsArgs) -> Result<Exit
         });
     }
     // Once a vault: a sweep is the whole vault's.
-    for (name, jobs) in committed {
+    for (name, (jobs, glance)) in committed {
         if let Ok(vault) = &vaults[name] {
-            exit = exit.worse(prune_after(&session, vault, &jobs, began, &progress, &notices));
+            let how = How { dry_run: false, began, after_pause: AfterPause::Stop, glance };
+            exit = exit.worse(prune_after(&session, vault, &jobs, &how, &progress, &notices));
         }
     }
     notify::finish(&session.host, &session.settings, notices);
@@ -168,15 +172,14 @@ fn prune_after(
     session: &Configured,
     vault: &OpenVault,
     jobs: &[&JobSettings],
-    began: DateTime<Utc>,
+    how: &How,
     progress: &Terminal,
     notices: &Notices,
 ) -> Exit {
     if session.host.check_interrupted().is_err() {
         return Exit::DONE;
     }
-    let how = How { dry_run: false, began, after_pause: AfterPause::Stop };
-    let report = prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, progress);
+    let report = prune::prune_jobs(&session.host, vault, &session.settings, jobs, how, progress);
     prune::notice(notices, jobs, &report);
     match report {
         Ok(report) => {

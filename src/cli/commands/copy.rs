@@ -182,7 +182,7 @@ fn prune_after(
     if session.host.check_interrupted().is_err() {
         return (Exit::DONE, None);
     }
-    let how = How { dry_run: false, began, after_pause: AfterPause::Stop };
+    let how = How { dry_run: false, began, after_pause: AfterPause::Stop, glance: None };
     match prune::prune_jobs(&session.host, vault, &session.settings, jobs, &how, &session.progress()) {
         Ok(report) => {
             prune::tell_after("copy", &report, session.settings.timezone, &session.global);

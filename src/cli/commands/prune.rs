@@ -19,6 +19,7 @@ use crate::operations::prune::{
 use crate::operations::quarantine::quarantine as quarantine_backup;
 use crate::operations::vaults::OpenVault;
 use crate::operations::verdicts;
+use crate::vault::glance::Glance;
 
 use super::super::Exit;
 use super::super::args::{Global, PruneArgs, QuarantineArgs};
@@ -87,6 +88,7 @@ pub(in super::super) fn prune(session: Session, args: &PruneArgs) -> Result<Exit
         dry_run: args.dry_run,
         began,
         after_pause: if args.after_pause { AfterPause::GoOn } else { AfterPause::Stop },
+        glance: None,
     };
     let vaults = session.places(&jobs)?;
     let notices = Notices::beside(&session.host, &session.settings);
@@ -145,6 +147,8 @@ pub(super) struct How {
     /// When the command began.
     pub(super) began: DateTime<Utc>,
     pub(super) after_pause: AfterPause,
+    /// What the command saw of the vault shortly before.
+    pub(super) glance: Option<Glance>,
 }
 
 /// Prunes some of a vault's jobs by the rules of the config.
@@ -159,6 +163,7 @@ pub(super) fn prune_jobs(
     let request = PruneRequest {
         dry_run: how.dry_run,
         after_pause: how.after_pause,
+        glance: how.glance.as_ref(),
         ..PruneRequest::by_config(settings, vault, jobs, host.clock.now(), how.began)
     };
     prune_vault(host, vault, &request, progress)

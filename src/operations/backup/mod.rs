@@ -30,6 +30,7 @@ use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::seal::{HostSecret, Sealer, SourceKeys, recipient_set};
 use crate::sources::memory::{MemoryHead, WrittenMemory};
+use crate::vault::glance::Glance;
 use crate::vault::layout::{Key, ManifestName};
 use crate::vault::manifests::{commit_manifest, sign_manifest, verify_manifest};
 use crate::vault::presence::{absent, absent_lists};
@@ -73,6 +74,8 @@ pub struct RunReport {
     pub refuted_objects: Vec<ObjectId>,
     /// How long it took.
     pub duration_seconds: f64,
+    /// What was seen of the vault's objects, where something was: a prune that follows at once need not look again.
+    pub glance: Option<Glance>,
 }
 
 /// A job as a run needs it.
@@ -186,6 +189,7 @@ pub fn not_started(error: Error) -> RunReport {
         resumed_segments: 0,
         refuted_objects: Vec::new(),
         duration_seconds: 0.0,
+        glance: None,
     }
 }
 
@@ -212,6 +216,7 @@ struct Committed {
     unread_segments: u64,
     resumed_segments: u64,
     refuted_objects: Vec<ObjectId>,
+    glance: Option<Glance>,
 }
 
 impl Committed {
@@ -239,6 +244,7 @@ impl Committed {
             resumed_segments: self.resumed_segments,
             refuted_objects: self.refuted_objects,
             duration_seconds: 0.0,
+            glance: self.glance,
         }
     }
 }
@@ -548,7 +554,8 @@ fn store_and_commit(
     if resumed_segments > 0 {
         tracing::info!(job = %run.job, resumed_segments, "took over what a run that broke off had stored");
     }
-    Ok(Committed { manifest, notes, unread_segments, resumed_segments, refuted_objects })
+    let glance = seen.into_glance();
+    Ok(Committed { manifest, notes, unread_segments, resumed_segments, refuted_objects, glance })
 }
 
 /// What of a backup a sweep took, or may be about to take, because the commit took longer than the claim held.

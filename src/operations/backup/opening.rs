@@ -39,9 +39,7 @@ pub(super) fn source(run: &Run<'_>, job: &JobSettings, settings: &SourceSettings
             },
             Arc::clone(&host.clock),
         )),
-        SourceKind::Sqlite(sqlite) => {
-            Box::new(SqliteSource::new(sqlite.path.clone(), host.runtime.clone(), Arc::clone(&host.clock)))
-        }
+        SourceKind::Sqlite(sqlite) => Box::new(SqliteSource::new(sqlite.path.clone(), Arc::clone(&host.clock))),
         SourceKind::Postgres(postgres) => {
             let work = host.home()?.state.work(&job.name, &settings.name)?;
             let options = postgres_options(postgres, &work)?;

@@ -24,9 +24,10 @@ use crate::sources::memory::Memory;
 use crate::storage::ahead::Ahead;
 use crate::storage::{Storage, StorageError};
 use crate::vault::Distrust;
+use crate::vault::glance::Glance;
 use crate::vault::layout::Key;
 use crate::vault::lists::read_lists;
-use crate::vault::presence::{Looked, absent, absent_lists, absent_of, judge};
+use crate::vault::presence::{Looked, absent, absent_at_a_glance, absent_lists, judge};
 use crate::vault::records::survey_folder;
 use crate::vault::writer::{Known, Standing};
 
@@ -238,8 +239,8 @@ fn place_of(round: u64) -> [u8; 8] {
 pub(super) struct Reusable {
     /// By the id of the content.
     pub known: Vec<(KeyedId, Known)>,
-    /// Lists of the base that were read, and are what their names say.
-    pub lists: HashSet<ObjectId>,
+    /// Lists of the base that were read, and are what their names say, with the objects that they name.
+    pub lists: HashMap<ObjectId, Vec<ObjectId>>,
 }
 
 /// What the store was seen to have, and when.
@@ -249,6 +250,8 @@ pub(super) struct Seen {
     there: HashSet<ObjectId>,
     /// How many pages of objects it takes to see more, as far as that is known.
     pages: usize,
+    /// The newest look at all of it.
+    glance: Option<Glance>,
 }
 
 impl Seen {
@@ -256,11 +259,17 @@ impl Seen {
     pub(super) fn add(&mut self, later: Self) {
         self.there.extend(later.there);
         self.pages = self.pages.max(later.pages);
+        self.glance = later.glance.or(self.glance.take());
+    }
+
+    /// The newest look at all that lies there, for whoever comes next.
+    pub(super) fn into_glance(self) -> Option<Glance> {
+        self.glance
     }
 
     /// Nothing, at this moment of the store's.
     pub(super) fn nothing(at: DateTime<Utc>) -> Self {
-        Self { at, there: HashSet::new(), pages: 0 }
+        Self { at, there: HashSet::new(), pages: 0, glance: None }
     }
 }
 
@@ -285,7 +294,7 @@ pub(super) fn candidates(
             match read {
                 Ok(lines) => {
                     known.extend(lines.iter().map(|line| (line.id, confirmed(line.object, line.stored_bytes))));
-                    lists.insert(list);
+                    lists.insert(list, lines.iter().map(|line| line.object).collect());
                 }
                 // What a lost list named is sealed again; `check` is who reports the loss.
                 Err(error) => {
@@ -310,13 +319,17 @@ pub(super) fn must_be_there<'r>(run: &Run<'_>, all: impl IntoIterator<Item = &'r
     let wanted: HashMap<ObjectId, u64> = known().map(|known| (known.object, known.stored_bytes)).collect();
     let mut seen = Seen::nothing(now);
     seen.there.extend(wanted.keys());
-    let (absent, objects) = run.host.runtime.block_on(absent_of(&*run.vault.storage, wanted))?;
+    let (absent, mut glance) = run.host.runtime.block_on(absent_at_a_glance(&*run.vault.storage, wanted))?;
     seen.there.retain(|object| !absent.contains_key(object));
-    seen.pages = objects.div_ceil(KEYS_A_REQUEST);
+    seen.pages = glance.as_ref().map_or(0, |glance| glance.objects().div_ceil(KEYS_A_REQUEST));
     for reusable in &mut all {
         reusable.known.retain(|(_, known)| !absent.contains_key(&known.object));
-        seen.there.extend(&reusable.lists);
+        seen.there.extend(reusable.lists.keys());
+        for (list, names) in &mut reusable.lists {
+            glance.iter_mut().for_each(|glance| glance.add_list(*list, std::mem::take(names)));
+        }
     }
+    seen.glance = glance;
     Ok(seen)
 }
 

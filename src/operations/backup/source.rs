@@ -99,7 +99,7 @@ pub(super) fn store(
     let (storage, held_until) = holds::storing(run, recovery_point);
     let store = SegmentStore::new(run.host.runtime.clone(), storage, keys.id_key, reusable.known)
         .avoiding(Arc::clone(&run.barred))
-        .having_read(reusable.lists)
+        .having_read(reusable.lists.into_keys().collect())
         .telling(Arc::new(move |segment| written.landed(segment)))
         .syncing(Arc::clone(&run.pace));
     let mut collected = Collected::begin(run, job, settings, keys, &store, MemoryWriter::create(&memory_path)?)?;

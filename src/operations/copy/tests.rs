@@ -161,6 +161,7 @@ impl World {
             dry_run: false,
             began: now,
             after_pause: AfterPause::GoOn,
+            glance: None,
         };
         prune(&self.host, vault, &request, &Silent).unwrap()
     }
@@ -523,6 +524,7 @@ proptest! {
                         dry_run: false,
                         began: now,
                         after_pause: AfterPause::GoOn,
+                        glance: None,
                     };
                     drop(prune(&world.host, &vault, &request, &Silent));
                 }

@@ -53,13 +53,7 @@ fn owners() -> bool {
 }
 
 /// Compares a restored source.
-pub(super) fn source(
-    host: &Host,
-    reader: &Reader,
-    source: &SourceEntry,
-    dir: &Path,
-    progress: &dyn Progress,
-) -> Result<Compared> {
+pub(super) fn source(reader: &Reader, source: &SourceEntry, dir: &Path, progress: &dyn Progress) -> Result<Compared> {
     progress.begin(&format!("comparing {}", source.name), Some(source.logical_bytes));
     let mut members = Members { plan: reader.plan(source)?, piece: Vec::new().into_iter(), failure: None, progress };
     // Fused: whoever compares may ask again after the last member.
@@ -98,7 +92,7 @@ pub(super) fn source(
     }
     if let Some(Facts::Sqlite(facts)) = &members.plan.tail().facts {
         let file = dir.join(file_name(&facts.file));
-        for check in verify::verify(&file, facts, &host.runtime)? {
+        for check in verify::verify(&file, facts)? {
             if !check.passed {
                 errors.push(format!(
                     "{}: {}: expected {}, got {}",

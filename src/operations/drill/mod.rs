@@ -503,7 +503,7 @@ impl DrillRun<'_> {
         for source in sources {
             self.host.check_interrupted()?;
             let dir = scratch.path().join(source.name.as_str());
-            let compared = compare::source(self.host, reader, source, &dir, self.progress)
+            let compared = compare::source(reader, source, &dir, self.progress)
                 .map_err(|e| e.context(format!("source {}", source.name)))?;
             self.compared(compared.checks, compared.errors);
             let source_restored = match compared.sqlite {

@@ -132,6 +132,7 @@ impl World {
             dry_run: false,
             began: now,
             after_pause: AfterPause::Stop,
+            glance: None,
         }
     }
 

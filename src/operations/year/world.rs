@@ -30,6 +30,7 @@ use crate::seal::{Identities, Opener};
 use crate::storage::fault::{Effect, Fault, Lasting, Moment, Plan};
 use crate::storage::memory::Memory;
 use crate::storage::{LockMode, Storage};
+use crate::vault::glance::Glance;
 use crate::vault::layout::Key;
 use crate::vault::lists::read_list;
 use crate::vault::trust::{HostEntry, JobPattern, TrustDocument};
@@ -138,6 +139,7 @@ impl Ground {
         jobs: &[&JobSettings],
         after_pause: AfterPause,
         trouble: Trouble,
+        glance: Option<&Glance>,
     ) -> Result<PruneReport> {
         let vault = self.vault(trouble);
         let all = self.settings.jobs.values();
@@ -149,6 +151,7 @@ impl Ground {
             dry_run: false,
             began: host.clock.now(),
             after_pause,
+            glance,
         };
         prune(host, &vault, &request, &Silent)
     }
@@ -164,6 +167,8 @@ pub(super) struct World {
     pub(super) model: Model,
     /// Verbs that ran.
     pub(super) verbs: u64,
+    /// What the last backup saw of the vault, for the prune that follows it.
+    glance: Option<Glance>,
     trees: Vec<Rc<Tree>>,
     runtime: tokio::runtime::Runtime,
     pub(super) folder: tempfile::TempDir,
@@ -206,6 +211,7 @@ impl World {
         }
         let ground = Arc::new(Ground { store, settings, trust, leads });
         let mut world = Self {
+            glance: None,
             trees: vec![Rc::default(); rules.jobs],
             rules,
             truth,
@@ -287,7 +293,7 @@ impl World {
                 let (other, ground) = (self.machines[1 - machine].host(), Arc::clone(&self.ground));
                 Some(Box::new(move || {
                     let jobs: Vec<&JobSettings> = ground.settings.jobs.values().collect();
-                    let _ = ground.prune(&other, &jobs, AfterPause::Stop, Trouble::None);
+                    let _ = ground.prune(&other, &jobs, AfterPause::Stop, Trouble::None, None);
                 }))
             }
             Trouble::Jump { by_minutes, .. } => {
@@ -338,10 +344,15 @@ impl World {
 
     pub(super) fn back_up(&mut self, job: usize, trouble: Trouble) -> Ended<RunReport> {
         let settings = self.ground.settings.holding(&self.jobs[job], super::start());
-        self.run(JOBS[job].1, trouble, |host, ground| {
+        let mut ended = self.run(JOBS[job].1, trouble, |host, ground| {
             let config = ground.settings.without_secrets(&settings.name);
             backup(host, &ground.vault(trouble), &settings, config, &Silent)
-        })
+        });
+        self.glance = match &mut ended {
+            Ended::Done(report) => report.glance.take(),
+            Ended::Failed(_) | Ended::Killed => None,
+        };
+        ended
     }
 
     pub(super) fn prune(
@@ -352,8 +363,9 @@ impl World {
         trouble: Trouble,
     ) -> Ended<PruneReport> {
         let jobs: Vec<JobSettings> = jobs.iter().map(|job| self.jobs[*job].clone()).collect();
+        let glance = self.glance.take();
         self.run(machine, trouble, |host, ground| {
-            ground.prune(host, &jobs.iter().collect::<Vec<_>>(), after_pause, trouble)
+            ground.prune(host, &jobs.iter().collect::<Vec<_>>(), after_pause, trouble, glance.as_ref())
         })
     }
 

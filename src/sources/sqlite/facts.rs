@@ -10,8 +10,8 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::sqlite::{SqliteRow, SqliteValueRef};
-use sqlx::{Decode, Row, Sqlite, TypeInfo, ValueRef};
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
 
 use super::Trouble;
 use super::connection::Connection;
@@ -24,7 +24,7 @@ const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
 const ROW_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Reads the facts inside the connection's transaction.
-pub(super) fn read(connection: &mut Connection, file: RawText) -> Result<SqliteFacts, Trouble> {
+pub(super) fn read(connection: &Connection, file: RawText) -> Result<SqliteFacts, Trouble> {
     let page_bytes = connection.value::<i64>("PRAGMA main.page_size")?;
     let pages = connection.value::<i64>("PRAGMA main.page_count")?;
     Ok(SqliteFacts {
@@ -39,13 +39,16 @@ pub(super) fn read(connection: &mut Connection, file: RawText) -> Result<SqliteF
     })
 }
 
-fn schema(connection: &mut Connection) -> Result<ContentHash, Trouble> {
+fn schema(connection: &Connection) -> Result<ContentHash, Trouble> {
     let mut rows = Vec::new();
-    connection.rows("SELECT type, name, tbl_name, sql FROM main.sqlite_schema".to_owned(), None, |row| {
+    let columns = ["type", "name", "tbl_name", "sql"].map(str::to_owned);
+    let encoding = Encoding::of(connection)?;
+    let sql = format!("SELECT {} FROM main.sqlite_schema", encoding.selected(&columns));
+    connection.rows(&sql, None, |row| {
         let mut image = Vec::new();
-        for column in 0..4 {
-            encode(row.try_get_raw(column)?, &mut image, &mut |_| ())?;
-        }
+        encoding.values(row, |value| {
+            encode(value, &mut image, &mut |_| ());
+        })?;
         rows.push(image);
         Ok(())
     })?;
@@ -57,37 +60,38 @@ fn schema(connection: &mut Connection) -> Result<ContentHash, Trouble> {
     Ok(ContentHash(*hasher.finalize().as_bytes()))
 }
 
-fn tables(connection: &mut Connection) -> Result<Vec<TableFacts>, Trouble> {
-    let mut names = BTreeSet::new();
+fn tables(connection: &Connection) -> Result<Vec<TableFacts>, Trouble> {
+    let encoding = Encoding::of(connection)?;
+    let mut names: BTreeSet<String> = BTreeSet::new();
     let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0";
-    connection.rows(sql.to_owned(), None, |row| {
-        names.insert(row.try_get::<String, _>(0)?);
+    connection.rows(sql, None, |row| {
+        names.insert(row.get(0)?);
         Ok(())
     })?;
-    let mut without_rowid = BTreeSet::new();
+    let mut without_rowid: BTreeSet<String> = BTreeSet::new();
     let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND wr";
-    connection.rows(sql.to_owned(), None, |row| {
-        without_rowid.insert(row.try_get::<String, _>(0)?);
+    connection.rows(sql, None, |row| {
+        without_rowid.insert(row.get(0)?);
         Ok(())
     })?;
     names
         .into_iter()
         .map(|name| {
             let columns = columns(connection, &name)?;
-            let sql = scan(&name, &columns, without_rowid.contains(&name));
+            let sql = scan(&name, &columns, without_rowid.contains(&name), encoding);
             let mut sum = TableSum::default();
-            connection.rows(sql, None, |row| sum.add(row))?;
+            connection.rows(&sql, None, |row| sum.add(row, encoding))?;
             Ok(TableFacts { name, rows: sum.rows, checksum: format!("{:032x}", sum.checksum) })
         })
         .collect()
 }
 
 /// The columns that are stored.
-fn columns(connection: &mut Connection, table: &str) -> Result<Vec<String>, Trouble> {
-    let mut columns = Vec::new();
+fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, Trouble> {
+    let mut columns: Vec<String> = Vec::new();
     let sql = "SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0 ORDER BY cid";
-    connection.rows(sql.to_owned(), Some(table), |row| {
-        columns.push(row.try_get::<String, _>(0)?);
+    connection.rows(sql, Some(table), |row| {
+        columns.push(row.get(0)?);
         Ok(())
     })?;
     Ok(columns)
@@ -95,12 +99,12 @@ fn columns(connection: &mut Connection, table: &str) -> Result<Vec<String>, Trou
 
 /// The statement that reads a table in its own order. Columns are qualified, because SQLite takes a quoted name that
 /// it does not know for a string; `NOT INDEXED`, because an index may hold other values than the table.
-fn scan(table: &str, columns: &[String], without_rowid: bool) -> String {
+fn scan(table: &str, columns: &[String], without_rowid: bool, encoding: Encoding) -> String {
     let free = |name: &&&str| !columns.iter().any(|column| column.eq_ignore_ascii_case(name));
     let rowid = if without_rowid { None } else { ROWID_NAMES.iter().find(free) };
     let mut selected: Vec<String> = rowid.iter().map(|name| format!("t.{name}")).collect();
     selected.extend(columns.iter().map(|column| format!("t.{}", quoted(column))));
-    format!("SELECT {} FROM main.{} AS t NOT INDEXED", selected.join(", "), quoted(table))
+    format!("SELECT {} FROM main.{} AS t NOT INDEXED", encoding.selected(&selected), quoted(table))
 }
 
 fn quoted(name: &str) -> String {
@@ -116,24 +120,24 @@ struct TableSum {
 }
 
 impl TableSum {
-    fn add(&mut self, row: &SqliteRow) -> Result<(), sqlx::Error> {
-        self.buffer.clear();
+    fn add(&mut self, row: &Row<'_>, encoding: Encoding) -> Result<(), rusqlite::Error> {
+        let Self { buffer, hasher, .. } = self;
+        buffer.clear();
         let mut spilled = false;
-        for column in 0..row.len() {
-            let hasher = &mut self.hasher;
-            encode(row.try_get_raw(column)?, &mut self.buffer, &mut |bytes| {
+        encoding.values(row, |value| {
+            encode(value, buffer, &mut |bytes| {
                 hasher.update(bytes);
                 spilled = true;
-            })?;
-        }
+            });
+        })?;
         // Short rows are hashed in one go: a hasher's state costs more than they do.
         let hash = if spilled {
-            self.hasher.update(&self.buffer);
-            let hash = self.hasher.finalize();
-            self.hasher.reset();
+            hasher.update(buffer);
+            let hash = hasher.finalize();
+            hasher.reset();
             hash
         } else {
-            blake3::hash(&self.buffer)
+            blake3::hash(buffer)
         };
         let mut half = [0; 16];
         half.copy_from_slice(&hash.as_bytes()[..16]);
@@ -143,43 +147,81 @@ impl TableSum {
     }
 }
 
-/// Appends a value to `buffer`; hands on buffer and value to `spill` where they would become too large.
-fn encode(value: SqliteValueRef<'_>, buffer: &mut Vec<u8>, spill: &mut dyn FnMut(&[u8])) -> Result<(), sqlx::Error> {
-    // The type of a null is the declared one, so nulls are asked for first.
-    if value.is_null() {
-        buffer.push(0);
-        return Ok(());
+/// How a database keeps its text, and so how the bytes of a text are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Utf8,
+    /// SQLite would convert, and what is no text would become the same as other such: so each value is selected twice, the
+    /// second time as the bytes that it has.
+    Utf16,
+}
+
+impl Encoding {
+    fn of(connection: &Connection) -> Result<Self, Trouble> {
+        let name: String = connection.value("PRAGMA main.encoding")?;
+        Ok(if name == "UTF-8" { Self::Utf8 } else { Self::Utf16 })
     }
-    let class = match value.type_info().name() {
-        "INTEGER" => 1,
-        "REAL" => 2,
-        "TEXT" => 3,
-        "BLOB" => 4,
-        other => return Err(sqlx::Error::Protocol(format!("SQLite has no storage class {other}"))),
-    };
-    buffer.push(class);
-    match class {
-        1 => {
-            let number = <i64 as Decode<Sqlite>>::decode(value).map_err(sqlx::Error::Decode)?;
-            buffer.extend_from_slice(&number.to_le_bytes());
-        }
-        2 => {
-            let number = <f64 as Decode<Sqlite>>::decode(value).map_err(sqlx::Error::Decode)?;
-            buffer.extend_from_slice(&number.to_bits().to_le_bytes());
-        }
-        _ => {
-            let bytes = <&[u8] as Decode<Sqlite>>::decode(value).map_err(sqlx::Error::Decode)?;
-            buffer.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-            if buffer.len() + bytes.len() > ROW_BUFFER_BYTES {
-                spill(buffer);
-                buffer.clear();
-                spill(bytes);
-            } else {
-                buffer.extend_from_slice(bytes);
+
+    fn selected(self, columns: &[String]) -> String {
+        let both = |column: &String| match self {
+            Self::Utf8 => column.clone(),
+            Self::Utf16 => format!("{column}, CAST({column} AS BLOB)"),
+        };
+        columns.iter().map(both).collect::<Vec<String>>().join(", ")
+    }
+
+    /// Calls `each` with every value of a row of what was [`selected`](Self::selected); text as it is kept.
+    fn values(self, row: &Row<'_>, mut each: impl FnMut(ValueRef<'_>)) -> Result<(), rusqlite::Error> {
+        let columns = row.as_ref().column_count();
+        match self {
+            Self::Utf8 => {
+                for column in 0..columns {
+                    each(row.get_ref(column)?);
+                }
+            }
+            Self::Utf16 => {
+                for column in (0..columns).step_by(2) {
+                    let value = row.get_ref(column)?;
+                    match value {
+                        ValueRef::Text(_) => each(ValueRef::Text(row.get_ref(column + 1)?.as_bytes()?)),
+                        other => each(other),
+                    }
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Appends a value to `buffer`; hands on buffer and value to `spill` where they would become too large.
+fn encode(value: ValueRef<'_>, buffer: &mut Vec<u8>, spill: &mut dyn FnMut(&[u8])) {
+    let (class, bytes) = match value {
+        ValueRef::Null => {
+            buffer.push(0);
+            return;
+        }
+        ValueRef::Integer(number) => {
+            buffer.push(1);
+            buffer.extend_from_slice(&number.to_le_bytes());
+            return;
+        }
+        ValueRef::Real(number) => {
+            buffer.push(2);
+            buffer.extend_from_slice(&number.to_bits().to_le_bytes());
+            return;
+        }
+        ValueRef::Text(bytes) => (3, bytes),
+        ValueRef::Blob(bytes) => (4, bytes),
+    };
+    buffer.push(class);
+    buffer.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    if buffer.len() + bytes.len() > ROW_BUFFER_BYTES {
+        spill(buffer);
+        buffer.clear();
+        spill(bytes);
+    } else {
+        buffer.extend_from_slice(bytes);
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +231,7 @@ mod tests {
     #[test]
     fn a_scan_names_what_is_stored() {
         let columns = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let scan = |table, columns: &[String], without_rowid| scan(table, columns, without_rowid, Encoding::Utf8);
         assert_eq!(scan("t", &columns(&["a"]), false), r#"SELECT t.rowid, t."a" FROM main."t" AS t NOT INDEXED"#);
         assert_eq!(scan("t", &columns(&["a"]), true), r#"SELECT t."a" FROM main."t" AS t NOT INDEXED"#);
         assert_eq!(
@@ -197,5 +240,13 @@ mod tests {
         );
         let all_taken = scan("t", &columns(&["rowid", "oid", "_rowid_"]), false);
         assert_eq!(all_taken, r#"SELECT t."rowid", t."oid", t."_rowid_" FROM main."t" AS t NOT INDEXED"#);
+    }
+
+    #[test]
+    fn text_of_two_bytes_a_letter_is_selected_as_its_bytes_too() {
+        assert_eq!(
+            scan("t", &["a".to_owned()], true, Encoding::Utf16),
+            r#"SELECT t."a", CAST(t."a" AS BLOB) FROM main."t" AS t NOT INDEXED"#
+        );
     }
 }

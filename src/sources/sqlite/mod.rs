@@ -39,16 +39,14 @@ mod walk;
 /// One SQLite database.
 pub struct SqliteSource {
     path: PathBuf,
-    runtime: tokio::runtime::Handle,
     clock: Arc<dyn Clock>,
 }
 
 impl SqliteSource {
-    /// The database at `path`. SQLite is waited for on `runtime`, so the snapshot's methods must be called from
-    /// threads that are not the runtime's own.
+    /// The database at `path`. SQLite blocks the thread that it is called from.
     #[must_use]
-    pub fn new(path: PathBuf, runtime: tokio::runtime::Handle, clock: Arc<dyn Clock>) -> Self {
-        Self { path, runtime, clock }
+    pub fn new(path: PathBuf, clock: Arc<dyn Clock>) -> Self {
+        Self { path, clock }
     }
 }
 
@@ -58,7 +56,7 @@ impl Source for SqliteSource {
     }
 
     fn open<'a>(&'a self, _memory: Option<&'a memory::Memory>) -> Result<Box<dyn Snapshot + 'a>, SourceError> {
-        let snapshot = snapshot::open(&self.path, &self.runtime, self.clock.as_ref())?;
+        let snapshot = snapshot::open(&self.path, self.clock.as_ref())?;
         Ok(Box::new(snapshot))
     }
 }
@@ -69,7 +67,9 @@ enum Trouble {
     #[error(transparent)]
     Malformed(#[from] pages::Malformed),
     #[error(transparent)]
-    Sqlite(#[from] sqlx::Error),
+    Sqlite(#[from] rusqlite::Error),
+    #[error("no place to look for it: {0}")]
+    Name(io::Error),
     #[error(transparent)]
     Sink(io::Error),
     #[error("page {page} is not there any more")]
@@ -102,21 +102,21 @@ fn look(path: &str) -> String {
 
 /// SQLite's result codes that mean something special here: <https://www.sqlite.org/rescode.html>.
 mod result_code {
-    pub(super) const BUSY: i64 = 5;
-    pub(super) const LOCKED: i64 = 6;
-    pub(super) const READONLY: i64 = 8;
-    pub(super) const CORRUPT: i64 = 11;
-    pub(super) const CANTOPEN: i64 = 14;
-    pub(super) const NOTADB: i64 = 26;
-    pub(super) const READONLY_ROLLBACK: i64 = 776;
+    pub(super) const BUSY: i32 = 5;
+    pub(super) const LOCKED: i32 = 6;
+    pub(super) const READONLY: i32 = 8;
+    pub(super) const CORRUPT: i32 = 11;
+    pub(super) const CANTOPEN: i32 = 14;
+    pub(super) const NOTADB: i32 = 26;
+    pub(super) const READONLY_ROLLBACK: i32 = 776;
 }
 
-fn say(error: &sqlx::Error, path: &str) -> (String, Option<String>) {
-    let sqlx::Error::Database(database) = error else {
+fn say(error: &rusqlite::Error, path: &str) -> (String, Option<String>) {
+    let rusqlite::Error::SqliteFailure(failure, said) = error else {
         return (error.to_string(), None);
     };
-    let said = database.message();
-    let code: i64 = database.code().and_then(|code| code.parse().ok()).unwrap_or(0);
+    let code = failure.extended_code;
+    let said = said.clone().unwrap_or_else(|| failure.to_string());
     if code == result_code::READONLY_ROLLBACK {
         return (
             "a writer died in the middle of a transaction and left a journal, which a reader must not roll back"
@@ -140,12 +140,12 @@ fn say(error: &sqlx::Error, path: &str) -> (String, Option<String>) {
             "not a SQLite database, or an encrypted one".to_owned(),
             Some("name a plain SQLite database in the config".to_owned()),
         ),
-        result_code::CORRUPT => (said.to_owned(), Some(look(path))),
+        result_code::CORRUPT => (said, Some(look(path))),
         _ if said.contains("sqlite_dbpage") => (
             "this lifeboat was built with a SQLite that does not show pages".to_owned(),
             Some("build it in its own folder, where .cargo/config.toml sets LIBSQLITE3_FLAGS".to_owned()),
         ),
-        _ => (said.to_owned(), None),
+        _ => (said, None),
     }
 }
 

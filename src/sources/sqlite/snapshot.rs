@@ -22,13 +22,9 @@ const CUT_BYTES: u32 = 256 * 1024;
 const NAMED_PAGES: usize = 10;
 
 /// Opens the database and pins a snapshot of it.
-pub(super) fn open(
-    path: &Path,
-    runtime: &tokio::runtime::Handle,
-    clock: &dyn Clock,
-) -> Result<SqliteSnapshot, SourceError> {
+pub(super) fn open(path: &Path, clock: &dyn Clock) -> Result<SqliteSnapshot, SourceError> {
     let mut member = member(path)?;
-    let pinned = pin(path, runtime, clock).map_err(|trouble| trouble.of(path))?;
+    let pinned = pin(path, clock).map_err(|trouble| trouble.of(path))?;
     let Pinned { connection, recovery_point, pages, page_bytes } = pinned;
     member.size_bytes = u64::from(pages) * page_bytes as u64;
     let shared = Arc::new(Mutex::new(connection));
@@ -50,8 +46,8 @@ struct Pinned {
     page_bytes: usize,
 }
 
-fn pin(path: &Path, runtime: &tokio::runtime::Handle, clock: &dyn Clock) -> Result<Pinned, Trouble> {
-    let mut connection = Connection::open(path, Usage::Live, runtime)?;
+fn pin(path: &Path, clock: &dyn Clock) -> Result<Pinned, Trouble> {
+    let connection = Connection::open(path, Usage::Live)?;
     // BEGIN takes no lock; the first read does, and what was committed before it is in the snapshot.
     connection.run("BEGIN")?;
     let recovery_point = clock.now();
@@ -59,7 +55,6 @@ fn pin(path: &Path, runtime: &tokio::runtime::Handle, clock: &dyn Clock) -> Resu
     // SQLite's own bounds: fewer than 2^32 pages, at most 65,536 bytes each.
     let pages = connection.value::<i64>("PRAGMA main.page_count")? as u32;
     let page_bytes = connection.value::<i64>("PRAGMA main.page_size")? as usize;
-    connection.set_page_bytes(page_bytes);
     Ok(Pinned { connection, recovery_point, pages, page_bytes })
 }
 
@@ -76,9 +71,6 @@ fn member(path: &Path) -> Result<Member, SourceError> {
     }
     if !stat.is_file() {
         return Err(unusable("not a regular file".to_owned()));
-    }
-    if path.to_str().is_none() {
-        return Err(unusable("a name that is not UTF-8, which SQLite's driver does not take".to_owned()));
     }
     let name = path.file_name().ok_or_else(|| unusable("not the name of a file".to_owned()))?;
     Ok(Member {
@@ -136,9 +128,9 @@ impl Snapshot for SqliteSnapshot {
         drop(plan);
         let in_snapshot = || -> Result<Facts, Trouble> {
             let facts = {
-                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
                 connection.stand_in_for_collations()?;
-                let facts = facts::read(&mut connection, file)?;
+                let facts = facts::read(&connection, file)?;
                 connection.run("ROLLBACK")?;
                 facts
             };
@@ -201,9 +193,8 @@ fn survey(connection: &mut Connection, pages: u32) -> Result<(Geometry, PageMap)
     })?;
     let geometry = geometry.ok_or(Trouble::PageMissing { page: 1 })?;
     let mut roots = Vec::new();
-    connection.rows("SELECT rootpage FROM main.sqlite_schema WHERE rootpage > 0".to_owned(), None, |row| {
-        use sqlx::Row;
-        roots.push(row.try_get::<i64, _>(0)?);
+    connection.rows("SELECT rootpage FROM main.sqlite_schema WHERE rootpage > 0", None, |row| {
+        roots.push(row.get::<_, i64>(0)?);
         Ok(())
     })?;
     let roots: Result<Vec<u32>, _> = roots.into_iter().map(u32::try_from).collect();

@@ -72,7 +72,7 @@ impl Copy {
     fn restored(&self, house: &House) -> (PathBuf, Vec<Check>) {
         let path = house.folder.path().join("restored.db");
         std::fs::write(&path, self.database()).unwrap();
-        let checks = verify(&path, &self.facts, house.runtime.handle()).unwrap();
+        let checks = verify(&path, &self.facts).unwrap();
         let beside: Vec<_> = ["-wal", "-shm", "-journal"]
             .iter()
             .filter(|end| house.folder.path().join(format!("restored.db{end}")).exists())
@@ -118,7 +118,7 @@ impl House {
 
     fn open_at(&self, path: &Path) -> Result<Copy, SourceError> {
         let clock = Arc::new(ManualClock::at("2026-11-22T02:00:00Z".parse().unwrap()));
-        let source = SqliteSource::new(path.to_owned(), self.runtime.handle().clone(), clock);
+        let source = SqliteSource::new(path.to_owned(), clock);
         let mut snapshot = source.open(None)?;
         let recovery_point = snapshot.recovery_point();
         let (mut segments, mut members, mut notes) = (Vec::new(), Vec::new(), Vec::new());
@@ -509,7 +509,7 @@ fn a_snapshot_stays_what_it_was_when_it_was_opened() {
     let mut db = house.connect();
     db.run("PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)");
     let clock = Arc::new(ManualClock::at(Utc::now()));
-    let source = SqliteSource::new(house.path.clone(), house.runtime.handle().clone(), clock);
+    let source = SqliteSource::new(house.path.clone(), clock);
     let mut snapshot = source.open(None).unwrap();
     db.run("INSERT INTO t VALUES (2); CREATE TABLE later (y)");
     while let Some(piece) = snapshot.next_piece().unwrap() {
@@ -656,7 +656,7 @@ fn a_sabotaged_copy_is_found_out() {
         let mut db = Db { house: &house, inner: house.runtime.block_on(options.connect()).unwrap() };
         db.run(sql);
         db.close();
-        let checks = verify(&path, &copy.facts, house.runtime.handle()).unwrap();
+        let checks = verify(&path, &copy.facts).unwrap();
         let failed: Vec<&str> = checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect();
         // A change may need another page.
         let telling: Vec<&str> = failed.into_iter().filter(|name| *name != "pages").collect();
@@ -673,10 +673,10 @@ fn a_sabotaged_copy_is_found_out() {
     broken[4096] = 1;
     for bytes in [&flipped, &broken, &intact[..intact.len() / 2 / 4096 * 4096].to_vec(), &vec![7; 9000], &Vec::new()] {
         std::fs::write(&path, bytes).unwrap();
-        let checks = verify(&path, &copy.facts, house.runtime.handle()).unwrap();
+        let checks = verify(&path, &copy.facts).unwrap();
         assert!(checks.iter().any(|check| !check.passed), "{} bytes: {checks:?}", bytes.len());
     }
-    assert!(verify(&house.folder.path().join("none.db"), &copy.facts, house.runtime.handle()).is_err());
+    assert!(verify(&house.folder.path().join("none.db"), &copy.facts).is_err());
 }
 
 #[test]
@@ -722,6 +722,73 @@ fn an_application_s_own_collations_and_functions_are_no_obstacle() {
     let cell = u16::from_be_bytes([bytes[(root - 1) * 4096 + 8], bytes[(root - 1) * 4096 + 9]]) as usize;
     bytes[(root - 1) * 4096 + cell + 4] ^= 1;
     std::fs::write(&restored, bytes).unwrap();
-    let checks = verify(&restored, &copy.facts, house.runtime.handle()).unwrap();
+    let checks = verify(&restored, &copy.facts).unwrap();
     assert!(!checks[0].passed, "{checks:?}");
+}
+
+/// The sum over rows as facts.rs tells it, made by hand.
+fn checksum(rows: &[Vec<u8>]) -> String {
+    let half = |row: &Vec<u8>| u128::from_le_bytes(blake3::hash(row).as_bytes()[..16].try_into().unwrap());
+    format!("{:032x}", rows.iter().map(half).fold(0, u128::wrapping_add))
+}
+
+#[test]
+fn a_checksum_is_of_the_bytes_as_they_are_kept() {
+    for (encoding, text) in [("UTF-8", &b"ab"[..]), ("UTF-16le", b"a\0b\0"), ("UTF-16be", b"\0a\0b")] {
+        let house = House::new();
+        let mut db = house.connect();
+        db.run(&format!("PRAGMA encoding = '{encoding}'; CREATE TABLE t (a, b, c, d, e);"));
+        db.run("INSERT INTO t (rowid, a, b, c, d, e) VALUES (7, 'ab', x'0102', -3, 0.5, NULL)");
+        let row = [
+            &[1][..],
+            &7_i64.to_le_bytes(),
+            &[3],
+            &(text.len() as u64).to_le_bytes(),
+            text,
+            &[4],
+            &2_u64.to_le_bytes(),
+            &[1, 2],
+            &[1],
+            &(-3_i64).to_le_bytes(),
+            &[2],
+            &0.5_f64.to_le_bytes(),
+            &[0],
+        ];
+        let copy = house.open().unwrap();
+        assert_eq!(copy.facts.tables[0].checksum, checksum(&[row.concat()]), "{encoding}");
+        copy.assert_passes(&house);
+    }
+}
+
+#[test]
+fn what_is_no_text_keeps_what_makes_it_different() {
+    // Half of a pair each: both would be the same replacement character in UTF-8.
+    for (encoding, this, other) in [("UTF-16le", "00d8", "01d8"), ("UTF-16be", "d800", "d801"), ("UTF-8", "ff", "fe")] {
+        let checksum = |bytes: &str| {
+            let house = House::new();
+            let mut db = house.connect();
+            db.run(&format!("PRAGMA encoding = '{encoding}'; CREATE TABLE t (a TEXT);"));
+            db.run(&format!("INSERT INTO t VALUES (CAST(x'{bytes}' AS TEXT))"));
+            house.open().unwrap().facts.tables[0].checksum.clone()
+        };
+        assert_ne!(checksum(this), checksum(other), "{encoding}");
+    }
+}
+
+#[test]
+fn a_name_may_be_any_bytes() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let house = House::new();
+    let mut db = house.connect();
+    db.run("CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)");
+    db.close();
+    for name in [&b"sh\xffop.db"[..], b"50% off?mode=memory#.db", b"file:a b.db"] {
+        let path = house.folder.path().join(std::ffi::OsStr::from_bytes(name));
+        std::fs::copy(&house.path, &path).unwrap();
+        let copy = house.open_at(&path).unwrap();
+        assert_eq!(copy.facts.tables[0].rows, 2, "{}", path.display());
+        for check in verify(&path, &copy.facts).unwrap() {
+            assert!(check.passed, "{}: {check:?}", path.display());
+        }
+    }
 }

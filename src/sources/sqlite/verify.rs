@@ -4,8 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use sqlx::Row;
-
 use super::connection::{Connection, Usage};
 use super::{Trouble, facts, shown};
 use crate::domain::check::Check;
@@ -27,32 +25,27 @@ const NAMED_FINDINGS: usize = 5;
 ///
 /// # Errors
 /// When there is no such file.
-pub fn verify(path: &Path, facts: &SqliteFacts, runtime: &tokio::runtime::Handle) -> Result<Vec<Check>, SourceError> {
+pub fn verify(path: &Path, facts: &SqliteFacts) -> Result<Vec<Check>, SourceError> {
     let stat = std::fs::symlink_metadata(path).map_err(|cause| SourceError::io("read", shown(path), cause))?;
     if !stat.is_file() {
         return Err(SourceError::RootUnusable { path: shown(path), what: "not a regular file".to_owned() });
     }
     let mut checks = Vec::new();
-    if let Err(trouble) = compare(path, facts, runtime, &mut checks) {
+    if let Err(trouble) = compare(path, facts, &mut checks) {
         let actual = trouble.of(path).to_string();
         checks.push(Check { name: "readable".to_owned(), passed: false, expected: "yes".to_owned(), actual });
     }
     Ok(checks)
 }
 
-fn compare(
-    path: &Path,
-    expected: &SqliteFacts,
-    runtime: &tokio::runtime::Handle,
-    checks: &mut Vec<Check>,
-) -> Result<(), Trouble> {
-    let mut connection = Connection::open(path, Usage::Scratch, runtime)?;
-    checks.push(integrity(&mut connection)?);
+fn compare(path: &Path, expected: &SqliteFacts, checks: &mut Vec<Check>) -> Result<(), Trouble> {
+    let connection = Connection::open(path, Usage::Scratch)?;
+    checks.push(integrity(&connection)?);
     connection.close()?;
     // SQLite remembers of an index that its collation was missing, so the facts get a connection of their own.
-    let mut connection = Connection::open(path, Usage::Scratch, runtime)?;
+    let connection = Connection::open(path, Usage::Scratch)?;
     connection.stand_in_for_collations()?;
-    let actual = facts::read(&mut connection, expected.file.clone())?;
+    let actual = facts::read(&connection, expected.file.clone())?;
     connection.close()?;
     checks.push(Check::equal("user_version", expected.user_version, actual.user_version));
     checks.push(Check::equal("schema", expected.schema, actual.schema));
@@ -77,14 +70,14 @@ fn compare_tables(expected: &[TableFacts], actual: &[TableFacts], checks: &mut V
 
 /// SQLite's own check. Where a table needs a function or a collation that only its application has, the tables are
 /// checked one by one, and those that cannot be are named.
-fn integrity(connection: &mut Connection) -> Result<Check, Trouble> {
+fn integrity(connection: &Connection) -> Result<Check, Trouble> {
     let mut findings = Vec::new();
     let mut unchecked = Vec::new();
     let whole = format!("PRAGMA main.integrity_check({MAX_FINDINGS})");
-    if collect(connection, whole, &mut findings)?.is_some() {
+    if collect(connection, &whole, &mut findings)?.is_some() {
         for table in tables(connection)? {
             let one = format!("PRAGMA main.integrity_check('{}')", table.replace('\'', "''"));
-            if let Some(why) = collect(connection, one, &mut findings)? {
+            if let Some(why) = collect(connection, &one, &mut findings)? {
                 unchecked.push(format!("{table}: {why}"));
             }
         }
@@ -102,11 +95,11 @@ fn shortened(findings: &[String]) -> String {
 }
 
 /// Runs a check and adds what it finds. Gives SQLite's words where the check needs what only the application has.
-fn collect(connection: &mut Connection, sql: String, findings: &mut Vec<String>) -> Result<Option<String>, Trouble> {
+fn collect(connection: &Connection, sql: &str, findings: &mut Vec<String>) -> Result<Option<String>, Trouble> {
     let mut lines = 0;
     let run = connection.rows(sql, None, |row| {
         lines += 1;
-        let said: String = row.try_get(0)?;
+        let said = String::from_utf8_lossy(row.get_ref(0)?.as_bytes()?).into_owned();
         let as_at_the_source = said == "ok" || said.starts_with("NULL value in ");
         if !as_at_the_source {
             findings.push(said);
@@ -124,8 +117,8 @@ fn collect(connection: &mut Connection, sql: String, findings: &mut Vec<String>)
             Ok(None)
         }
         Ok(()) => Ok(None),
-        Err(Trouble::Sqlite(sqlx::Error::Database(error))) => {
-            let said = error.message().to_owned();
+        Err(Trouble::Sqlite(rusqlite::Error::SqliteFailure(failure, said))) => {
+            let said = said.unwrap_or_else(|| failure.to_string());
             if APPLICATION_ONLY.iter().any(|beginning| said.starts_with(beginning)) {
                 return Ok(Some(said));
             }
@@ -137,11 +130,11 @@ fn collect(connection: &mut Connection, sql: String, findings: &mut Vec<String>)
     }
 }
 
-fn tables(connection: &mut Connection) -> Result<Vec<String>, Trouble> {
+fn tables(connection: &Connection) -> Result<Vec<String>, Trouble> {
     let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name";
-    let mut tables = Vec::new();
-    connection.rows(sql.to_owned(), None, |row| {
-        tables.push(row.try_get(0)?);
+    let mut tables: Vec<String> = Vec::new();
+    connection.rows(sql, None, |row| {
+        tables.push(row.get(0)?);
         Ok(())
     })?;
     Ok(tables)

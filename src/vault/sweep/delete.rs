@@ -58,7 +58,7 @@ pub async fn delete(
 /// Whether the stock may still be deleted by.
 pub(super) async fn is_fresh(storage: &dyn Storage, garbage: &Garbage) -> Result<bool, StorageError> {
     let now = storage.now().await?;
-    let until = (garbage.claims_read + STOCK_HOLDS).min(garbage.taken + STOCK_HOLDS_IN_ALL);
+    let until = (garbage.claims_read + STOCK_HOLDS).min(garbage.listed + STOCK_HOLDS_IN_ALL);
     Ok(garbage.taken <= now && now <= until)
 }
 

@@ -23,6 +23,8 @@ const DRILLS: &str = "drills";
 pub struct Garbage {
     /// When the stock was taken, by the store's clock.
     pub taken: DateTime<Utc>,
+    /// When the objects that it counts were listed, or earlier.
+    pub listed: DateTime<Utc>,
     /// When the stock had read the claims.
     pub claims_read: DateTime<Utc>,
     /// What nothing names and no condemned list has yet: each of these becomes a record, `recorded` at the store's time.
@@ -68,10 +70,11 @@ impl Doomed {
 }
 
 impl Garbage {
-    fn none(taken: DateTime<Utc>, claims_read: DateTime<Utc>) -> Self {
+    fn none(stock: &Stock) -> Self {
         Self {
-            taken,
-            claims_read,
+            taken: stock.taken,
+            listed: stock.listed,
+            claims_read: stock.claims_read,
             to_condemn: Vec::new(),
             to_condemn_bytes: 0,
             to_delete: Vec::new(),
@@ -111,7 +114,7 @@ impl Stock {
         grace: TimeDelta,
         delete_after: &BTreeMap<JobName, TimeDelta>,
     ) -> Result<Garbage, VaultError> {
-        let mut garbage = Garbage::none(self.taken, self.claims_read);
+        let mut garbage = Garbage::none(self);
         if !self.stops.is_empty() || self.held_until.is_some() {
             return Ok(garbage);
         }
@@ -152,7 +155,7 @@ impl Stock {
         if self.survey.removed.is_empty() && claimed == 0 {
             let waiting: Vec<DateTime<Utc>> = waiting.into_iter().map(|index| self.condemned[index].at).collect();
             let is_new = !garbage.to_condemn.is_empty();
-            let mut through = self.clean_through(storage, trust, &waiting, is_new).await?.min(self.taken);
+            let mut through = self.clean_through(storage, trust, &waiting, is_new).await?.min(self.listed);
             // What was stored since a run began may have been a backup's that was made and removed since then.
             if let (Some(since), true) = (self.live.iter().map(|claim| claim.since).min(), fresh > 0) {
                 through = through.min(since.checked_sub_signed(CLOCK_TOLERANCE).unwrap_or(since));

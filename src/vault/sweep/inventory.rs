@@ -10,6 +10,7 @@ use crate::domain::claim::{CLOCK_TOLERANCE, Claim};
 use crate::domain::ids::{BackupId, ObjectId};
 use crate::storage::{Storage, StorageError};
 use crate::vault::VaultError;
+use crate::vault::glance::{Glance, Glimpse};
 use crate::vault::layout::{Key, LISTS, ManifestName, OBJECTS};
 use crate::vault::lists::{MAX_LIST_BYTES, objects_of};
 use crate::vault::manifests::MAX_MANIFEST_BYTES;
@@ -41,6 +42,8 @@ pub(super) struct Lying {
 pub(super) struct Inventory {
     pub(super) objects: Shelf,
     pub(super) lists: Shelf,
+    /// What lists name that were read.
+    read: HashMap<ObjectId, Vec<ObjectId>>,
 }
 
 /// Objects, or lists.
@@ -89,10 +92,20 @@ impl Inventory {
         }
     }
 
-    /// Lists the store.
-    pub(super) async fn list(storage: &dyn Storage) -> Result<Self, VaultError> {
+    /// Lists the store, its objects as far as nobody has just seen them.
+    pub(super) async fn list(storage: &dyn Storage, glance: Option<&Glance>) -> Result<Self, VaultError> {
         let mut inventory = Self::default();
-        for prefix in [LISTS, OBJECTS] {
+        let mut prefixes = vec![LISTS];
+        match glance {
+            Some(Glance { objects, lists, .. }) => {
+                let lying =
+                    |seen: &Glimpse| Lying { size_bytes: seen.size_bytes, modified: seen.modified, named: Named::No };
+                inventory.objects.0.extend(objects.iter().map(|(object, seen)| (*object, lying(seen))));
+                inventory.read.clone_from(lists);
+            }
+            None => prefixes.push(OBJECTS),
+        }
+        for prefix in prefixes {
             storage
                 .list(prefix, &mut |listed| {
                     let (shelf, id) = match Key::parse(&listed.key) {
@@ -107,6 +120,15 @@ impl Inventory {
                 .await?;
         }
         Ok(inventory)
+    }
+
+    /// What was seen, for whoever looks again, from that moment on.
+    pub(super) fn glance(&self, begun: DateTime<Utc>) -> Option<Glance> {
+        let seen = |lying: &Lying| Glimpse { size_bytes: lying.size_bytes, modified: lying.modified };
+        let mut glance =
+            Glance::new(begun, self.objects.iter().map(|(object, lying)| (object, seen(lying))).collect())?;
+        self.read.iter().for_each(|(list, names)| glance.add_list(*list, names.clone()));
+        Some(glance)
     }
 
     /// Marks what the believed backups name. A list that cannot be read is a stop, unless each backup that names it is
@@ -188,13 +210,23 @@ impl Inventory {
             Named::Backup => lists.into_iter().collect(),
             _ => lists.into_iter().filter(|list| !is_read(&self.lists, list)).collect(),
         };
+        // What was read before is what it was, as long as it is there.
+        let (known, unread): (Vec<_>, Vec<_>) =
+            unread.into_iter().partition(|list| self.lists.has(list) && self.read.contains_key(list));
+        for list in known {
+            self.lists.mark(list, by);
+            self.read[&list].iter().for_each(|object| self.objects.mark(*object, by));
+        }
         let mut read = stream::iter(unread)
             .map(|list| async move { (list, read_names(storage, list).await) })
             .buffer_unordered(storage.parallel().max(1));
         while let Some((list, names)) = read.next().await {
             self.lists.mark(list, by);
             match names {
-                Ok(names) => names.into_iter().for_each(|object| self.objects.mark(object, by)),
+                Ok(names) => {
+                    names.iter().for_each(|object| self.objects.mark(*object, by));
+                    self.read.insert(list, names);
+                }
                 Err(Unread::Wrong(reason)) => drop(wrong.insert(list, reason)),
                 Err(Unread::Store(error)) => return Err(error),
             }

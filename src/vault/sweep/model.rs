@@ -510,7 +510,7 @@ impl World {
     }
 
     async fn begin_sweep(&mut self, handle: Arc<Memory>, storage: &dyn Storage) -> Result<Sweeper, VaultError> {
-        let mut stock = take_stock(storage, &self.trust).await?;
+        let mut stock = take_stock(storage, &self.trust, None).await?;
         assert_eq!(stock.stops(), [], "nothing in this model is wrong");
         assert_eq!(stock.held_until(), None);
         for name in &stock.survey().removed {

@@ -142,7 +142,7 @@ impl Vault {
     }
 
     async fn stock(&self) -> Stock {
-        take_stock(&self.store.another_handle(), &trust(&self.key)).await.unwrap()
+        take_stock(&self.store.another_handle(), &trust(&self.key), None).await.unwrap()
     }
 
     async fn garbage(&self) -> Garbage {
@@ -178,6 +178,7 @@ impl Vault {
 fn garbage_of_nothing(taken: DateTime<Utc>) -> Garbage {
     Garbage {
         taken,
+        listed: taken,
         claims_read: taken,
         to_condemn: Vec::new(),
         to_condemn_bytes: 0,

@@ -2,6 +2,7 @@
 //! server, through a proxy that makes every request wait as a network would. It asserts nothing about figures; it fails
 //! where a tool failed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,6 +53,8 @@ bench s3 takes
   --rounds N           medians of N (3)
   --files N            another size of the tree (59000)
   --reused N           about so many objects on the unchanged day (125000)
+  --parallel N         requests under way at a time (16)
+  --only tree|day      the tree alone, or the unchanged day alone
   --lifeboat FILE      this program instead of a release build made now
   --output FILE        fill the part between marks of this page (full scale only)";
 
@@ -74,14 +77,24 @@ const QUICK: Scale = Scale { files: 500, reused: 2_500 };
 pub(crate) struct Options {
     scale: Scale,
     rounds: usize,
+    parallel: usize,
+    only: Option<Part>,
     lifeboat: Option<PathBuf>,
     output: Option<PathBuf>,
+}
+
+/// What of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Tree,
+    Day,
 }
 
 impl Options {
     /// Reads the arguments after `bench s3`.
     pub(crate) fn parse(args: &[&str]) -> Result<Self, String> {
-        let mut options = Self { scale: FULL, rounds: ROUNDS, lifeboat: None, output: None };
+        let mut options =
+            Self { scale: FULL, rounds: ROUNDS, parallel: PARALLEL, only: None, lifeboat: None, output: None };
         if args.contains(&"--quick") {
             options.scale = QUICK;
             options.rounds = 1;
@@ -94,13 +107,22 @@ impl Options {
                 "--rounds" => options.rounds = super::number(value()?)?,
                 "--files" => options.scale.files = super::number(value()?)?,
                 "--reused" => options.scale.reused = super::number(value()?)?,
+                "--parallel" => options.parallel = super::number(value()?)?,
+                "--only" => {
+                    options.only = Some(match value()? {
+                        "tree" => Part::Tree,
+                        "day" => Part::Day,
+                        other => return Err(format!("there is no part {other}\n{USAGE}")),
+                    });
+                }
                 "--lifeboat" => options.lifeboat = Some(PathBuf::from(value()?)),
                 "--output" => options.output = Some(PathBuf::from(value()?)),
                 other => return Err(format!("what is {other}?\n{USAGE}")),
             }
         }
-        if options.output.is_some() && (options.scale != FULL || options.lifeboat.is_some()) {
-            let why = "--output is for this commit at full scale: leave out --quick, --files, --reused and --lifeboat";
+        let whole = options.scale == FULL && options.parallel == PARALLEL && options.only.is_none();
+        if options.output.is_some() && (!whole || options.lifeboat.is_some()) {
+            let why = "--output is for this commit at full scale: leave out --quick and whatever else changes it";
             return Err(why.to_owned());
         }
         Ok(options)
@@ -123,7 +145,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     scripts::remove_away(&place)?;
     let facts = page::facts(root, &place, options.rounds, &versions(&lifeboat)?);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let bench = Bench { place, lifeboat, path, rounds: options.rounds, scale: options.scale };
+    let Options { rounds, scale, parallel, only, .. } = *options;
+    let bench = Bench { place, lifeboat, path, rounds, scale, parallel, only };
     let sheet = bench.measure()?;
     scripts::remove_away(&bench.place)?;
     let table = sheet.markdown().replace(&root.display().to_string(), ".");
@@ -146,6 +169,8 @@ struct Bench {
     path: std::ffi::OsString,
     rounds: usize,
     scale: Scale,
+    parallel: usize,
+    only: Option<Part>,
 }
 
 /// The rows of the table.
@@ -194,31 +219,20 @@ impl Rows {
 
 impl Bench {
     fn measure(&self) -> Result<Sheet, String> {
-        let tree =
-            Tree::make(&self.place, self.scale.files).map_err(|error| format!("cannot make the tree: {error}"))?;
-        scripts::warm(tree.folder())?;
         let mut sheet = Sheet::new(COLUMNS.to_vec());
         let rows = Rows::of(&mut sheet);
-        for round in 1..=self.rounds {
-            println!("round {round} of {}", self.rounds);
-            // A new server for each, so that what one round left there slows no other.
-            let server = Server::start();
-            let proxy = Proxy::before(server.address());
-            proxy.delay(LATENCY);
-            let places = Places { server: &server, proxy: &proxy };
-            self.round(&mut sheet, &rows, &tree, &places, round)?;
-            if round == 1 {
-                for parallel in OTHER_PARALLEL {
-                    self.memory(&mut sheet, &rows, &tree, &places, parallel)?;
-                }
-            }
+        if self.only != Some(Part::Day) {
+            self.tree(&mut sheet, &rows)?;
         }
-        self.unchanged(&mut sheet, &rows)?;
+        if self.only != Some(Part::Tree) {
+            self.unchanged(&mut sheet, &rows)?;
+        }
         sheet.note(format!(
             "The tree is that of `bench files`. Every request waits {} ms before the server, SeaweedFS on loopback, gets it; server and proxy share \
-             the cores with the tools. Lifeboat and restic have {PARALLEL} requests under way at a time (restic's own default is 5), \
+             the cores with the tools. Lifeboat and restic have {} requests under way at a time (restic's own default is 5), \
              *{FOLDER}* has neither server nor proxy.",
-            LATENCY.as_millis()
+            LATENCY.as_millis(),
+            self.parallel
         ));
         sheet.note(format!(
             "The memory of {} and {} requests at a time is of one round, and so is the unchanged day: {} files of two objects each, none of \
@@ -230,6 +244,27 @@ impl Bench {
         Ok(sheet)
     }
 
+    fn tree(&self, sheet: &mut Sheet, rows: &Rows) -> Result<(), String> {
+        let tree =
+            Tree::make(&self.place, self.scale.files).map_err(|error| format!("cannot make the tree: {error}"))?;
+        scripts::warm(tree.folder())?;
+        for round in 1..=self.rounds {
+            println!("round {round} of {}", self.rounds);
+            // A new server for each, so that what one round left there slows no other.
+            let server = Server::start();
+            let proxy = Proxy::before(server.address());
+            proxy.delay(LATENCY);
+            let places = Places { server: &server, proxy: &proxy };
+            self.round(sheet, rows, &tree, &places, round)?;
+            if round == 1 && self.only.is_none() {
+                for parallel in OTHER_PARALLEL {
+                    self.memory(sheet, rows, &tree, &places, parallel)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn round(
         &self,
         sheet: &mut Sheet,
@@ -238,6 +273,7 @@ impl Bench {
         places: &Places<'_>,
         round: usize,
     ) -> Result<(), String> {
+        let parallel = self.parallel;
         let job = job(KEEP_ALL, &files_source(tree.folder()));
         let bucket = places.server.bucket(Keeps::Last);
         let at = places.through_proxy(&bucket);
@@ -246,10 +282,10 @@ impl Bench {
             let tool = self.scripts(column, tree.folder(), &job);
             tool.fresh()?;
             let restic = format!(
-                "{at}; restic -q -r \"s3:$ENDPOINT/$BUCKET/restic\" -o s3.connections={PARALLEL} -p password --cache-dir cache"
+                "{at}; restic -q -r \"s3:$ENDPOINT/$BUCKET/restic\" -o s3.connections={parallel} -p password --cache-dir cache"
             );
             let (prepare, backup, restore) = match column {
-                OURS => (prepare(&at, PARALLEL), format!("{at}; {BACKUP}"), format!("{at}; {RESTORE}")),
+                OURS => (prepare(&at, parallel), format!("{at}; {BACKUP}"), format!("{at}; {RESTORE}")),
                 IN_FOLDER => (format!("\"$LIFEBOAT\" init . && {WRITE_JOB}"), BACKUP.to_owned(), RESTORE.to_owned()),
                 _ => (
                     format!("echo secret > password; {restic} init"),
@@ -326,7 +362,7 @@ impl Bench {
         tool.fresh()?;
         // The first is not what is measured, and need not wait for each of its requests.
         let straight = places.straight(&bucket);
-        tool.run(&prepare(&straight, PARALLEL))?;
+        tool.run(&prepare(&straight, self.parallel))?;
         std::thread::sleep(SETTLE);
         tool.run(&format!("{straight}; {BACKUP}"))?;
         sheet.add(rows.reused, OURS, server.keys(&bucket, "vault/objects/").len() as f64);
@@ -334,7 +370,7 @@ impl Bench {
         sheet.add(rows.unchanged, OURS, cost.seconds);
         sheet.add(rows.peak(PARALLEL), OURS, cost.peak_mib);
         sheet.add(rows.unchanged_requests, OURS, proxy.total() as f64);
-        println!("  {} of {} requests list", proxy.count(Kind::List), proxy.total());
+        println!("  {}", requests_by_kind(&proxy));
         put_away(&self.place, &tool.home)?;
         scripts::remove(lone.folder())
     }
@@ -363,6 +399,27 @@ impl Places<'_> {
     fn keys(&self, bucket: &str) -> usize {
         self.server.keys(bucket, "").len()
     }
+}
+
+/// How often each kind of thing was asked for, and how many different ones that were.
+fn requests_by_kind(proxy: &Proxy) -> String {
+    let mut asked: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for request in proxy.seen() {
+        let of = match request.kind {
+            Kind::List => request.query.split('&').find_map(|part| part.strip_prefix("prefix=")).unwrap_or(""),
+            _ => &request.key,
+        };
+        let folder = of.replace("%2F", "/").split('/').take(2).collect::<Vec<_>>().join("/");
+        asked
+            .entry(format!("{:?} {folder}", request.kind))
+            .or_default()
+            .push(format!("{}?{}", request.key, request.query));
+    }
+    let told = asked.into_iter().map(|(what, keys)| {
+        let different = keys.iter().collect::<BTreeSet<_>>().len();
+        format!("{} × {what} ({different} different)", keys.len())
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 /// The shell's words that tell a tool where a bucket is.
@@ -405,6 +462,8 @@ mod tests {
             &["--rounds", "0"],
             &["--quick", "--output", "docs/PERFORMANCE.md"],
             &["--files", "70", "--output", "docs/PERFORMANCE.md"],
+            &["--only", "tree", "--output", "docs/PERFORMANCE.md"],
+            &["--only", "night"],
         ] {
             assert!(Options::parse(args).is_err(), "{args:?}");
         }
