@@ -25,7 +25,9 @@ mod rows;
 mod verdict;
 mod write;
 
-pub use rows::{BackupRow, CopyRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow};
+pub use rows::{
+    BackupRow, CheckRow, CopyRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow,
+};
 pub use verdict::{Verdict, verdict};
 pub use write::PassedOver;
 

@@ -4,6 +4,7 @@
 //!
 //! Nothing here reads a clock, a vault or a terminal.
 
+pub mod checks;
 pub mod copies;
 pub mod deviations;
 mod document;
