@@ -79,8 +79,8 @@ fn a_check_is_on_record_whatever_it_found() {
 fn a_check_that_is_not_on_record_counts_all_the_same_and_says_so() {
     let world = World::new();
     world.backup();
-    let key = world.path("state/host.key");
-    fs::rename(&key, world.path("host.key.away")).unwrap();
+    let (key, away) = (world.path("state/host.key"), world.path("host.key.away"));
+    fs::rename(&key, &away).unwrap();
     let said = world.expect(0, &["check"]);
     assert!(
         said.stderr.contains("note: this check of shop is not on record in the vault: this host has no key"),
@@ -88,7 +88,9 @@ fn a_check_that_is_not_on_record_counts_all_the_same_and_says_so() {
     );
     assert_eq!(said.stderr.matches("not on record").count(), 1, "{}", said.stderr);
     assert!(!world.expect(0, &["check", "--quiet"]).stderr.contains("not on record"));
+    fs::rename(&away, &key).unwrap();
     damage(&world);
+    fs::rename(&key, &away).unwrap();
     let check = world.json(20, &["check"]);
     assert_eq!((&check["outcome"], &check["on_record"]), (&"failed".into(), &Value::Array(vec![])), "{check}");
     assert_eq!(check["not_on_record"][0]["code"], "key-missing", "{check}");
