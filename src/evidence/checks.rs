@@ -12,7 +12,7 @@ use crate::catalog::CheckRow;
 use crate::domain::ids::RecordId;
 use crate::domain::objectives::Window;
 use crate::domain::quantity::exact_duration;
-use crate::domain::record::CheckOutcome;
+use crate::domain::record::{CheckOutcome, CheckRecord};
 
 /// A check, as `status` and `report` tell of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -48,27 +48,34 @@ pub struct CheckEntry {
 }
 
 /// The last check that ended.
-pub(super) fn last_check(facts: &JobFacts) -> Option<CheckEntry> {
-    facts.newest_check().map(check)
+pub(super) fn last_check(checks: &[CheckRow]) -> Option<CheckEntry> {
+    newest(checks).map(check)
+}
+
+/// The last check that ended, as it is on record.
+pub(super) fn newest(checks: &[CheckRow]) -> Option<&CheckRow> {
+    checks.iter().max_by_key(|row| (row.body.finished, row.id.clone()))
+}
+
+/// What is to be said of a check that was not well; `of` is what it was of: ` of the copy in offsite`.
+pub(super) fn not_well(check: &CheckRecord, of: &str, command: &str, now: DateTime<Utc>) -> Option<String> {
+    let (ago, found) = (ago(check.finished, now), check.damaged);
+    let code = check.error_code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+    match check.outcome {
+        CheckOutcome::Sound => None,
+        CheckOutcome::Damaged => {
+            let what = if found == 1 { "1 thing".to_owned() } else { format!("{found} things") };
+            Some(format!("the last check{of} {ago} found {what} damaged{code}: run `{command}`, it names them"))
+        }
+        CheckOutcome::Failed => Some(format!("the last check{of} failed{code} {ago}: run `{command}`")),
+    }
 }
 
 /// A check that was never made is nobody's promise; one that has a schedule and came once is.
 pub(super) fn judge_checks(findings: &mut Findings, facts: &JobFacts, now: DateTime<Utc>) {
-    let (job, Some(last)) = (&facts.job, facts.newest_check()) else { return };
-    let (ago, found) = (ago(last.body.finished, now), last.body.damaged);
-    let code = last.body.error_code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
-    match last.body.outcome {
-        CheckOutcome::Sound => {}
-        CheckOutcome::Damaged => {
-            let what = if found == 1 { "1 thing".to_owned() } else { format!("{found} things") };
-            findings.add(
-                State::Warning,
-                format!("the last check {ago} found {what} damaged{code}: run `lifeboat check {job}`, it names them"),
-            );
-        }
-        CheckOutcome::Failed => {
-            findings.add(State::Warning, format!("the last check failed{code} {ago}: run `lifeboat check {job}`"));
-        }
+    let (job, Some(last)) = (&facts.job, newest(&facts.checks)) else { return };
+    if let Some(reason) = not_well(&last.body, "", &format!("lifeboat check {job}"), now) {
+        findings.add(State::Warning, reason);
     }
     if let Some(gap) = facts.promise.check_gap
         && elapsed(last.body.finished, now) > gap * 2
@@ -76,7 +83,8 @@ pub(super) fn judge_checks(findings: &mut Findings, facts: &JobFacts, now: DateT
         findings.add(
             State::Warning,
             format!(
-                "the last check ended {ago}, they are at most {} apart: run `lifeboat check {job}`",
+                "the last check ended {}, they are at most {} apart: run `lifeboat check {job}`",
+                ago(last.body.finished, now),
                 exact_duration(gap)
             ),
         );
@@ -117,7 +125,11 @@ mod tests {
     #[test]
     fn the_last_check_is_told_and_judged() {
         let mut facts = healthy();
-        assert_eq!((job_status(&facts, now()).state, last_check(&facts)), (State::Ok, None), "nobody promised one");
+        assert_eq!(
+            (job_status(&facts, now()).state, last_check(&facts.checks)),
+            (State::Ok, None),
+            "nobody promised one"
+        );
         facts.checks.push(check_row(CheckOutcome::Sound, 50));
         assert_eq!(job_status(&facts, now()).state, State::Ok);
         facts.promise.check_gap = Some(hours(24));

@@ -528,7 +528,7 @@ fn quarantined(to: &mut Vec<Block>, quarantines: &[QuarantineEntry]) {
 /// The second vault, as it stands at the end of the window.
 fn copy(to: &mut Vec<Block>, job: &JobReport) {
     let Some(copy) = &job.copy else { return };
-    let columns = ["vault", "newest recovery point", "backups", "last copied", "last copy", "not copied"];
+    let columns = ["vault", "newest recovery point", "backups", "last copied", "last copy", "not copied", "last check"];
     let mut table = Table::new(&columns);
     let last = copy.last_copy.as_ref();
     let outcome = last.map_or_else(Words::new, |last| {
@@ -541,6 +541,9 @@ fn copy(to: &mut Vec<Block>, job: &JobReport) {
         text(copy.last_success.map_or_else(|| "never".to_owned(), moment)),
         outcome,
         text(last.map(|last| last.left_backups.to_string()).unwrap_or_default()),
+        copy.last_check.as_ref().map_or_else(Words::new, |last| {
+            with_code(format!("{} {}", moment(last.finished), word(&last.outcome)), last.error_code.as_ref())
+        }),
     ]);
     to.extend([heading(3, "Second vault"), Block::Table(table)]);
 }

@@ -264,12 +264,6 @@ impl JobFacts {
         self.drills.iter().max_by_key(|row| (row.drill.finished, row.id.clone()))
     }
 
-    /// The last check that ended.
-    #[must_use]
-    pub fn newest_check(&self) -> Option<&CheckRow> {
-        self.checks.iter().max_by_key(|row| (row.body.finished, row.id.clone()))
-    }
-
     /// What was found out about a backup.
     #[must_use]
     pub fn verdict(&self, backup: &BackupId) -> Verdict {

@@ -306,6 +306,7 @@ fn copy_facts(
         backups: host.runtime.block_on(catalog.backups(&there, Some(&job.name)))?,
         refuted: host.refuted(&there, Some(&job.name))?.into_iter().collect(),
         copies,
+        checks: host.runtime.block_on(catalog.checks(&there, Some(&job.name)))?,
         next: copy.schedule.as_ref().and_then(|schedule| schedule.next_after(now, settings.timezone)),
     }))
 }

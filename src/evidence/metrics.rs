@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 
 use self::exposition::Exposition;
 use self::series::Series;
+use super::checks::newest;
 use super::facts::{DrillPlan, Gathered, JobFacts, VaultFacts, Witness, attempt};
 use super::status::{JobStatus, RPO_WINDOW, job_status};
 use crate::domain::contents::NoteClass;
@@ -136,7 +137,7 @@ fn add_runs(to: &mut Exposition, facts: &JobFacts, status: &JobStatus) {
     let drill = status.last_drill.as_ref().map(|last| (last.outcome == DrillOutcome::Passed, last.finished));
     let prune = facts.prunes.iter().max_by_key(|row| (row.body.finished, row.id.clone()));
     let prune = prune.map(|row| (row.body.outcome == PruneOutcome::Done, row.body.finished));
-    let check = facts.newest_check().map(|row| (row.body.outcome == CheckOutcome::Sound, row.body.finished));
+    let check = newest(&facts.checks).map(|row| (row.body.outcome == CheckOutcome::Sound, row.body.finished));
     for (operation, last) in [("backup", backup), ("drill", drill), ("prune", prune), ("check", check)] {
         let Some((went_well, finished)) = last else { continue };
         to.add(Series::LastRunSuccess, &[job, operation], if went_well { 1.0 } else { 0.0 });

@@ -290,7 +290,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
             .filter(|row| row.drill.outcome == DrillOutcome::Passed)
             .map(|row| row.drill.finished)
             .max(),
-        last_check: last_check(facts),
+        last_check: last_check(&facts.checks),
         next_backup: facts.next_backup,
         next_drill: facts.next_drill,
         next_check: facts.next_check,

@@ -172,8 +172,10 @@ fn recorded(
     started: DateTime<Utc>,
     progress: &dyn Progress,
 ) -> Recorded {
-    // Only whoever holds the lock knows that nobody is behind a mark. Two checks of a job may run at once all the same.
-    let lock = host.home().ok().and_then(|home| home.state.lock(job, "check", started).ok());
+    // Only whoever holds the lock knows that nobody is behind a mark. Two checks of a job may run at once all the same. Marks
+    // do not say of which place they are, so a check of a copy leaves none.
+    let home = host.home().ok().filter(|_| !vault.is_copy());
+    let lock = home.and_then(|home| home.state.lock(job, "check", started).ok());
     let begun = lock.is_some().then(|| begun::begin(host, vault, job, Doing::Check, started, progress)).flatten();
     Recorded { job: job.clone(), begun, _lock: lock }
 }
