@@ -133,7 +133,7 @@ codes! {
     DrillFailed, "drill-failed", DrillFailed, "A drill's checks did not pass.";
     ObjectiveMissed, "objective-missed", ObjectiveMissed, "A drill passed, but took longer than the RTO objective.";
     DemoFailed, "demo-failed", Failed, "The demo could not build its shop, or a step of it did not come out as it must.";
-    Killed, "killed", Failed, "A run or a drill never said how it ended: its process was killed, or the machine went down.";
+    Killed, "killed", Failed, "A run, a drill or a check never said how it ended: its process was killed, or the machine went down.";
     Interrupted, "interrupted", Interrupted, "A signal ended the run; nothing was committed.";
     Internal, "internal", Failed, "Lifeboat broke a rule of its own; please report it.";
 }

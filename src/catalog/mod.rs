@@ -25,7 +25,9 @@ mod rows;
 mod verdict;
 mod write;
 
-pub use rows::{BackupRow, CopyRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow};
+pub use rows::{
+    BackupRow, CheckRow, CopyRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow,
+};
 pub use verdict::{Verdict, verdict};
 pub use write::PassedOver;
 
@@ -39,8 +41,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: u32 = 4;
 /// How long a question waits for one of these connections.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Two processes may bring a new file up to date at the same moment; the loser looks again.
-const MIGRATION_ATTEMPTS: u32 = 5;
+/// Processes may bring a new file up to date at the same moment. Whoever loses looks again, and finds one step more done
+/// than before; so many times more than there are steps it may lose for another reason.
+const SPARE_MIGRATION_ATTEMPTS: usize = 3;
 
 /// An open catalog. Clones share their connections.
 #[derive(Debug, Clone)]
@@ -235,6 +238,7 @@ async fn look_before_writing(options: &SqliteConnectOptions, path: &Path) -> Res
 }
 
 async fn migrate(pool: &SqlitePool, path: &Path) -> Result<(), CatalogError> {
+    let attempts = MIGRATIONS.iter().count() + SPARE_MIGRATION_ATTEMPTS;
     let mut attempt = 1;
     loop {
         match MIGRATIONS.run(pool).await {
@@ -244,7 +248,7 @@ async fn migrate(pool: &SqlitePool, path: &Path) -> Result<(), CatalogError> {
             }
             Err(MigrateError::VersionMismatch(_)) => return Err(CatalogError::Foreign { path: path.to_owned() }),
             Err(MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)) => {
-                if attempt == MIGRATION_ATTEMPTS {
+                if attempt == attempts {
                     return Err(failed("open", path, cause));
                 }
             }

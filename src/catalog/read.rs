@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde::de::DeserializeOwned;
 
 use super::rows::{
-    BackupRow, CopyRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow,
+    BackupRow, CheckRow, CopyRow, DrillRow, PruneRow, QuarantineRow, RecordRow, RefutationRow, RemovalRow, RunRow,
 };
 use super::{Catalog, CatalogError};
 use crate::domain::claim::CLOCK_TOLERANCE;
@@ -147,6 +147,14 @@ impl Catalog {
     /// When the file cannot be read, or holds what lifeboat did not write.
     pub async fn copies(&self, vault: &VaultId, job: Option<&JobName>) -> Result<Vec<CopyRow>, CatalogError> {
         self.records("copy", vault, job).await
+    }
+
+    /// The runs of `check` of a vault, by the time of the records.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds what lifeboat did not write.
+    pub async fn checks(&self, vault: &VaultId, job: Option<&JobName>) -> Result<Vec<CheckRow>, CatalogError> {
+        self.records("check", vault, job).await
     }
 
     async fn records<Body: DeserializeOwned>(

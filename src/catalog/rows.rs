@@ -13,7 +13,8 @@ use sqlx::sqlite::SqliteRow;
 use crate::domain::ids::{JobName, ManifestHash, ObjectId, RecordId, VaultId};
 use crate::domain::manifest::{BackupSummary, Manifest, SourceSummary};
 use crate::domain::record::{
-    CopyRecord, DrillRecord, PruneRecord, QuarantineRecord, RefutationRecord, RemovalReason, RemovalRecord, RunRecord,
+    CheckRecord, CopyRecord, DrillRecord, PruneRecord, QuarantineRecord, RefutationRecord, RemovalReason,
+    RemovalRecord, RunRecord,
 };
 
 /// A committed backup: what is remembered of it, and whether it is still in the vault. Derefs to the summary.
@@ -100,6 +101,8 @@ pub type QuarantineRow = RecordRow<QuarantineRecord>;
 pub type PruneRow = RecordRow<PruneRecord>;
 /// A run of `copy`.
 pub type CopyRow = RecordRow<CopyRecord>;
+/// A run of `check`.
+pub type CheckRow = RecordRow<CheckRecord>;
 
 impl Deref for BackupRow {
     type Target = BackupSummary;

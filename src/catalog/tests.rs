@@ -10,9 +10,9 @@ use crate::domain::contents::NoteClass;
 use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, RecordId};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest, SourceEntry};
 use crate::domain::record::{
-    CondemnedRecord, DrillEnvironment, DrillOutcome, DrillRecord, Finder, Phase, PruneOutcome, PruneRecord,
-    QuarantineRecord, RECORD_VERSION, Record, RecordBody, RefutationRecord, RemovalReason, RemovalRecord, RunOutcome,
-    RunRecord, SequenceRange,
+    CheckOutcome, CheckRecord, CondemnedRecord, DrillEnvironment, DrillOutcome, DrillRecord, Finder, Phase,
+    PruneOutcome, PruneRecord, QuarantineRecord, RECORD_VERSION, Record, RecordBody, RefutationRecord, RemovalReason,
+    RemovalRecord, RunOutcome, RunRecord, SequenceRange,
 };
 
 fn moment(offset_nanos: i64) -> DateTime<Utc> {
@@ -117,10 +117,24 @@ fn record(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
 /// Of backups that are told of twice, by their manifest and by their removal.
 const NANOS: i64 = 5;
 
-/// A record of what keeping and erasing does, of all kinds in turn.
+/// A record of what keeping and erasing does, of all kinds in turn; backups are told of by sevens.
 fn keeping(vault_number: u8, job_number: u8, number: u8, nanos: i64) -> Record {
     let backup = BackupId::from_random([number / 7; 8]);
     let body = match number % 7 {
+        6 if (number / 7).is_multiple_of(2) => RecordBody::Check(CheckRecord {
+            outcome: CheckOutcome::Damaged,
+            started: moment(nanos),
+            finished: moment(nanos + 3),
+            duration_seconds: 0.000_000_003,
+            whole_vault: number > 60,
+            read_data_percent: (number > 90).then_some(number),
+            backups: 1,
+            objects: 2,
+            bytes: 3,
+            opened_segments: 4,
+            damaged: 5,
+            error_code: (number > 120).then(|| "object-missing".to_owned()),
+        }),
         0 | 1 => RecordBody::Removal(Box::new(RemovalRecord {
             backup,
             // No job has a number 0.
@@ -185,6 +199,7 @@ struct Answers {
     refutations: Vec<RefutationRow>,
     quarantines: Vec<QuarantineRow>,
     prunes: Vec<PruneRow>,
+    checks: Vec<CheckRow>,
     known: HashSet<(String, RecordId)>,
 }
 
@@ -197,6 +212,7 @@ async fn all(catalog: &Catalog, vault: &VaultId) -> Answers {
         refutations: catalog.refutations(vault, None).await.unwrap(),
         quarantines: catalog.quarantines(vault, None).await.unwrap(),
         prunes: catalog.prunes(vault, None).await.unwrap(),
+        checks: catalog.checks(vault, None).await.unwrap(),
         known: catalog.known_records(vault).await.unwrap(),
     }
 }
@@ -286,7 +302,7 @@ fn a_removal_does_not_rewrite_what_a_manifest_said() {
 fn a_prune_says_nothing_of_a_time_that_had_not_come() {
     with_folder(|path| async move {
         let catalog = Catalog::open(&path).await.unwrap();
-        let mut record = keeping(1, 1, 6, 0);
+        let mut record = keeping(1, 1, 13, 0);
         let tolerance = crate::domain::claim::CLOCK_TOLERANCE;
         for (number, ahead, is_said) in [(1, tolerance, true), (2, tolerance + TimeDelta::seconds(1), false)] {
             let RecordBody::Prune(prune) = &mut record.body else { panic!() };

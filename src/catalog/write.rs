@@ -257,6 +257,7 @@ impl Catalog {
             RecordBody::Quarantine(quarantine) => self.put_whole(connection, record, json_text(quarantine)).await,
             RecordBody::Prune(prune) => self.put_whole(connection, record, json_text(prune)).await,
             RecordBody::Copy(copy) => self.put_whole(connection, record, json_text(copy)).await,
+            RecordBody::Check(check) => self.put_whole(connection, record, json_text(check)).await,
             RecordBody::Condemned(_) => Ok(()),
         }
     }

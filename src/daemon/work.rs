@@ -8,11 +8,12 @@ use age::secrecy::ExposeSecret as _;
 use chrono::{DateTime, Utc};
 use tokio::runtime::Handle;
 
+use crate::catalog::CheckRow;
 use crate::clock::Clock;
 use crate::config::{DrillSettings, JobSettings, PruneWhen, Settings};
 use crate::domain::manifest::Completeness;
 use crate::domain::operation::Operation;
-use crate::domain::record::{DrillOutcome, RunOutcome};
+use crate::domain::record::{CheckOutcome, DrillOutcome, RunOutcome};
 use crate::domain::scheduler::transient::may_pass;
 use crate::domain::scheduler::{Ending, Start};
 use crate::error::{Code, Error, Result};
@@ -112,7 +113,7 @@ impl Verbs {
             Operation::Backup => ground.backup(start.lost_since),
             Operation::Copy => ground.copy(),
             Operation::Prune => ground.prune(None).map(|report| pruned(&report)),
-            Operation::Check => ground.check(),
+            Operation::Check => ground.check(start.lost_since),
             Operation::Drill => ground.drill(start.lost_since, &self.identities),
         }
     }
@@ -217,13 +218,26 @@ impl Ground<'_> {
         Ok(Outcome { error: left.or(pruned.error), ..Outcome::well(word, facts) })
     }
 
-    fn check(&self) -> Result<Outcome> {
+    fn check(&self, lost_since: Option<DateTime<Utc>>) -> Result<Outcome> {
+        if let Some(since) = lost_since {
+            let home = self.host.home()?;
+            let rows = self.host.runtime.block_on(home.catalog.checks(&self.vault.id, Some(&self.job.name)))?;
+            let us = self.vault.host_name(&self.host).unwrap_or_default();
+            let came_through = |row: &&CheckRow| row.body.outcome == CheckOutcome::Sound;
+            let mut ours = rows.iter().filter(|row| row.host == us && row.body.started >= since);
+            if let Some(row) = ours.find(came_through) {
+                return Ok(Outcome::well("already-done", format!("check {}", row.id)));
+            }
+        }
         let of_vault = self.settings.jobs.values().filter(|job| job.vault == self.job.vault);
         let known = of_vault.map(|job| (job.name.clone(), job.retention.delete_after)).collect();
         let depth = Depth { read_data: None };
         let report =
             check::check(&self.host, &self.vault, std::slice::from_ref(&self.job.name), &known, &depth, &Silent)?;
         let facts = format!("{} backups, {} objects", report.backups, report.objects);
+        for left in &report.not_on_record {
+            tracing::warn!(job = %self.job.name, operation = "check", code = left.code, "{}", left.sentence());
+        }
         let error = verdicts::of_check(&self.job.name, &report);
         let word = if error.is_some() { "failed" } else { "passed" };
         Ok(Outcome { error, ..Outcome::well(word, facts) })

@@ -68,15 +68,18 @@ pub enum RecordBody {
     Prune(PruneRecord),
     /// A run of `copy`, a failed one too. It lies in the vault that was copied from.
     Copy(CopyRecord),
+    /// A run of `check`, a failed one too.
+    Check(CheckRecord),
 }
 
 impl RecordBody {
     /// The types there are, as they stand in a document.
-    pub const TYPES: [&str; 8] = ["run", "drill", "removal", "condemned", "refutation", "quarantine", "prune", "copy"];
+    pub const TYPES: [&str; 9] =
+        ["run", "drill", "removal", "condemned", "refutation", "quarantine", "prune", "copy", "check"];
 
     /// The folders under `records/` that the types have, in the order of [`RecordBody::TYPES`].
-    pub const FOLDERS: [&str; 8] =
-        ["runs", "drills", "removals", "condemned", "refutations", "quarantines", "prunes", "copies"];
+    pub const FOLDERS: [&str; 9] =
+        ["runs", "drills", "removals", "condemned", "refutations", "quarantines", "prunes", "copies", "checks"];
 
     /// The type, as it stands in the document.
     #[must_use]
@@ -90,6 +93,7 @@ impl RecordBody {
             Self::Quarantine(_) => "quarantine",
             Self::Prune(_) => "prune",
             Self::Copy(_) => "copy",
+            Self::Check(_) => "check",
         }
     }
 
@@ -105,6 +109,7 @@ impl RecordBody {
             Self::Quarantine(_) => "quarantines",
             Self::Prune(_) => "prunes",
             Self::Copy(_) => "copies",
+            Self::Check(_) => "checks",
         }
     }
 }
@@ -452,6 +457,72 @@ pub struct CopyRecord {
     /// The stable code of the first thing that went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<String>,
+}
+
+/// What a run of `check` came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckOutcome {
+    /// Everything that it looked at is what it was.
+    Sound,
+    /// Something is not.
+    Damaged,
+    /// It broke off, and says nothing of what it did not come to.
+    Failed,
+}
+
+/// A run of `check`, as far as it speaks of one job: the figures are that job's own. What several jobs name is counted for
+/// each of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// What it came to.
+    pub outcome: CheckOutcome,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it ended.
+    pub finished: DateTime<Utc>,
+    /// How long it took on the monotonic clock, for all jobs that were looked at together.
+    pub duration_seconds: f64,
+    /// Whether all jobs, the records and what no backup names were looked at too.
+    pub whole_vault: bool,
+    /// The share of the segments that was to be opened, in per cent; `None` where no identity was used, and bytes were held
+    /// against their names only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_data_percent: Option<u8>,
+    /// Backups that were looked at.
+    pub backups: u64,
+    /// Objects and lists that they name.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Segments that were opened and compared.
+    pub opened_segments: u64,
+    /// Things that are not what they were: the job's, and those of which nobody can tell whose they are.
+    pub damaged: u64,
+    /// The stable code of the first of them, or of what broke the check off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+}
+
+impl CheckRecord {
+    /// One that broke off, of which nothing else is known.
+    #[must_use]
+    pub fn failed(started: DateTime<Utc>, code: &str) -> Self {
+        Self {
+            outcome: CheckOutcome::Failed,
+            started,
+            finished: started,
+            duration_seconds: 0.0,
+            whole_vault: false,
+            read_data_percent: None,
+            backups: 0,
+            objects: 0,
+            bytes: 0,
+            opened_segments: 0,
+            damaged: 0,
+            error_code: Some(code.to_owned()),
+        }
+    }
 }
 
 /// How a run of `prune` ended.

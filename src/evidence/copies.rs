@@ -5,8 +5,9 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::checks::{CheckEntry, last_check, newest, not_well};
 use super::status::{Findings, State, ago};
-use crate::catalog::{BackupRow, CopyRow};
+use crate::catalog::{BackupRow, CheckRow, CopyRow};
 use crate::domain::ids::{BackupId, JobName};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::Exposure;
@@ -24,6 +25,8 @@ pub struct CopyFacts {
     pub refuted: Vec<BackupId>,
     /// The runs of `copy` to it, newest last.
     pub copies: Vec<CopyRow>,
+    /// The checks of it, newest last.
+    pub checks: Vec<CheckRow>,
     /// When the schedule fires next.
     pub next: Option<DateTime<Utc>>,
 }
@@ -46,6 +49,8 @@ pub struct CopyStatus {
     pub last_success: Option<DateTime<Utc>>,
     /// How the last copy ended.
     pub last_copy: Option<LastCopy>,
+    /// How the last check of it ended.
+    pub last_check: Option<CheckEntry>,
     /// When the next one is due.
     pub next_copy: Option<DateTime<Utc>>,
 }
@@ -121,6 +126,11 @@ pub(super) fn copy_status(
             }
         }
     }
+    if let Some(last) = newest(&facts.checks) {
+        let command = format!("lifeboat check {job} --vault {to}");
+        let reason = not_well(&last.body, &format!(" of the copy in {to}"), &command, now);
+        found.extend(reason.map(|reason| (State::Warning, reason)));
+    }
     let state = found.iter().map(|(state, _)| *state).max().unwrap_or(State::Ok);
     found.into_iter().for_each(|(state, reason)| findings.add(state, reason));
     let succeeded = facts.copies.iter().filter(|row| row.body.outcome == CopyOutcome::Success);
@@ -139,6 +149,7 @@ pub(super) fn copy_status(
             new_bytes: row.body.new_bytes,
             error_code: row.body.error_code.clone(),
         }),
+        last_check: last_check(&facts.checks),
         next_copy: facts.next,
     }
 }
@@ -176,7 +187,8 @@ mod tests {
     fn the_copy_is_held_against_the_same_rpo() {
         let job: JobName = "shop".parse().unwrap();
         let judged = |backups: Vec<BackupRow>, copies: Vec<CopyRow>, rpo: Option<u64>| {
-            let facts = CopyFacts { to: "offsite".to_owned(), backups, refuted: vec![], copies, next: None };
+            let facts =
+                CopyFacts { to: "offsite".to_owned(), backups, refuted: vec![], copies, checks: vec![], next: None };
             let mut findings = Findings::default();
             let status = copy_status(&mut findings, &job, &facts, rpo.map(hours), now());
             let (state, reasons) = findings.judged();

@@ -5,11 +5,11 @@ use serde::Serialize;
 
 use super::facts::{JobFacts, OwnIdentity, Unbelieved, Witness};
 use super::report::{Measured, Met};
-use crate::catalog::{BackupRow, DrillRow};
+use crate::catalog::{BackupRow, CheckRow, DrillRow};
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{Exposure, Window};
 use crate::domain::quantity::{exact_duration, human_duration, human_seconds};
-use crate::domain::record::{DrillGround, DrillOutcome, PruneOutcome, RunOutcome, SequenceRange};
+use crate::domain::record::{CheckOutcome, DrillGround, DrillOutcome, PruneOutcome, RunOutcome, SequenceRange};
 
 /// Something that did not go as promised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,6 +52,8 @@ pub enum DeviationKind {
     NotErased,
     /// A prune was stopped by something in the vault, or failed.
     FailedPrune,
+    /// A check found something damaged, or broke off.
+    FailedCheck,
     /// A person decided to go on without something in the vault.
     Quarantine,
     /// A backup that this host knows of is gone from the vault, or not believed there.
@@ -215,6 +217,16 @@ fn keeping(facts: &JobFacts, window: Window, add: Add<'_>) {
         let what = format!("{how}{code}");
         add(row.body.finished, DeviationKind::FailedPrune, Some(row.id.to_string()), what);
     }
+    for row in facts.checks.iter().filter(|row| window.covers(row.body.finished)) {
+        let how = match (row.body.outcome, row.body.damaged) {
+            (CheckOutcome::Sound, _) => continue,
+            (CheckOutcome::Damaged, 1) => "the check found 1 thing that is not what it was".to_owned(),
+            (CheckOutcome::Damaged, count) => format!("the check found {count} things that are not what they were"),
+            (CheckOutcome::Failed, _) => "the check broke off".to_owned(),
+        };
+        let code = row.body.error_code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+        add(row.body.finished, DeviationKind::FailedCheck, Some(row.id.to_string()), format!("{how}{code}"));
+    }
     for row in facts.quarantines.iter().filter(|row| window.covers(row.recorded)) {
         let what = match (&row.body.backup, row.body.gone.len()) {
             (Some(backup), _) => format!("somebody set backup {backup} aside, which could not be believed or followed"),
@@ -322,6 +334,11 @@ pub(super) fn not_claimed(facts: &JobFacts, measured: &Measured, drills: &[&Dril
     say(
         facts.identity == OwnIdentity::Present,
         "The host that takes the backups can open them: whoever takes it over can read them.",
+    );
+    let came_through = |row: &&CheckRow| window.covers(row.body.finished) && row.body.outcome != CheckOutcome::Failed;
+    say(
+        facts.checks.iter().find(came_through).is_none(),
+        "No check is on record that came to its end in the window: nothing is said about whether what is stored is still what it was.",
     );
     say(true, "Backups that no drill restored are known to be stored, not to be restorable.");
     say(true, "People's time (noticing, deciding, switching over) is in no figure.");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::checks::CheckEntry;
 use super::drawing::share;
 use super::keeping::{PruneEntry, QuarantineEntry, RefutationEntry, RemovalEntry};
 use super::report::{BackupEntry, DrillEntry, JobReport, Measured, Met, Report, RunEntry, UnopenedJob};
@@ -159,6 +160,7 @@ fn job_section(to: &mut Vec<Block>, job: &JobReport) {
     drills(to, &job.drills);
     removals(to, &job.removals);
     prunes(to, &job.prunes);
+    checks(to, &job.checks);
     found_wrong(to, &job.refutations);
     quarantined(to, &job.quarantines);
     copy(to, job);
@@ -455,6 +457,35 @@ fn prunes(to: &mut Vec<Block>, prunes: &[PruneEntry]) {
     to.extend([heading(3, "Prunes"), Block::Table(table)]);
 }
 
+fn checks(to: &mut Vec<Block>, checks: &[CheckEntry]) {
+    to.push(heading(3, "Checks"));
+    if checks.is_empty() {
+        to.push(Block::Paragraph(text("None.")));
+        return;
+    }
+    let columns =
+        ["record", "host", "began", "took", "outcome", "backups", "objects compared", "segments opened", "damaged"];
+    let mut table = Table::new(&columns);
+    for check in checks {
+        let opened = match check.read_data_percent {
+            None => "none".to_owned(),
+            Some(percent) => format!("{} ({percent} %)", check.opened_segments),
+        };
+        table.row(vec![
+            code(&check.id),
+            text(&check.host),
+            text(moment(check.started)),
+            text(human_seconds(check.duration_seconds)),
+            with_code(word(&check.outcome), check.error_code.as_ref()),
+            text(check.backups.to_string()),
+            text(format!("{} ({})", check.objects, human_bytes(check.bytes))),
+            text(opened),
+            text(check.damaged.to_string()),
+        ]);
+    }
+    to.push(Block::Table(table));
+}
+
 /// What was found wrong.
 fn found_wrong(to: &mut Vec<Block>, found: &[RefutationEntry]) {
     if found.is_empty() {
@@ -508,7 +539,7 @@ fn quarantined(to: &mut Vec<Block>, quarantines: &[QuarantineEntry]) {
 /// The second vault, as it stands at the end of the window.
 fn copy(to: &mut Vec<Block>, job: &JobReport) {
     let Some(copy) = &job.copy else { return };
-    let columns = ["vault", "newest recovery point", "backups", "last copied", "last copy", "not copied"];
+    let columns = ["vault", "newest recovery point", "backups", "last copied", "last copy", "not copied", "last check"];
     let mut table = Table::new(&columns);
     let last = copy.last_copy.as_ref();
     let outcome = last.map_or_else(Words::new, |last| {
@@ -521,6 +552,9 @@ fn copy(to: &mut Vec<Block>, job: &JobReport) {
         text(copy.last_success.map_or_else(|| "never".to_owned(), moment)),
         outcome,
         text(last.map(|last| last.left_backups.to_string()).unwrap_or_default()),
+        copy.last_check.as_ref().map_or_else(Words::new, |last| {
+            with_code(format!("{} {}", moment(last.finished), word(&last.outcome)), last.error_code.as_ref())
+        }),
     ]);
     to.extend([heading(3, "Second vault"), Block::Table(table)]);
 }

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::copies::CopyFacts;
 use crate::catalog::{
-    BackupRow, DrillRow, PruneRow, QuarantineRow, RefutationRow, RemovalRow, RunRow, Verdict, verdict,
+    BackupRow, CheckRow, DrillRow, PruneRow, QuarantineRow, RefutationRow, RemovalRow, RunRow, Verdict, verdict,
 };
 use crate::domain::ids::{BackupId, JobName, VaultId};
 use crate::domain::manifest::Completeness;
@@ -31,6 +31,8 @@ pub struct JobFacts {
     pub next_drill: Option<DateTime<Utc>>,
     /// When the prune's schedule fires next, where it has one of its own.
     pub next_prune: Option<DateTime<Utc>>,
+    /// When the check's schedule fires next.
+    pub next_check: Option<DateTime<Utc>>,
     /// Whether this host could open its own backups.
     pub identity: OwnIdentity,
     /// What the vault itself says of the backups that the catalog knows.
@@ -65,6 +67,8 @@ pub struct JobFacts {
     pub quarantines: Vec<QuarantineRow>,
     /// The job's runs of `prune`, newest last.
     pub prunes: Vec<PruneRow>,
+    /// The job's runs of `check`, newest last.
+    pub checks: Vec<CheckRow>,
     /// The second vault.
     pub copy: Option<CopyFacts>,
 }
@@ -137,6 +141,8 @@ pub struct Asked {
     pub next_backup: Option<DateTime<Utc>>,
     /// When its drill's does.
     pub next_drill: Option<DateTime<Utc>>,
+    /// When its check's does.
+    pub next_check: Option<DateTime<Utc>>,
 }
 
 /// A job in a vault that this host never opened and cannot open now.
@@ -204,6 +210,8 @@ pub struct Promise {
     pub erasing_lead: Option<Duration>,
     /// The longest time between two prunes.
     pub prune_gap: Option<Duration>,
+    /// The longest time between two checks; none where they have no schedule.
+    pub check_gap: Option<Duration>,
     /// The public keys that new backups are sealed to.
     pub recipients: Vec<String>,
     /// Whether and when restores are rehearsed.

@@ -123,6 +123,7 @@ fn asked(job: &JobSettings, zone: Tz, now: DateTime<Utc>) -> Asked {
         job: job.name.clone(),
         next_backup: job.schedule.next_after(now, zone),
         next_drill: drill_schedule(job).and_then(|schedule| schedule.next_after(now, zone)),
+        next_check: job.check.as_ref().and_then(|schedule| schedule.next_after(now, zone)),
     }
 }
 
@@ -251,6 +252,7 @@ pub fn job_facts(
             delete_after: Some(job.retention.delete_after),
             erasing_lead: Some(lead.length(&job.retention)),
             prune_gap: Some(lead.cadence),
+            check_gap: job.check.as_ref().and_then(gap),
             recipients,
             drill,
         },
@@ -260,6 +262,7 @@ pub fn job_facts(
             PruneWhen::AfterBackup => None,
             PruneWhen::Scheduled(schedule) => schedule.next_after(now, zone),
         },
+        next_check: job.check.as_ref().and_then(|schedule| schedule.next_after(now, zone)),
         identity,
         witness,
         unbelieved,
@@ -277,6 +280,7 @@ pub fn job_facts(
         refutations: host.runtime.block_on(catalog.refutations(id, Some(&job.name)))?,
         quarantines,
         prunes: host.runtime.block_on(catalog.prunes(id, Some(&job.name)))?,
+        checks: host.runtime.block_on(catalog.checks(id, Some(&job.name)))?,
         copy: copy_facts(host, settings, job, id, now)?,
     })
 }
@@ -302,6 +306,7 @@ fn copy_facts(
         backups: host.runtime.block_on(catalog.backups(&there, Some(&job.name)))?,
         refuted: host.refuted(&there, Some(&job.name))?.into_iter().collect(),
         copies,
+        checks: host.runtime.block_on(catalog.checks(&there, Some(&job.name)))?,
         next: copy.schedule.as_ref().and_then(|schedule| schedule.next_after(now, settings.timezone)),
     }))
 }

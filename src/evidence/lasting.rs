@@ -57,7 +57,7 @@ pub fn lasting(facts: &JobFacts, awaited: &[Awaited], now: DateTime<Utc>) -> Vec
     found
 }
 
-/// When a run last ended, well or badly, whichever host did it. Checks leave no record.
+/// When a run last ended, well or badly, whichever host did it.
 fn last_end(facts: &JobFacts, operation: Operation) -> Option<DateTime<Utc>> {
     match operation {
         Operation::Backup => {
@@ -67,7 +67,7 @@ fn last_end(facts: &JobFacts, operation: Operation) -> Option<DateTime<Utc>> {
         Operation::Drill => facts.drills.iter().map(|row| row.drill.finished).max(),
         Operation::Prune => facts.prunes.iter().map(|row| row.body.finished).max(),
         Operation::Copy => facts.copy.as_ref()?.copies.iter().map(|row| row.body.finished).max(),
-        Operation::Check => None,
+        Operation::Check => facts.checks.iter().map(|row| row.body.finished).max(),
     }
 }
 
@@ -119,6 +119,7 @@ fn awaited(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::record::CheckOutcome;
     use crate::evidence::samples::*;
 
     fn awaited(operation: Operation, gap_hours: u64, noted: Option<DateTime<Utc>>) -> Awaited {
@@ -147,9 +148,13 @@ mod tests {
         assert_eq!(found(&facts, &all, 0).0, []);
         assert_eq!(found(&facts, &all, 10).0, [Backup]);
         assert_eq!(found(&facts, &all, 25).0, [Backup, Drill]);
-        // A check leaves no record but the one that is kept for this.
+        // Before a check left a record, what was noted here was all there was.
         assert_eq!(found(&facts, &[awaited(Check, 6, Some(now()))], 12).0, []);
         assert_eq!(found(&facts, &[awaited(Check, 6, Some(now()))], 13).0, [Check]);
+        let mut checked = facts.clone();
+        checked.checks.push(check(70, now(), CheckOutcome::Sound));
+        assert_eq!(found(&checked, &[awaited(Check, 6, None)], 12).0, []);
+        assert_eq!(found(&checked, &[awaited(Check, 6, None)], 13).0, [Check], "whichever host did it");
         assert_eq!(found(&facts, &[awaited(Backup, 6, Some(now()))], 12).0, [], "it ended here, and left no record");
         let nothing = JobFacts { backups: vec![], runs: vec![], drills: vec![], ..facts };
         assert_eq!(found(&nothing, &all, 1000), (vec![], vec![]));

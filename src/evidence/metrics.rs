@@ -14,13 +14,14 @@ use chrono::{DateTime, Utc};
 
 use self::exposition::Exposition;
 use self::series::Series;
+use super::checks::newest;
 use super::facts::{DrillPlan, Gathered, JobFacts, VaultFacts, Witness, attempt};
 use super::status::{JobStatus, RPO_WINDOW, job_status};
 use crate::domain::contents::NoteClass;
 use crate::domain::ids::JobName;
 use crate::domain::manifest::Completeness;
 use crate::domain::objectives::{Basis, Exposure, Restore, Standing, Window, json_seconds, measured_rpo};
-use crate::domain::record::{DrillOutcome, PruneOutcome, RunOutcome};
+use crate::domain::record::{CheckOutcome, DrillOutcome, PruneOutcome, RunOutcome};
 
 /// The windows that the worst exposures are told over, as the label says them, and how long they are.
 const WINDOWS: [(&str, Duration); 3] =
@@ -136,7 +137,8 @@ fn add_runs(to: &mut Exposition, facts: &JobFacts, status: &JobStatus) {
     let drill = status.last_drill.as_ref().map(|last| (last.outcome == DrillOutcome::Passed, last.finished));
     let prune = facts.prunes.iter().max_by_key(|row| (row.body.finished, row.id.clone()));
     let prune = prune.map(|row| (row.body.outcome == PruneOutcome::Done, row.body.finished));
-    for (operation, last) in [("backup", backup), ("drill", drill), ("prune", prune)] {
+    let check = newest(&facts.checks).map(|row| (row.body.outcome == CheckOutcome::Sound, row.body.finished));
+    for (operation, last) in [("backup", backup), ("drill", drill), ("prune", prune), ("check", check)] {
         let Some((went_well, finished)) = last else { continue };
         to.add(Series::LastRunSuccess, &[job, operation], if went_well { 1.0 } else { 0.0 });
         to.add(Series::LastRunTimestamp, &[job, operation], unix_seconds(finished));
@@ -157,6 +159,11 @@ fn add_runs(to: &mut Exposition, facts: &JobFacts, status: &JobStatus) {
         [("done", PruneOutcome::Done), ("stopped", PruneOutcome::Stopped), ("failed", PruneOutcome::Failed)]
     {
         count("prune", word, facts.prunes.iter().filter(|row| row.body.outcome == outcome).count());
+    }
+    for (word, outcome) in
+        [("sound", CheckOutcome::Sound), ("damaged", CheckOutcome::Damaged), ("failed", CheckOutcome::Failed)]
+    {
+        count("check", word, facts.checks.iter().filter(|row| row.body.outcome == outcome).count());
     }
 }
 
@@ -233,6 +240,7 @@ fn add_schedules(to: &mut Exposition, facts: &JobFacts) {
         ("backup", facts.promise.backup_gap, facts.next_backup),
         ("drill", drill_gap, facts.next_drill),
         ("prune", facts.promise.prune_gap, facts.next_prune),
+        ("check", facts.promise.check_gap, facts.next_check),
     ] {
         to.add_known(Series::ScheduleInterval, &[job, operation], gap.map(seconds));
         to.add_known(Series::ScheduleNext, &[job, operation], next.map(unix_seconds));

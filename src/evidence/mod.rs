@@ -5,6 +5,7 @@
 //! Nothing here reads a clock, a vault or a terminal.
 
 mod chain;
+pub mod checks;
 pub mod copies;
 pub mod deviations;
 mod document;

@@ -92,6 +92,7 @@ fn planned(mut status: Status, plans: &[Plan]) -> Status {
         };
         job.next_backup = next("backup").or(job.next_backup);
         job.next_drill = next("drill").or(job.next_drill);
+        job.next_check = next("check").or(job.next_check);
     }
     status
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::checks::{self, CheckEntry};
 use super::copies::{CopyStatus, copy_status};
 use super::deviations::{Deviation, deviations, not_claimed};
 use super::facts::{DrillPlan, JobFacts, VaultRef, attempt, optional_seconds, restore_or_unmeasured};
@@ -80,6 +81,8 @@ pub struct JobReport {
     pub removals: Vec<RemovalEntry>,
     /// The prunes that ended in the window.
     pub prunes: Vec<PruneEntry>,
+    /// The checks that ended in the window.
+    pub checks: Vec<CheckEntry>,
     /// What was found wrong in the window.
     pub refutations: Vec<RefutationEntry>,
     /// What a person decided in the window to go on without.
@@ -329,6 +332,7 @@ fn job_report(facts: &JobFacts, window: Window) -> JobReport {
         not_claimed: not_claimed(facts, &measured, &drills, window),
         removals: keeping::removals(facts, window),
         prunes: keeping::prunes(facts, window),
+        checks: checks::checks(facts, window),
         refutations: keeping::refutations(facts, window),
         quarantines: keeping::quarantines(facts, window),
         copy: facts.copy.as_ref().map(|copy| {
@@ -478,6 +482,7 @@ mod tests {
                 "erasure": json["measured"]["erasure"],
                 "removals": part("removals"),
                 "prunes": part("prunes"),
+                "checks": part("checks"),
                 "refutations": part("refutations"),
                 "quarantines": part("quarantines"),
                 "deviations": part("deviations"),

@@ -6,13 +6,13 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::facts::{DrillPlan, JobFacts, OwnIdentity, Promise, VaultRef, Witness};
-use crate::catalog::{BackupRow, DrillRow, PruneRow, RecordRow, RefutationRow, RunRow};
+use crate::catalog::{BackupRow, CheckRow, DrillRow, PruneRow, RecordRow, RefutationRow, RunRow};
 use crate::domain::ids::{BackupId, ManifestHash, ObjectId, RecordId, VaultId};
 use crate::domain::manifest::{BackupSummary, Completeness, SourceSummary};
 use crate::domain::objectives::Objectives;
 use crate::domain::record::{
-    DrillEnvironment, DrillOutcome, DrillRecord, Finder, Phase, PruneOutcome, PruneRecord, QuarantineRecord,
-    RefutationRecord, RemovalReason, RemovalRecord, RunOutcome, RunRecord, SequenceRange,
+    CheckOutcome, CheckRecord, DrillEnvironment, DrillOutcome, DrillRecord, Finder, Phase, PruneOutcome, PruneRecord,
+    QuarantineRecord, RefutationRecord, RemovalReason, RemovalRecord, RunOutcome, RunRecord, SequenceRange,
 };
 
 pub(crate) const BACKUPS: u8 = 12;
@@ -182,12 +182,14 @@ pub(crate) fn healthy() -> JobFacts {
             delete_after: Some(hours(24 * 30)),
             erasing_lead: Some(hours(74)),
             prune_gap: Some(hours(6)),
+            check_gap: None,
             recipients: vec!["age1operator".to_owned()],
             drill: DrillPlan::Scheduled { schedule: "0 5 * * SUN".to_owned(), gap: Some(hours(24 * 7)) },
         },
         next_backup: Some(now() + TimeDelta::hours(3)),
         next_drill: Some(now() + TimeDelta::hours(14)),
         next_prune: None,
+        next_check: None,
         identity: OwnIdentity::Absent,
         witness: Witness::Agrees,
         unbelieved: Vec::new(),
@@ -205,6 +207,7 @@ pub(crate) fn healthy() -> JobFacts {
         refutations: Vec::new(),
         quarantines: Vec::new(),
         prunes: Vec::new(),
+        checks: Vec::new(),
         copy: None,
     }
 }
@@ -241,6 +244,29 @@ pub(crate) fn prune(
         deleted_bytes: did(4 << 20),
         clean_through,
         error_code: (outcome != PruneOutcome::Done).then(|| "deletion-stopped".to_owned()),
+    };
+    record(number, finished, body)
+}
+
+pub(crate) fn check(number: u8, finished: DateTime<Utc>, outcome: CheckOutcome) -> CheckRow {
+    let looked = |count: u64| if outcome == CheckOutcome::Failed { 0 } else { count };
+    let body = CheckRecord {
+        outcome,
+        started: finished - TimeDelta::seconds(95),
+        finished,
+        duration_seconds: 95.0,
+        whole_vault: true,
+        read_data_percent: (outcome == CheckOutcome::Sound).then_some(10),
+        backups: looked(8),
+        objects: looked(420),
+        bytes: looked(3 << 30),
+        opened_segments: if outcome == CheckOutcome::Sound { 40 } else { 0 },
+        damaged: u64::from(outcome == CheckOutcome::Damaged) * 2,
+        error_code: match outcome {
+            CheckOutcome::Sound => None,
+            CheckOutcome::Damaged => Some("object-damaged".to_owned()),
+            CheckOutcome::Failed => Some("storage-unreachable".to_owned()),
+        },
     };
     record(number, finished, body)
 }
@@ -293,6 +319,8 @@ pub(crate) fn erasing_with_findings() -> JobFacts {
     let mut facts = erasing();
     facts.refutations.push(refutation(91, before_now(hours(4)), &facts.backups[7].id.clone(), 2));
     facts.prunes.push(prune(92, before_now(hours(3)), PruneOutcome::Stopped, None));
+    facts.checks.push(check(94, before_now(hours(30)), CheckOutcome::Sound));
+    facts.checks.push(check(95, before_now(hours(4)), CheckOutcome::Damaged));
     let gone = vec![SequenceRange { first: 9, last: 9 }, SequenceRange { first: 20, last: 22 }];
     facts.quarantines.push(record(93, before_now(hours(2)), QuarantineRecord { backup: None, gone }));
     facts

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::chain::judge_chain;
+use super::checks::{CheckEntry, judge_checks, last_check};
 use super::copies::{CopyStatus, copy_status};
 use super::erasure::{ErasureStatus, erasure_status, judge_erasure};
 use super::facts::{
@@ -84,10 +85,14 @@ pub struct JobStatus {
     pub last_drill: Option<LastDrill>,
     /// When a drill last passed.
     pub last_proven: Option<DateTime<Utc>>,
+    /// How the last check ended.
+    pub last_check: Option<CheckEntry>,
     /// When the next backup is due.
     pub next_backup: Option<DateTime<Utc>>,
     /// When the next drill is due.
     pub next_drill: Option<DateTime<Utc>>,
+    /// When the next check is due.
+    pub next_check: Option<DateTime<Utc>>,
     /// When the oldest byte there is must be gone; as in `erasure`.
     pub erasure_deadline: Option<DateTime<Utc>>,
     /// What is still to be erased.
@@ -244,6 +249,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
         judge_backups(&mut findings, facts, &points, &rpo, last_backup.as_ref(), now);
         judge_drills(&mut findings, facts, &rto, now);
         judge_erasure(&mut findings, facts, now);
+        judge_checks(&mut findings, facts, now);
     }
     if facts.identity == OwnIdentity::Present {
         findings.add(
@@ -286,8 +292,10 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
             .filter(|row| row.drill.outcome == DrillOutcome::Passed)
             .map(|row| row.drill.finished)
             .max(),
+        last_check: last_check(&facts.checks),
         next_backup: facts.next_backup,
         next_drill: facts.next_drill,
+        next_check: facts.next_check,
         erasure_deadline: erasure.deadline,
         erasure,
         copy,

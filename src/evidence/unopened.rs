@@ -54,8 +54,10 @@ fn unopened_status(facts: &Unopened, asked: Option<&Asked>, now: DateTime<Utc>) 
         last_backup: None,
         last_drill: None,
         last_proven: None,
+        last_check: None,
         next_backup: asked.and_then(|asked| asked.next_backup),
         next_drill: asked.and_then(|asked| asked.next_drill),
+        next_check: asked.and_then(|asked| asked.next_check),
         erasure_deadline: None,
         erasure: ErasureStatus { deadline: None, oldest_retained_byte: None, pending_backups: 0 },
         copy: None,
@@ -79,7 +81,8 @@ mod tests {
             why: "no such host".to_owned(),
         };
         let next = Some(now() + hours(1));
-        let asked = |job: &str| Asked { job: job.parse().unwrap(), next_backup: next, next_drill: None };
+        let asked =
+            |job: &str| Asked { job: job.parse().unwrap(), next_backup: next, next_drill: None, next_check: None };
         let main = VaultFacts { name: "main".to_owned(), silent: Some("gone".to_owned()), ..VaultFacts::default() };
         let gathered = Gathered {
             asked: ["blog", "shop", "wiki"].map(asked).to_vec(),

@@ -1,4 +1,4 @@
-//! Runs and drills that began and never said how they ended: they were killed, or the machine went down. Each leaves a
+//! Runs, drills and checks that began and never said how they ended: they were killed, or the machine went down. Each leaves a
 //! mark in the state folder when it begins and takes it away once its end is on record; whoever finds another's mark,
 //! with the job's lock in his hand, knows that nobody is behind it any more, puts it on record, and has it told: the process
 //! that would have told of it is gone.
@@ -15,7 +15,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::domain::ids::JobName;
 use crate::domain::manifest::{Completeness, Manifest};
 use crate::domain::operation::{Operation, Task};
-use crate::domain::record::{DrillEnvironment, DrillOutcome, DrillRecord, RecordBody, RunOutcome, RunRecord};
+use crate::domain::record::{
+    CheckRecord, DrillEnvironment, DrillOutcome, DrillRecord, RecordBody, RunOutcome, RunRecord,
+};
 use crate::error::{Code, Result};
 use crate::notify::courier::Courier;
 use crate::observe::Progress;
@@ -29,6 +31,7 @@ use super::vaults::{OpenVault, manifests};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doing {
     Backup,
+    Check,
     Drill,
 }
 
@@ -36,6 +39,7 @@ impl Doing {
     fn word(self) -> &'static str {
         match self {
             Self::Backup => "backup",
+            Self::Check => "check",
             Self::Drill => "drill",
         }
     }
@@ -44,6 +48,7 @@ impl Doing {
         match self {
             Self::Backup => Operation::Backup,
             Self::Drill => Operation::Drill,
+            Self::Check => Operation::Check,
         }
     }
 }
@@ -141,6 +146,7 @@ fn record_killed(host: &Host, vault: &OpenVault, job: &JobName, doing: Doing) ->
     let started = |body: &RecordBody| match body {
         RecordBody::Run(run) => doing == Doing::Backup && is_it(run.started),
         RecordBody::Drill(drill) => doing == Doing::Drill && is_it(drill.started),
+        RecordBody::Check(check) => doing == Doing::Check && is_it(check.started),
         _ => false,
     };
     let mut waiting = home.state.outbox(&vault.id).waiting()?.flatten();
@@ -149,6 +155,10 @@ fn record_killed(host: &Host, vault: &OpenVault, job: &JobName, doing: Doing) ->
             Doing::Backup => {
                 let runs = host.runtime.block_on(home.catalog.runs(&vault.id, Some(job)))?;
                 runs.iter().any(|row| is_it(row.run.started))
+            }
+            Doing::Check => {
+                let checks = host.runtime.block_on(home.catalog.checks(&vault.id, Some(job)))?;
+                checks.iter().any(|row| is_it(row.body.started))
             }
             Doing::Drill => {
                 let drills = host.runtime.block_on(home.catalog.drills(&vault.id, Some(job)))?;
@@ -164,6 +174,7 @@ fn record_killed(host: &Host, vault: &OpenVault, job: &JobName, doing: Doing) ->
             let committed = survey.map(manifests).unwrap_or_default();
             run_record(began, committed.iter().find(|manifest| is_it(manifest.started)))
         }
+        Doing::Check => RecordBody::Check(CheckRecord::failed(began, Code::Killed.name())),
         Doing::Drill => drill_record(host, vault, began),
     };
     if !stands(&body) {

@@ -24,7 +24,8 @@ use super::host::{Home, Host};
 use super::vaults::OpenVault;
 
 /// The folders of records that the catalog remembers.
-const REMEMBERED: [&str; 7] = ["runs", "drills", "removals", "refutations", "quarantines", "prunes", "copies"];
+const REMEMBERED: [&str; 8] =
+    ["runs", "drills", "removals", "refutations", "quarantines", "prunes", "copies", "checks"];
 /// Records that are told to the catalog in one transaction.
 const BATCH: usize = 256;
 

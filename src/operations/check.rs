@@ -6,8 +6,9 @@
 //! is damaged, and spoils nothing.
 
 pub mod objects;
+mod told;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,13 +26,14 @@ use crate::observe::Progress;
 use crate::storage::ahead::{Ahead, Fetched};
 use crate::storage::{Storage, StorageError};
 use crate::vault::VaultError;
-use crate::vault::layout::{Key, LISTS, ManifestName, OBJECTS};
+use crate::vault::layout::{BACKUPS, Key, LISTS, ManifestName, OBJECTS};
 use crate::vault::manifests::read_top;
 use crate::vault::reader::{MAX_OBJECT_BYTES, Reader};
 use crate::vault::records::{read_details, survey_records};
 use crate::vault::survey::{Fault, Problem, Survey};
 
 use self::objects::NamedObjects;
+pub use self::told::NotOnRecord;
 use super::host::Host;
 use super::lock;
 use super::refute::{self, OnRecord};
@@ -74,6 +76,29 @@ pub struct CheckReport {
     pub damaged_strays: Vec<String>,
     /// Whether what is wrong is on record in the vault, so that the next backup stores it anew.
     pub recorded: bool,
+    /// The same of each job that was looked at.
+    pub by_job: BTreeMap<JobName, OfJob>,
+    /// The jobs that this check is on record for, in the vault and in this host's catalog.
+    pub on_record: Vec<JobName>,
+    /// Why it is not for others.
+    pub not_on_record: Vec<NotOnRecord>,
+}
+
+/// What was looked at of one job. What several jobs name is counted for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OfJob {
+    /// Its backups.
+    pub backups: u64,
+    /// Objects and lists that they name.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Segments that were opened and compared.
+    pub opened: u64,
+    /// What is wrong with them, and what is wrong with records: whose those are nobody can tell.
+    pub damaged: u64,
+    /// The code of the first of that.
+    pub code: Option<&'static str>,
 }
 
 impl CheckReport {
@@ -91,12 +116,27 @@ pub struct Depth<'a> {
     pub read_data: Option<(&'a Reader, u8)>,
 }
 
-/// Checks the backups of `jobs`, or of all jobs where that is empty. `known` are the jobs that this host has in its
-/// config, with their `delete_after`: for these it notices if the newest backup is gone.
+/// Checks the backups of `jobs`, or of all jobs where that is empty, and puts that on record for each of them which is in
+/// `known`: the jobs that this host has in its config, with their `delete_after`. For these it also notices if the newest
+/// backup is gone.
 ///
 /// # Errors
-/// When the vault cannot be read at all. Damage is no error here: it is in the report.
+/// When the vault cannot be read at all; that is on record too. Damage is no error here: it is in the report.
 pub fn check(
+    host: &Host,
+    vault: &OpenVault,
+    jobs: &[JobName],
+    known: &BTreeMap<JobName, Duration>,
+    depth: &Depth<'_>,
+    progress: &dyn Progress,
+) -> Result<CheckReport> {
+    let run = told::Run::begin(host, vault, jobs, known, depth, progress);
+    let mut result = look(host, vault, jobs, known, depth, progress);
+    run.end(host, vault, &mut result, progress);
+    result
+}
+
+fn look(
     host: &Host,
     vault: &OpenVault,
     jobs: &[JobName],
@@ -133,6 +173,7 @@ pub fn check(
     let named = objects::check(host, &vault.storage, &manifests, progress)?;
     report.objects = named.count();
     report.bytes = named.bytes;
+    report.by_job.clone_from(&named.by_job);
     report.damaged.extend(named.damaged.iter().cloned());
 
     if jobs.is_empty() {
@@ -156,8 +197,31 @@ pub fn check(
         });
     }
     report.damaged.splice(..0, missing);
+    share_out(&looked_at, &manifests, &mut report);
     remember(host, vault, &manifests, &mut report, progress);
     Ok(report)
+}
+
+/// Says of each job what is wrong with it.
+fn share_out(looked_at: &[JobName], manifests: &[Manifest], report: &mut CheckReport) {
+    let job_of: HashMap<&BackupId, &JobName> = manifests.iter().map(|manifest| (&manifest.id, &manifest.job)).collect();
+    let CheckReport { damaged, by_job, .. } = report;
+    let mut add = |job: &JobName, damage: &Damage| {
+        let of_job = by_job.entry(job.clone()).or_default();
+        of_job.damaged += 1;
+        of_job.code.get_or_insert(damage.code);
+    };
+    for damage in damaged.iter() {
+        // Below the folder of a job lies what is that job's, believed or not.
+        let below = damage.object.strip_prefix(BACKUPS).and_then(|rest| rest.split('/').next());
+        let below = below.and_then(|job| job.parse::<JobName>().ok());
+        let spoilt: BTreeSet<&JobName> =
+            damage.backups.iter().filter_map(|backup| job_of.get(backup).copied()).chain(below.as_ref()).collect();
+        match spoilt.is_empty() {
+            false => spoilt.into_iter().for_each(|job| add(job, damage)),
+            true => looked_at.iter().for_each(|job| add(job, damage)),
+        }
+    }
 }
 
 /// Manifests that are not believed, or are missing; the newest one of a job among them, if this host ever saw it.
@@ -388,6 +452,7 @@ fn read_data(
             })?;
             progress.end();
             report.opened += segments.len() as u64;
+            report.by_job.entry(manifest.job.clone()).or_default().opened += segments.len() as u64;
             for (object, code, reason) in findings.into_inner().unwrap_or_else(PoisonError::into_inner) {
                 add_damage(report, Key::Object(object).to_string(), code, reason, &manifest.id);
             }
@@ -457,7 +522,7 @@ fn in_parallel(
                 while lock(&failure).is_none()
                     && let Some((index, fetching)) = next()
                 {
-                    if let Err(error) = work(index, fetching.wait()) {
+                    if let Err(error) = host.check_interrupted().and_then(|()| work(index, fetching.wait())) {
                         lock(&failure).get_or_insert(error);
                     }
                 }

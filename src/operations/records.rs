@@ -112,7 +112,8 @@ fn kind(body: &RecordBody) -> Kind {
         | RecordBody::Drill(_)
         | RecordBody::Refutation(_)
         | RecordBody::Prune(_)
-        | RecordBody::Copy(_) => Kind::History,
+        | RecordBody::Copy(_)
+        | RecordBody::Check(_) => Kind::History,
         RecordBody::Removal(_) | RecordBody::Condemned(_) | RecordBody::Quarantine(_) => Kind::Decision,
     }
 }

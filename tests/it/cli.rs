@@ -465,7 +465,7 @@ const CONTRACT: &[(&[&str], &[&str])] = &[
             "drills[].errors",
         ],
     ),
-    (&["check"], &["outcome", "backups", "objects", "damaged"]),
+    (&["check"], &["outcome", "backups", "objects", "damaged", "on_record", "not_on_record"]),
     (
         &["status"],
         &[
@@ -482,6 +482,7 @@ const CONTRACT: &[(&[&str], &[&str])] = &[
             "jobs[].rto.worst_seconds",
             "jobs[].last_backup",
             "jobs[].last_drill",
+            "jobs[].last_check",
             "jobs[].next_backup",
             "jobs[].next_drill",
             "jobs[].erasure_deadline",

@@ -73,6 +73,12 @@ fn every_verb_that_reads_works_on_the_copy_and_status_knows_both() {
     let list = world.json(0, &["list", "--vault", "offsite"]);
     assert_eq!(list["backups"].as_array().unwrap().len(), 2, "{list}");
     let checked = world.json(0, &["check", "--vault", "offsite", "--read-data", "--identity", "identity.txt"]);
+    // It is on record there, and says nothing of the vault that it is a copy of.
+    assert_eq!(checked["on_record"], serde_json::json!(["shop"]), "{checked}");
+    let status = world.json(0, &["status"]);
+    assert_eq!(status["jobs"][0]["last_check"], Value::Null, "{status}");
+    assert_eq!(status["jobs"][0]["copy"]["last_check"]["outcome"], "sound", "{status}");
+    assert!(world.keys("records/checks").is_empty());
     assert_eq!(checked["outcome"], "passed");
     world.expect(0, &["show", "shop", "--vault", "offsite"]);
     let drill = world.json(0, &["drill", "--vault", "offsite", "--identity", "identity.txt"]);

@@ -106,8 +106,8 @@ fn every_damage_is_noticed_and_spoils_nothing_else() {
         println!("{matrix}");
     }
     assert_eq!(matrix.lines().count(), rows.len() * DAMAGES.len());
-    let sound = world.json(0, &["check", "--read-data", "--identity", "identity.txt"]);
     let records = world.keys("records").iter().filter(|key| key.ends_with(".json")).count();
+    let sound = world.json(0, &["check", "--read-data", "--identity", "identity.txt"]);
     assert_eq!((&sound["backups"], &sound["records"]), (&5.into(), &records.into()), "undone: {sound}");
 }
 

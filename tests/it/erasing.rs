@@ -369,6 +369,14 @@ fn forget_the_present(value: &mut Value) {
             if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
                 *text = moment.format("%Y-%m-%d %H:%M").to_string();
             }
+            // `49m 59s ago` in a sentence.
+            let is_lapse = |word: &&str| {
+                word.strip_suffix(['h', 'm', 's'])
+                    .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+            };
+            if text.contains(" ago") {
+                *text = text.split(' ').filter(|word| !is_lapse(word)).collect::<Vec<_>>().join(" ");
+            }
         }
         _ => {}
     }

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod by_hand;
+mod checks;
 mod cli;
 mod codes;
 mod copy;

@@ -10,7 +10,7 @@ use crate::domain::ids::JobName;
 use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::human_bytes;
 use crate::error::{Code, Error, Kind, Result};
-use crate::operations::check::{self, CheckReport, Damage, Depth};
+use crate::operations::check::{self, CheckReport, Damage, Depth, NotOnRecord};
 use crate::operations::host::Host;
 use crate::operations::interrupt::Interrupt;
 use crate::operations::notices::{Ended, Notices, new_run};
@@ -36,6 +36,8 @@ struct Document {
     strays: u64,
     damaged_strays: Vec<String>,
     recorded: bool,
+    on_record: Vec<JobName>,
+    not_on_record: Vec<NotOnRecord>,
 }
 
 pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit> {
@@ -84,6 +86,8 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
             strays: report.strays,
             damaged_strays: report.damaged_strays,
             recorded: report.recorded,
+            on_record: report.on_record,
+            not_on_record: report.not_on_record,
         });
     } else {
         for damage in &report.damaged {
@@ -144,6 +148,9 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
                 " hint: bring what cannot be believed, or is missing, back from a copy of the vault; `lifeboat prune --dry-run` \
                  says whether it holds up deletions, and how to go on without it",
             );
+        }
+        if !quiet {
+            report.not_on_record.iter().for_each(|left| say(&format!("note: {}", left.sentence())));
         }
     }
     Ok(if sound { Exit::DONE } else { Exit::of(Kind::Damage) })

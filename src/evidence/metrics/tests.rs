@@ -74,6 +74,14 @@ fn everything_is_told_where_everything_is_known() {
         value(&text, "lifeboat_runs_total{job_name=\"shop\",operation=\"prune\",outcome=\"stopped\"}"),
         Some("1")
     );
+    assert_eq!(value(&text, "lifeboat_last_run_success{job_name=\"shop\",operation=\"check\"}"), Some("0"));
+    let ended = now() - TimeDelta::hours(4);
+    let check = "lifeboat_last_run_timestamp_seconds{job_name=\"shop\",operation=\"check\"}";
+    assert_eq!(value(&text, check), Some(&*next(ended)));
+    for (outcome, count) in [("sound", "1"), ("damaged", "1"), ("failed", "0")] {
+        let runs = format!("lifeboat_runs_total{{job_name=\"shop\",operation=\"check\",outcome=\"{outcome}\"}}");
+        assert_eq!(value(&text, &runs), Some(count));
+    }
     // The first that has not gone is the third: removed seven hours ago, and not proven gone.
     let third = gathered.jobs[0].backups[2].recovery_point;
     let text_of = |moment: DateTime<Utc>| moment.timestamp().to_string();

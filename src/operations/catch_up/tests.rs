@@ -11,14 +11,15 @@ use chrono::TimeDelta;
 use proptest::prelude::*;
 
 use super::*;
-use crate::catalog::{BackupRow, DrillRow, PruneRow, QuarantineRow, RefutationRow, RemovalRow, RunRow};
+use crate::catalog::{BackupRow, CheckRow, DrillRow, PruneRow, QuarantineRow, RefutationRow, RemovalRow, RunRow};
 use crate::clock::{Clock, ManualClock};
 use crate::config::{VaultSettings, VaultUrl};
 use crate::domain::ids::{JobName, ManifestHash, ObjectId, VaultId};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest, SourceEntry};
 use crate::domain::record::{
-    CondemnedRecord, DrillEnvironment, DrillOutcome, DrillRecord, Finder, PruneOutcome, PruneRecord, QuarantineRecord,
-    RecordBody, RefutationRecord, RemovalReason, RemovalRecord, RunOutcome, RunRecord, SequenceRange,
+    CheckOutcome, CheckRecord, CondemnedRecord, DrillEnvironment, DrillOutcome, DrillRecord, Finder, PruneOutcome,
+    PruneRecord, QuarantineRecord, RecordBody, RefutationRecord, RemovalReason, RemovalRecord, RunOutcome, RunRecord,
+    SequenceRange,
 };
 use crate::operations::interrupt::Interrupt;
 use crate::operations::outbox::Waiting;
@@ -129,6 +130,7 @@ impl World {
                 refutations: catalog.refutations(vault, None).await.unwrap(),
                 quarantines: catalog.quarantines(vault, None).await.unwrap(),
                 prunes: catalog.prunes(vault, None).await.unwrap(),
+                checks: catalog.checks(vault, None).await.unwrap(),
                 known: catalog.known_records(vault).await.unwrap(),
                 refuted,
             }
@@ -178,6 +180,7 @@ struct Answers {
     refutations: Vec<RefutationRow>,
     quarantines: Vec<QuarantineRow>,
     prunes: Vec<PruneRow>,
+    checks: Vec<CheckRow>,
     known: HashSet<(String, RecordId)>,
     refuted: HashSet<BackupId>,
 }
@@ -297,6 +300,20 @@ pub(crate) fn body(kind: u8, of: Option<&VerifiedManifest>, now: chrono::DateTim
                 .collect(),
         })),
         5 => RecordBody::Quarantine(QuarantineRecord { backup: Some(named), gone: Vec::new() }),
+        7 => RecordBody::Check(CheckRecord {
+            outcome: CheckOutcome::Sound,
+            started: now,
+            finished: now,
+            duration_seconds: 1.000_000_1,
+            whole_vault: true,
+            read_data_percent: Some(5),
+            backups: 1,
+            objects: 2,
+            bytes: 3,
+            opened_segments: 4,
+            damaged: 0,
+            error_code: None,
+        }),
         _ => RecordBody::Condemned(CondemnedRecord { objects: vec![ObjectId([9; 32])], lists: Vec::new() }),
     }
 }
@@ -354,7 +371,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
         4 => (0_usize..2, 0_usize..2, any::<bool>()).prop_map(|(host, job, told)| Step::Commit { host, job, told }),
-        8 => (0_usize..2, 0_u8..7, index(), any::<bool>(), plan())
+        8 => (0_usize..2, 0_u8..8, index(), any::<bool>(), plan())
             .prop_map(|(host, kind, of, details, plan)| Step::Write { host, kind, of, details, plan }),
         1 => Just(Step::DeleteRemoved),
         1 => Just(Step::DeleteCondemned),
@@ -387,7 +404,7 @@ fn take(world: &World, step: &Step, number: u64, happened: &mut Happened) {
             let job = of.map_or_else(|| job(0), |verified| verified.manifest.job.clone());
             let body = body(*kind, of, world.clock.now());
             let id = RecordId::from_random(number.to_be_bytes());
-            if *kind < 4 {
+            if *kind < 4 || *kind == 7 {
                 happened[*at].insert((body.folder().to_owned(), id.clone()));
             }
             let details = details.then(|| serde_json::json!({ "errors": ["cannot read a file"] }));
@@ -417,7 +434,7 @@ fn take(world: &World, step: &Step, number: u64, happened: &mut Happened) {
                 .into_iter()
                 .map(|verified| verified.record)
                 .filter(|record| record.details.is_none() && record.host == ["web-1", "web-2"][*host])
-                .filter(|record| ["runs", "drills", "refutations", "prunes"].contains(&record.body.folder()))
+                .filter(|record| ["runs", "drills", "refutations", "prunes", "checks"].contains(&record.body.folder()))
                 .collect();
             if !own.is_empty() {
                 let outbox = world.hosts[*host].home().unwrap().state.outbox(&world.trust.vault);

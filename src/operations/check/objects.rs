@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
 
-use crate::domain::ids::{BackupId, ObjectId};
+use crate::domain::ids::{BackupId, JobName, ObjectId};
 use crate::domain::manifest::Manifest;
 use crate::error::{Code, Diagnostic as _, Result};
 use crate::observe::Progress;
@@ -17,7 +17,7 @@ use crate::vault::reader::{MAX_OBJECT_BYTES, USUAL_CONTENTS_BYTES};
 use crate::vault::versions::earlier_named;
 
 use super::super::host::Host;
-use super::{Damage, Wanted, hash_of, in_parallel, plain_reason, push, readable_words};
+use super::{Damage, OfJob, Wanted, hash_of, in_parallel, plain_reason, push, readable_words};
 
 /// What backups name, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub struct NamedObjects {
     lists: BTreeMap<ObjectId, Vec<usize>>,
     /// Bytes that were hashed.
     pub bytes: u64,
+    /// Backups, objects, lists and bytes of each job.
+    pub by_job: BTreeMap<JobName, OfJob>,
     /// What is wrong, with the backups that it spoils.
     pub damaged: Vec<Damage>,
 }
@@ -102,6 +104,7 @@ pub fn check(
     }
     drop(lists);
 
+    let shares = Shares::of(&all, manifests);
     progress.begin("checking objects", Some(all.objects.values().filter_map(|n| n.stored_bytes).sum()));
     let work: Vec<(&ObjectId, &Named)> = all.objects.iter().collect();
     let findings = Mutex::new(Vec::new());
@@ -115,6 +118,7 @@ pub fn check(
         match hash_of(read) {
             Ok((hash, size)) => {
                 bytes.fetch_add(size, Ordering::Relaxed);
+                shares.read(named, size);
                 progress.advance(size);
                 if let Some(reason) = differs(*object, named, hash, size) {
                     let (reason, readable) = made_good(host, &**storage, *object, reason)?;
@@ -134,6 +138,7 @@ pub fn check(
     })?;
     progress.end();
     all.bytes = bytes.into_inner();
+    all.by_job = shares.told(&all, manifests);
     let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
     findings.sort();
     for (object, code, reason, readable) in findings {
@@ -143,6 +148,60 @@ pub fn check(
         all.damaged.push(Damage { object: Key::Object(object).to_string(), code, reason, backups: ids(&by), readable });
     }
     Ok(all)
+}
+
+/// Whose what is: places in the list of jobs.
+struct Shares {
+    jobs: Vec<JobName>,
+    of_backup: Vec<usize>,
+    of_list: HashMap<ObjectId, Vec<usize>>,
+    /// Bytes that were hashed, by job.
+    bytes: Vec<AtomicU64>,
+}
+
+impl Shares {
+    fn of(all: &NamedObjects, manifests: &[Manifest]) -> Self {
+        let jobs: BTreeSet<&JobName> = manifests.iter().map(|manifest| &manifest.job).collect();
+        let jobs: Vec<JobName> = jobs.into_iter().cloned().collect();
+        let place = |manifest: &Manifest| jobs.partition_point(|job| *job < manifest.job);
+        let of_backup: Vec<usize> = manifests.iter().map(place).collect();
+        let of_list = all.lists.iter().map(|(list, by)| (*list, places(by.iter().map(|&index| of_backup[index]))));
+        let (of_list, bytes) = (of_list.collect(), jobs.iter().map(|_| AtomicU64::new(0)).collect());
+        Self { jobs, of_backup, of_list, bytes }
+    }
+
+    fn of_object(&self, named: &Named) -> Vec<usize> {
+        let by_lists = named.lists.iter().flat_map(|list| &self.of_list[list]).copied();
+        places(by_lists.chain(named.contents_of.iter().map(|&index| self.of_backup[index])))
+    }
+
+    fn read(&self, named: &Named, size: u64) {
+        for job in self.of_object(named) {
+            self.bytes[job].fetch_add(size, Ordering::Relaxed);
+        }
+    }
+
+    fn told(self, all: &NamedObjects, manifests: &[Manifest]) -> BTreeMap<JobName, OfJob> {
+        let mut told = vec![OfJob::default(); self.jobs.len()];
+        (0..manifests.len()).for_each(|index| told[self.of_backup[index]].backups += 1);
+        self.of_list.values().flatten().for_each(|&job| told[job].objects += 1);
+        all.objects.values().flat_map(|named| self.of_object(named)).for_each(|job| told[job].objects += 1);
+        for (of_job, bytes) in told.iter_mut().zip(self.bytes) {
+            of_job.bytes = bytes.into_inner();
+        }
+        self.jobs.into_iter().zip(told).collect()
+    }
+}
+
+/// Each once. Backups share their lists, and few jobs share anything: these are short.
+fn places(places: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut each = Vec::new();
+    for place in places {
+        if !each.contains(&place) {
+            each.push(place);
+        }
+    }
+    each
 }
 
 /// Whether an earlier version of a damaged object is right, and what is to be said then.

@@ -22,6 +22,7 @@ fn answers(host: &Host, world: &World) -> Vec<(&'static str, Vec<String>)> {
             ("refutations", told(catalog.refutations(vault, None).await.unwrap())),
             ("quarantines", told(catalog.quarantines(vault, None).await.unwrap())),
             ("prunes", told(catalog.prunes(vault, None).await.unwrap())),
+            ("checks", told(catalog.checks(vault, None).await.unwrap())),
             ("records", told(catalog.known_records(vault).await.unwrap().into_iter().collect())),
         ]
     })
