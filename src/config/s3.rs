@@ -9,7 +9,7 @@ use super::settings::secret_json;
 use crate::storage::LockMode;
 
 /// How many requests are under way at a time, if the config does not say.
-pub const DEFAULT_PARALLEL_REQUESTS: usize = 16;
+pub const DEFAULT_PARALLEL_REQUESTS: usize = 32;
 
 /// How a bucket is reached. What is not said is asked of the environment, as AWS's own tools do.
 #[derive(Debug, Clone, PartialEq, Eq)]

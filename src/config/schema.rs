@@ -105,7 +105,7 @@ pub const KEYS: &[Key] = &[
     key(
         "vault.*.parallel_requests",
         Takes::Number,
-        Default("16"),
+        Default("32"),
         "s3:// only. How many requests are under way at a time, 1 to 256.",
     )
     .also(&["max_connections"]),

@@ -10,6 +10,7 @@ mod holds;
 mod journal;
 mod opening;
 mod pipeline;
+mod report;
 pub(super) mod reuse;
 mod source;
 
@@ -21,16 +22,15 @@ use chrono::{DateTime, Utc};
 use rand::RngExt;
 
 use crate::config::{JobSettings, SourceSettings};
-use crate::domain::contents::{Note, NoteClass};
+use crate::domain::contents::NoteClass;
 use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, SourceName};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
-use crate::domain::record::{Finder, RecordBody, RefutationRecord, RunOutcome, RunRecord};
+use crate::domain::record::{Finder, RecordBody, RefutationRecord};
 use crate::domain::retention::Hold;
 use crate::error::{Code, Error, Result};
 use crate::observe::Progress;
 use crate::seal::{HostSecret, Sealer, SourceKeys, recipient_set};
 use crate::sources::memory::{MemoryHead, WrittenMemory};
-use crate::vault::glance::Glance;
 use crate::vault::layout::{Key, ManifestName};
 use crate::vault::manifests::{commit_manifest, sign_manifest, verify_manifest};
 use crate::vault::presence::{absent, absent_lists};
@@ -39,6 +39,8 @@ use crate::vault::writer::{Barred, Pace};
 use self::claim::Held;
 pub(super) use self::claim::agreed_time;
 use self::journal::{Left, Owner};
+use self::report::{Committed, run_record};
+pub use self::report::{RunReport, not_started};
 use self::reuse::{Allowance, MAX_REFUTED_NAMES, Refuted, Seen};
 use self::source::{Prepared, StoredSource};
 use super::begun::{self, Doing};
@@ -50,33 +52,6 @@ use super::{TOOL, databases, records};
 /// How long to wait before a source is tried again that failed of something that may pass: a server that starts anew, a
 /// lock.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
-/// Paths named one by one in what a run has to say; the rest is counted.
-const MAX_NAMED_ERRORS: usize = 20;
-
-/// What a run of one job came to.
-#[derive(Debug)]
-pub struct RunReport {
-    /// How it ended.
-    pub outcome: RunOutcome,
-    /// What was committed.
-    pub manifest: Option<Manifest>,
-    /// What went wrong, for a person, in full sentences.
-    pub errors: Vec<String>,
-    /// The failure that ended the run, if one did.
-    pub failure: Option<Error>,
-    /// Notes that are no errors, by class: vanished, changed, skipped.
-    pub remarks: Vec<Note>,
-    /// Segments that were named again without reading their files.
-    pub unread_segments: u64,
-    /// Segments that a run which broke off had stored, and that this one took over.
-    pub resumed_segments: u64,
-    /// Objects of earlier backups that this run found to be wrong. What it backs up of them was stored anew.
-    pub refuted_objects: Vec<ObjectId>,
-    /// How long it took.
-    pub duration_seconds: f64,
-    /// What was seen of the vault's objects, where something was: a prune that follows at once need not look again.
-    pub glance: Option<Glance>,
-}
 
 /// A job as a run needs it.
 struct Job<'a> {
@@ -174,79 +149,6 @@ pub fn without_vault(host: &Host, settings: &JobSettings, error: Error) -> RunRe
     let mut report = not_started(error);
     Hooks::new(host, &settings.name, &settings.hooks).on_failure(&mut report);
     report
-}
-
-/// The report of a run that came to nothing.
-#[must_use]
-pub fn not_started(error: Error) -> RunReport {
-    RunReport {
-        outcome: RunOutcome::Failed,
-        manifest: None,
-        errors: vec![error.to_string()],
-        failure: Some(error),
-        remarks: Vec::new(),
-        unread_segments: 0,
-        resumed_segments: 0,
-        refuted_objects: Vec::new(),
-        duration_seconds: 0.0,
-        glance: None,
-    }
-}
-
-fn run_record(report: &RunReport, started: DateTime<Utc>, finished: DateTime<Utc>) -> RecordBody {
-    let total =
-        |of: fn(&crate::domain::manifest::SourceEntry) -> u64| report.manifest.as_ref().map_or(0, |m| m.total(of));
-    RecordBody::Run(RunRecord {
-        outcome: report.outcome,
-        started,
-        finished,
-        duration_seconds: report.duration_seconds,
-        backup: report.manifest.as_ref().map(|m| m.id.clone()),
-        logical_bytes: total(|s| s.logical_bytes),
-        stored_bytes: total(|s| s.stored_bytes),
-        new_bytes: total(|s| s.new_bytes),
-        errors: report.errors.len() as u64,
-        error_code: report.failure.as_ref().map(|e| e.code().name().to_owned()),
-    })
-}
-
-struct Committed {
-    manifest: Manifest,
-    notes: Vec<Note>,
-    unread_segments: u64,
-    resumed_segments: u64,
-    refuted_objects: Vec<ObjectId>,
-    glance: Option<Glance>,
-}
-
-impl Committed {
-    fn into_report(self) -> RunReport {
-        let (unreadable, remarks): (Vec<Note>, Vec<Note>) =
-            self.notes.into_iter().partition(|note| note.class == NoteClass::Unreadable);
-        let mut errors: Vec<String> = unreadable
-            .iter()
-            .take(MAX_NAMED_ERRORS)
-            .map(|note| format!("cannot read {}: {}", note.path.display(), note.detail))
-            .collect();
-        if unreadable.len() > MAX_NAMED_ERRORS {
-            errors.push(format!("and {} more that cannot be read", unreadable.len() - MAX_NAMED_ERRORS));
-        }
-        RunReport {
-            outcome: match self.manifest.completeness {
-                Completeness::Complete => RunOutcome::Success,
-                Completeness::Partial => RunOutcome::Partial,
-            },
-            manifest: Some(self.manifest),
-            errors,
-            failure: None,
-            remarks,
-            unread_segments: self.unread_segments,
-            resumed_segments: self.resumed_segments,
-            refuted_objects: self.refuted_objects,
-            duration_seconds: 0.0,
-            glance: self.glance,
-        }
-    }
 }
 
 fn run(

@@ -28,7 +28,7 @@ const LATENCY: Duration = Duration::from_millis(30);
 /// Rounds unless told otherwise.
 const ROUNDS: usize = 3;
 /// Requests under way at a time: the default, which restic is given too.
-const PARALLEL: usize = 16;
+const PARALLEL: usize = 32;
 /// Others whose memory is looked at.
 const OTHER_PARALLEL: [usize; 2] = [2, 64];
 const PEAK_MIB: f64 = 300.0;
@@ -53,7 +53,7 @@ bench s3 takes
   --rounds N           medians of N (3)
   --files N            another size of the tree (59000)
   --reused N           about so many objects on the unchanged day (125000)
-  --parallel N         requests under way at a time (16)
+  --parallel N         requests under way at a time (32)
   --only tree|day      the tree alone, or the unchanged day alone
   --lifeboat FILE      this program instead of a release build made now
   --output FILE        fill the part between marks of this page (full scale only)";
