@@ -327,11 +327,18 @@ fn apt_get(args: &[&str]) -> Result<(), String> {
 
 fn cargo_command(root: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo told this program of its own package. Build scripts that ask for these, as ring's does, would run again, and all
+    // that needs them be compiled again, each time after somebody had called cargo himself.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|own| name.to_string_lossy().starts_with(own)) {
+            command.env_remove(name);
+        }
+    }
     command.args(args).current_dir(root).stdin(Stdio::null());
     command
 }
 
-fn cargo(root: &Path, args: &[&str]) -> Result<String, String> {
+pub(crate) fn cargo(root: &Path, args: &[&str]) -> Result<String, String> {
     let status = cargo_command(root, args).status().map_err(|error| format!("cargo: {error}"))?;
     if status.success() { Ok(String::new()) } else { Err(format!("cargo {} ended with {status}", args[0])) }
 }

@@ -1,7 +1,7 @@
 //! What must be true of a database: its schema, and the rows and a checksum of each table.
 //!
 //! Every value counts by its actual storage class, as bytes: text that is not UTF-8, and integers in text columns, are
-//! what they are. A table's rowids count as well, because a copy of pages keeps them. Generated columns are not
+//! what they are. A database of UTF-16 gives its text as UTF-8, as SQLite converts it. A table's rowids count as well, because a copy of pages keeps them. Generated columns are not
 //! evaluated. Virtual tables have no rows of their own; the tables that they keep their content in do.
 //!
 //! A row's hash is the first half of the BLAKE3 over its values, each with a byte for its class: 0 null; 1 integer and
@@ -41,14 +41,11 @@ pub(super) fn read(connection: &Connection, file: RawText) -> Result<SqliteFacts
 
 fn schema(connection: &Connection) -> Result<ContentHash, Trouble> {
     let mut rows = Vec::new();
-    let columns = ["type", "name", "tbl_name", "sql"].map(str::to_owned);
-    let encoding = Encoding::of(connection)?;
-    let sql = format!("SELECT {} FROM main.sqlite_schema", encoding.selected(&columns));
-    connection.rows(&sql, None, |row| {
+    connection.rows("SELECT type, name, tbl_name, sql FROM main.sqlite_schema", None, |row| {
         let mut image = Vec::new();
-        encoding.values(row, |value| {
-            encode(value, &mut image, &mut |_| ());
-        })?;
+        for column in 0..4 {
+            encode(row.get_ref(column)?, &mut image, &mut |_| ());
+        }
         rows.push(image);
         Ok(())
     })?;
@@ -61,7 +58,6 @@ fn schema(connection: &Connection) -> Result<ContentHash, Trouble> {
 }
 
 fn tables(connection: &Connection) -> Result<Vec<TableFacts>, Trouble> {
-    let encoding = Encoding::of(connection)?;
     let mut names: BTreeSet<String> = BTreeSet::new();
     let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0";
     connection.rows(sql, None, |row| {
@@ -78,9 +74,9 @@ fn tables(connection: &Connection) -> Result<Vec<TableFacts>, Trouble> {
         .into_iter()
         .map(|name| {
             let columns = columns(connection, &name)?;
-            let sql = scan(&name, &columns, without_rowid.contains(&name), encoding);
+            let sql = scan(&name, &columns, without_rowid.contains(&name));
             let mut sum = TableSum::default();
-            connection.rows(&sql, None, |row| sum.add(row, encoding))?;
+            connection.rows(&sql, None, |row| sum.add(row))?;
             Ok(TableFacts { name, rows: sum.rows, checksum: format!("{:032x}", sum.checksum) })
         })
         .collect()
@@ -99,12 +95,12 @@ fn columns(connection: &Connection, table: &str) -> Result<Vec<String>, Trouble>
 
 /// The statement that reads a table in its own order. Columns are qualified, because SQLite takes a quoted name that
 /// it does not know for a string; `NOT INDEXED`, because an index may hold other values than the table.
-fn scan(table: &str, columns: &[String], without_rowid: bool, encoding: Encoding) -> String {
+fn scan(table: &str, columns: &[String], without_rowid: bool) -> String {
     let free = |name: &&&str| !columns.iter().any(|column| column.eq_ignore_ascii_case(name));
     let rowid = if without_rowid { None } else { ROWID_NAMES.iter().find(free) };
     let mut selected: Vec<String> = rowid.iter().map(|name| format!("t.{name}")).collect();
     selected.extend(columns.iter().map(|column| format!("t.{}", quoted(column))));
-    format!("SELECT {} FROM main.{} AS t NOT INDEXED", encoding.selected(&selected), quoted(table))
+    format!("SELECT {} FROM main.{} AS t NOT INDEXED", selected.join(", "), quoted(table))
 }
 
 fn quoted(name: &str) -> String {
@@ -120,16 +116,16 @@ struct TableSum {
 }
 
 impl TableSum {
-    fn add(&mut self, row: &Row<'_>, encoding: Encoding) -> Result<(), rusqlite::Error> {
+    fn add(&mut self, row: &Row<'_>) -> Result<(), rusqlite::Error> {
         let Self { buffer, hasher, .. } = self;
         buffer.clear();
         let mut spilled = false;
-        encoding.values(row, |value| {
-            encode(value, buffer, &mut |bytes| {
+        for column in 0..row.as_ref().column_count() {
+            encode(row.get_ref(column)?, buffer, &mut |bytes| {
                 hasher.update(bytes);
                 spilled = true;
             });
-        })?;
+        }
         // Short rows are hashed in one go: a hasher's state costs more than they do.
         let hash = if spilled {
             hasher.update(buffer);
@@ -143,52 +139,6 @@ impl TableSum {
         half.copy_from_slice(&hash.as_bytes()[..16]);
         self.checksum = self.checksum.wrapping_add(u128::from_le_bytes(half));
         self.rows += 1;
-        Ok(())
-    }
-}
-
-/// How a database keeps its text, and so how the bytes of a text are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Utf8,
-    /// SQLite would convert, and what is no text would become the same as other such: so each value is selected twice, the
-    /// second time as the bytes that it has.
-    Utf16,
-}
-
-impl Encoding {
-    fn of(connection: &Connection) -> Result<Self, Trouble> {
-        let name: String = connection.value("PRAGMA main.encoding")?;
-        Ok(if name == "UTF-8" { Self::Utf8 } else { Self::Utf16 })
-    }
-
-    fn selected(self, columns: &[String]) -> String {
-        let both = |column: &String| match self {
-            Self::Utf8 => column.clone(),
-            Self::Utf16 => format!("{column}, CAST({column} AS BLOB)"),
-        };
-        columns.iter().map(both).collect::<Vec<String>>().join(", ")
-    }
-
-    /// Calls `each` with every value of a row of what was [`selected`](Self::selected); text as it is kept.
-    fn values(self, row: &Row<'_>, mut each: impl FnMut(ValueRef<'_>)) -> Result<(), rusqlite::Error> {
-        let columns = row.as_ref().column_count();
-        match self {
-            Self::Utf8 => {
-                for column in 0..columns {
-                    each(row.get_ref(column)?);
-                }
-            }
-            Self::Utf16 => {
-                for column in (0..columns).step_by(2) {
-                    let value = row.get_ref(column)?;
-                    match value {
-                        ValueRef::Text(_) => each(ValueRef::Text(row.get_ref(column + 1)?.as_bytes()?)),
-                        other => each(other),
-                    }
-                }
-            }
-        }
         Ok(())
     }
 }
@@ -231,7 +181,6 @@ mod tests {
     #[test]
     fn a_scan_names_what_is_stored() {
         let columns = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let scan = |table, columns: &[String], without_rowid| scan(table, columns, without_rowid, Encoding::Utf8);
         assert_eq!(scan("t", &columns(&["a"]), false), r#"SELECT t.rowid, t."a" FROM main."t" AS t NOT INDEXED"#);
         assert_eq!(scan("t", &columns(&["a"]), true), r#"SELECT t."a" FROM main."t" AS t NOT INDEXED"#);
         assert_eq!(
@@ -240,13 +189,5 @@ mod tests {
         );
         let all_taken = scan("t", &columns(&["rowid", "oid", "_rowid_"]), false);
         assert_eq!(all_taken, r#"SELECT t."rowid", t."oid", t."_rowid_" FROM main."t" AS t NOT INDEXED"#);
-    }
-
-    #[test]
-    fn text_of_two_bytes_a_letter_is_selected_as_its_bytes_too() {
-        assert_eq!(
-            scan("t", &["a".to_owned()], true, Encoding::Utf16),
-            r#"SELECT t."a", CAST(t."a" AS BLOB) FROM main."t" AS t NOT INDEXED"#
-        );
     }
 }

@@ -136,7 +136,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     let lifeboat = match &options.lifeboat {
         Some(lifeboat) => std::path::absolute(lifeboat).map_err(|error| format!("{}: {error}", lifeboat.display()))?,
         None => {
-            scripts::command("cargo", &["build", "--release", "--quiet"], root)?;
+            crate::test::cargo(root, &["build", "--release", "--quiet"])?;
             root.join("target/release/lifeboat")
         }
     };
