@@ -10,7 +10,7 @@ use crate::domain::ids::ObjectId;
 
 /// So long somebody may go by a glance.
 pub const GLANCE_HOLDS: TimeDelta = TimeDelta::minutes(30);
-/// A glance of more objects, or of lists that name more, is not kept: 100 MB.
+/// A glance of more objects is not kept, nor what further lists name: 100 MB.
 const MAX_ENTRIES: usize = 1_000_000;
 
 /// What was seen.
@@ -20,8 +20,31 @@ pub struct Glance {
     pub(super) begun: DateTime<Utc>,
     /// Every object that lay there.
     pub(super) objects: HashMap<ObjectId, Glimpse>,
-    /// What lists name that were read and had the bytes that their names say.
-    pub(super) lists: HashMap<ObjectId, Vec<ObjectId>>,
+    /// What lists name.
+    pub(super) lists: KnownLists,
+}
+
+/// What lists name that were read and had the bytes that their names say, as far as there is room.
+#[derive(Debug, Default, Clone)]
+pub(super) struct KnownLists {
+    lists: HashMap<ObjectId, Vec<ObjectId>>,
+    names: usize,
+}
+
+impl KnownLists {
+    /// Keeps what a list names, where that fits.
+    pub(super) fn add(&mut self, list: ObjectId, names: Vec<ObjectId>) {
+        if self.names + names.len() <= MAX_ENTRIES {
+            self.names += names.len();
+            let before = self.lists.insert(list, names);
+            self.names -= before.map_or(0, |before| before.len());
+        }
+    }
+
+    /// What a list names, if that is known.
+    pub(super) fn get(&self, list: &ObjectId) -> Option<&[ObjectId]> {
+        self.lists.get(list).map(Vec::as_slice)
+    }
 }
 
 /// An object that was seen.
@@ -35,14 +58,12 @@ impl Glance {
     /// All that was seen from that moment on; nothing where that is more than is kept.
     #[must_use]
     pub(super) fn new(begun: DateTime<Utc>, objects: HashMap<ObjectId, Glimpse>) -> Option<Self> {
-        (objects.len() <= MAX_ENTRIES).then(|| Self { begun, objects, lists: HashMap::new() })
+        (objects.len() <= MAX_ENTRIES).then(|| Self { begun, objects, lists: KnownLists::default() })
     }
 
     /// Adds what a list names.
     pub fn add_list(&mut self, list: ObjectId, names: Vec<ObjectId>) {
-        if self.lists.values().map(Vec::len).sum::<usize>() + names.len() <= MAX_ENTRIES {
-            self.lists.insert(list, names);
-        }
+        self.lists.add(list, names);
     }
 
     /// Whether somebody may go by it at this moment of the store's.

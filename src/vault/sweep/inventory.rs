@@ -10,7 +10,7 @@ use crate::domain::claim::{CLOCK_TOLERANCE, Claim};
 use crate::domain::ids::{BackupId, ObjectId};
 use crate::storage::{Storage, StorageError};
 use crate::vault::VaultError;
-use crate::vault::glance::{Glance, Glimpse};
+use crate::vault::glance::{Glance, Glimpse, KnownLists};
 use crate::vault::layout::{Key, LISTS, ManifestName, OBJECTS};
 use crate::vault::lists::{MAX_LIST_BYTES, objects_of};
 use crate::vault::manifests::MAX_MANIFEST_BYTES;
@@ -43,7 +43,7 @@ pub(super) struct Inventory {
     pub(super) objects: Shelf,
     pub(super) lists: Shelf,
     /// What lists name that were read.
-    read: HashMap<ObjectId, Vec<ObjectId>>,
+    read: KnownLists,
 }
 
 /// Objects, or lists.
@@ -127,7 +127,7 @@ impl Inventory {
         let seen = |lying: &Lying| Glimpse { size_bytes: lying.size_bytes, modified: lying.modified };
         let mut glance =
             Glance::new(begun, self.objects.iter().map(|(object, lying)| (object, seen(lying))).collect())?;
-        self.read.iter().for_each(|(list, names)| glance.add_list(*list, names.clone()));
+        glance.lists.clone_from(&self.read);
         Some(glance)
     }
 
@@ -212,10 +212,10 @@ impl Inventory {
         };
         // What was read before is what it was, as long as it is there.
         let (known, unread): (Vec<_>, Vec<_>) =
-            unread.into_iter().partition(|list| self.lists.has(list) && self.read.contains_key(list));
+            unread.into_iter().partition(|list| self.lists.has(list) && self.read.get(list).is_some());
         for list in known {
             self.lists.mark(list, by);
-            self.read[&list].iter().for_each(|object| self.objects.mark(*object, by));
+            self.read.get(&list).unwrap_or_default().iter().for_each(|object| self.objects.mark(*object, by));
         }
         let mut read = stream::iter(unread)
             .map(|list| async move { (list, read_names(storage, list).await) })
@@ -225,7 +225,7 @@ impl Inventory {
             match names {
                 Ok(names) => {
                     names.iter().for_each(|object| self.objects.mark(*object, by));
-                    self.read.insert(list, names);
+                    self.read.add(list, names);
                 }
                 Err(Unread::Wrong(reason)) => drop(wrong.insert(list, reason)),
                 Err(Unread::Store(error)) => return Err(error),
