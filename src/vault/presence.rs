@@ -22,9 +22,13 @@ const LISTED_IN_PARTS_FROM: usize = 32_000;
 /// When the store cannot be listed.
 pub async fn absent(
     storage: &dyn Storage,
-    wanted: HashMap<ObjectId, u64>,
+    mut wanted: HashMap<ObjectId, u64>,
 ) -> Result<HashMap<ObjectId, u64>, StorageError> {
-    Ok(absent_at_a_glance(storage, wanted).await?.0)
+    if !wanted.is_empty() {
+        let expected = wanted.len();
+        list_objects(storage, expected, &mut |object, seen| strike(&mut wanted, object, seen)).await?;
+    }
+    Ok(wanted)
 }
 
 /// The same, and what was seen, by which others may go who come soon.
@@ -41,23 +45,32 @@ pub async fn absent_at_a_glance(
     let begun = storage.now().await?;
     let mut seen = HashMap::new();
     let expected = wanted.len();
-    list_objects(storage, expected, &mut |listed| {
-        let Key::Object(object) = Key::parse(&listed.key) else { return };
-        if wanted.get(&object) == Some(&listed.size_bytes) {
-            wanted.remove(&object);
-        }
-        seen.insert(object, Glimpse { size_bytes: listed.size_bytes, modified: listed.modified });
+    list_objects(storage, expected, &mut |object, glimpse| {
+        strike(&mut wanted, object, glimpse);
+        seen.insert(object, glimpse);
     })
     .await?;
     Ok((wanted, Glance::new(begun, seen)))
+}
+
+/// Takes an object that was seen, and has the size that it should have, from those that are wanted.
+fn strike(wanted: &mut HashMap<ObjectId, u64>, object: ObjectId, seen: Glimpse) {
+    if wanted.get(&object) == Some(&seen.size_bytes) {
+        wanted.remove(&object);
+    }
 }
 
 /// Tells every object of a store that is thought to have at least so many.
 async fn list_objects(
     storage: &dyn Storage,
     expected: usize,
-    visit: &mut (dyn FnMut(Listed) + Send),
+    visit: &mut (dyn FnMut(ObjectId, Glimpse) + Send),
 ) -> Result<(), StorageError> {
+    let visit = &mut |listed: Listed| {
+        if let Key::Object(object) = Key::parse(&listed.key) {
+            visit(object, Glimpse { size_bytes: listed.size_bytes, modified: listed.modified });
+        }
+    };
     if !storage.is_far() || expected < LISTED_IN_PARTS_FROM {
         return storage.list(OBJECTS, visit).await;
     }

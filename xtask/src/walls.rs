@@ -30,6 +30,7 @@ pub(crate) const WALLS: &[Wall] = &[
     wall("domain", "std::net", "the domain is pure: it talks to nobody"),
     wall("domain", "rustix", "the domain is pure: it asks the system for nothing"),
     wall("domain", "sqlx", "the domain is pure: it asks no database"),
+    wall("domain", "rusqlite", "the domain is pure: it asks no database"),
     wall("domain", "*::Instant", "the domain is pure: it is told the time"),
     wall("domain", "*::SystemTime", "the domain is pure: it is told the time"),
     wall("config", "crate::vault", "settings are read before anything is opened"),
