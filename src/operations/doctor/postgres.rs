@@ -46,16 +46,7 @@ pub(super) fn sources(host: &Host, job: &JobSettings) -> Vec<Finding> {
                     let tools = tools(host, postgres, &examined);
                     findings.extend(judge(&about, postgres, &examined));
                     findings.push(match tools {
-                        Ok(tools) => Finding::ok(
-                            about,
-                            format!(
-                                "{} of {}.{} are in {}",
-                                BACKUP_PROGRAMS.join(" and "),
-                                tools.major,
-                                tools.minor,
-                                tools.folder.display()
-                            ),
-                        ),
+                        Ok(tools) => judge_tools(&about, &tools, examined.major()),
                         Err(error) => Finding::of(&about, &error),
                     });
                 }
@@ -63,6 +54,25 @@ pub(super) fn sources(host: &Host, job: &JobSettings) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A newer pg_dump reads an older server, and writes for its own: what it leaves out because a newer server has it by itself, an older
+/// one has otherwise. Of 15 and later it does not write, for one, that not everybody may make tables in the schema public.
+fn judge_tools(about: &str, tools: &Tools, server_major: u32) -> Finding {
+    let programs = BACKUP_PROGRAMS.join(" and ");
+    let found = format!("{programs} of {}.{} are in {}", tools.major, tools.minor, tools.folder.display());
+    if tools.major == server_major {
+        return Finding::ok(about, found);
+    }
+    Finding::warning(
+        about,
+        format!(
+            "{found}: what they write is for PostgreSQL {}, and in a server of {server_major} it may not load, or rights may not come \
+             back as they were",
+            tools.major
+        ),
+        format!("apt-get install postgresql-client-{server_major}; or restore into PostgreSQL {}", tools.major),
+    )
 }
 
 /// Foreign code of a drill has no network, but sockets are files: a server of this host that lets every local user in lets
@@ -145,7 +155,7 @@ fn is_wanted(settings: &PostgresSettings, schema: &str, name: &str) -> bool {
 }
 
 fn tools(host: &Host, settings: &PostgresSettings, examined: &Examined) -> Result<Tools> {
-    let wanted = Wanted::AtLeast(examined.version_number / 10_000);
+    let wanted = Wanted::AtLeast(examined.major());
     Ok(host.runtime.block_on(Tools::find(wanted, settings.tools.as_deref(), &BACKUP_PROGRAMS))?)
 }
 
@@ -193,7 +203,7 @@ fn shell(text: &str) -> String {
 
 fn judge(about: &str, settings: &PostgresSettings, examined: &Examined) -> Vec<Finding> {
     let role = quoted(&settings.address.role);
-    let major = examined.version_number / 10_000;
+    let major = examined.major();
     let mut findings = vec![Finding::ok(
         about,
         format!(
@@ -399,6 +409,17 @@ mod tests {
         while !open_to_all(&folders).await.is_empty() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[test]
+    fn programs_of_a_newer_version_are_warned_of() {
+        let tools = |major| Tools { folder: "/x".into(), major, minor: 3 };
+        let own = judge_tools("job shop", &tools(14), 14);
+        assert_eq!((own.grade, own.message.as_str()), (Grade::Ok, "pg_dump and pg_dumpall of 14.3 are in /x"));
+        let newer = judge_tools("job shop", &tools(16), 14);
+        assert_eq!(newer.grade, Grade::Warning);
+        assert!(newer.message.contains("is for PostgreSQL 16, and in a server of 14"), "{newer:?}");
+        assert!(newer.hint.unwrap().contains("postgresql-client-14"));
     }
 
     #[test]

@@ -39,6 +39,14 @@ pub struct Examined {
     pub size_bytes: u64,
 }
 
+impl Examined {
+    /// `15` of 15.18.
+    #[must_use]
+    pub const fn major(&self) -> u32 {
+        self.version_number / 10_000
+    }
+}
+
 /// A standby's settings that decide over long reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standby {
@@ -287,7 +295,7 @@ pub(crate) mod tests {
         );
         let access = server.access("backup", "postgres");
         let found = examine(&access, &everything).await.unwrap();
-        assert_eq!(found.version_number / 10_000, major());
+        assert_eq!(found.major(), major());
         assert_eq!((found.tables, found.unreadable.count), (4, 5));
         assert_eq!(found.unreadable.first[0], "\"My Shop\".\"Order\"");
         assert_eq!(found.unreadable_schemas, ["\"My Shop\"", "public"]);

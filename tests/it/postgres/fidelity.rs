@@ -1,5 +1,6 @@
 //! Everything that a database can hold comes back as it was: pg_dump says the same of both, line by line. With the
-//! programs of the usual version and with those of a newer one, which write and read dumps in other ways.
+//! programs of the usual version and with those of a newer one, which write and read dumps in other ways. With servers of every
+//! other major version that lifeboat backs up, too.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -136,12 +137,7 @@ mod newer {
 
     #[test]
     fn everything_passes_a_drill() {
-        let server = super::everything(Server::newer);
-        let tools = format!("tools = \"{}\"", server.programs().display());
-        let world = crate::postgres::world(&server.url("everything"), &tools, &format!("server = {{ {tools} }}"));
-        world.backup();
-        let drill = &world.json(0, &["drill", "--identity", "identity.txt"])["drills"][0];
-        assert_eq!(drill["outcome"], "passed", "{drill}");
+        super::passes_a_drill(Server::newer);
     }
 
     #[test]
@@ -173,6 +169,53 @@ mod newer {
     fn what_needs_a_left_out_table_is_left_out() {
         super::leaves_out_what_needs_it(Server::newer);
     }
+}
+
+/// Every other major version. No registry has client programs of each, so those of 16 serve the older servers, and those of 18 serve
+/// 17, as they may.
+mod majors {
+    use super::{Server, Start};
+
+    fn is_backed_up(start: Start) {
+        super::comes_back(start);
+        super::is_stored_once(start);
+        super::loads_by_script(start);
+        super::passes_a_drill(start);
+    }
+
+    #[test]
+    fn postgres_12() {
+        is_backed_up(|| Server::of_major(12));
+    }
+
+    #[test]
+    fn postgres_13() {
+        is_backed_up(|| Server::of_major(13));
+    }
+
+    #[test]
+    fn postgres_14() {
+        is_backed_up(|| Server::of_major(14));
+    }
+
+    #[test]
+    fn postgres_16() {
+        is_backed_up(|| Server::of_major(16));
+    }
+
+    #[test]
+    fn postgres_17() {
+        is_backed_up(|| Server::of_major(17));
+    }
+}
+
+fn passes_a_drill(start: Start) {
+    let server = everything(start);
+    let tools = format!("tools = \"{}\"", server.programs().display());
+    let world = world(&server.url("everything"), &tools, &format!("server = {{ {tools} }}"));
+    world.backup();
+    let drill = &world.json(0, &["drill", "--identity", "identity.txt"])["drills"][0];
+    assert_eq!(drill["outcome"], "passed", "{drill}");
 }
 
 #[test]

@@ -124,23 +124,29 @@ fn the_readmes_role_is_enough() {
     assert!(world.path("restore.sh").is_file());
 }
 
-/// Before PostgreSQL 14 a role has what it is granted; so it has on any later server without the role that came then.
+/// Before PostgreSQL 14 a role has what it is granted.
 #[test]
 fn the_grants_of_older_servers_are_enough() {
-    let server = Server::start();
+    let server = Server::of_major(13);
     server.sql("postgres", "CREATE ROLE backup LOGIN BYPASSRLS");
     server.sql("postgres", "CREATE DATABASE shop");
     server.sql(
         "shop",
         "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE TABLE before (id serial); INSERT INTO before DEFAULT VALUES",
     );
-    let world = world(&server.url_of("backup", "shop"), "", "");
+    let spare = Server::of_major(13);
+    let drill = format!("server = {{ url = \"{}\", allow_superuser = true }}", spare.url("postgres"));
+    let world = world(&server.url_of("backup", "shop"), "", &drill);
     world.expect(1, &["backup"]);
+    let said = world.expect(1, &["doctor"]).stdout;
+    assert!(said.contains(r#"GRANT SELECT ON ALL TABLES IN SCHEMA public TO "backup""#), "{said}");
     let mut document = Document::part("docs/POSTGRES.md", "before-14");
     document.as_superuser(&server.url("shop"));
     document.rest(&world, &[]);
     server.sql("shop", "CREATE TABLE later (id serial); INSERT INTO later DEFAULT VALUES");
     world.backup();
+    let drill = &world.json(0, &["drill", "--identity", "identity.txt"])["drills"][0];
+    assert_eq!(drill["outcome"], "passed", "{drill}");
     let target = Server::start();
     super::restore(&world, &target.url("shop"), &["--no-owner"]);
     assert_eq!(target.sql("shop", "SELECT count(*) FROM later, before").trim(), "1");

