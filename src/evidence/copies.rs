@@ -91,10 +91,16 @@ pub(super) fn copy_status(
         (None, None, _) => {
             found.push((State::Warning, format!("nothing was ever copied to {to}: run `lifeboat copy {job}`")));
         }
-        (_, None, _) => found.push((
-            State::Critical,
-            format!("the copy in {to} has no backup that counts, were the vault lost everything would be: run `lifeboat copy {job}`"),
-        )),
+        (_, None, _) => {
+            // What is copied stays refuted: a newer backup brings the bytes anew.
+            let backup = if there.is_empty() { String::new() } else { format!("`lifeboat backup {job}`, then ") };
+            found.push((
+                State::Critical,
+                format!(
+                    "the copy in {to} has no backup that counts, were the vault lost everything would be: run {backup}`lifeboat copy {job}`"
+                ),
+            ));
+        }
         (_, Some(age), Some(rpo)) if age > rpo => found.push((
             State::Critical,
             format!(

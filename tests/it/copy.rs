@@ -189,6 +189,28 @@ fn what_is_damaged_in_the_source_is_named_and_not_copied() {
 }
 
 #[test]
+fn what_is_damaged_in_the_copy_is_brought_anew_with_the_next_backup() {
+    let world = world();
+    let first = world.backup();
+    world.expect(0, &["copy"]);
+    damage(&world.path("offsite"));
+    let said = world.expect(20, &["check", "--vault", "offsite"]);
+    assert!(said.stderr.contains("`lifeboat backup`, then `lifeboat copy`"), "{}", said.stderr);
+    let reasons = world.json(0, &["status"])["jobs"][0]["reasons"].to_string();
+    assert!(reasons.contains("run `lifeboat backup shop`, then `lifeboat copy shop`"), "{reasons}");
+    let second = world.backup();
+    let document = world.json(0, &["copy"]);
+    assert_eq!(document["copies"][0]["copied"], serde_json::json!([second]), "{document}");
+    world.expect(0, &["check", "--vault", "offsite"]);
+    let list = world.json(0, &["list", "--vault", "offsite"]);
+    let verdicts: Vec<_> =
+        list["backups"].as_array().unwrap().iter().map(|row| (&row["id"], &row["verdict"])).collect();
+    let refuted = |id: &str| verdicts.iter().any(|(is, verdict)| *is == id && *verdict == "refuted");
+    assert!(refuted(&first) && !refuted(&second), "{list}");
+    assert!(world.json(0, &["status"])["jobs"][0]["copy"]["now_seconds"].is_number());
+}
+
+#[test]
 fn another_vault_a_lost_disk_and_an_unknown_name_are_refused() {
     let world = world();
     world.backup();
@@ -196,6 +218,8 @@ fn another_vault_a_lost_disk_and_an_unknown_name_are_refused() {
     assert!(said.stderr.contains("no vault \"elsewhere\"") && said.stderr.contains("offsite"), "{}", said.stderr);
     let stranger = World::new();
     fs::remove_dir(world.path("offsite")).unwrap();
+    let said = world.expect(10, &["copy"]);
+    assert!(said.stderr.contains("mkdir -p ") && !said.stderr.contains("lifeboat init"), "{}", said.stderr);
     fs::rename(stranger.path("vault"), world.path("offsite")).unwrap();
     let said = world.expect(20, &["copy"]);
     assert!(said.stderr.contains("vault-untrusted") && said.stderr.contains("another vault"), "{}", said.stderr);

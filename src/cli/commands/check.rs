@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::config::Settings;
+use crate::config::{Settings, VaultRole};
 use crate::domain::ids::JobName;
 use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::human_bytes;
@@ -135,12 +135,19 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
             );
         }
         if report.damaged.iter().any(refute::can_say) {
-            say(if report.recorded {
-                " hint: restore from a backup that is not named above; it is on record, and the next `lifeboat backup` \
+            say(match (&reading.vault.settings.role, report.recorded) {
+                (VaultRole::Copy { .. }, true) => {
+                    " hint: restore from a backup that is not named above, or from the job's own vault; it is on record, and the next \
+                     backup that is copied brings what is wrong anew: `lifeboat backup`, then `lifeboat copy`"
+                }
+                (_, true) => {
+                    " hint: restore from a backup that is not named above; it is on record, and the next `lifeboat backup` \
                      stores what is wrong anew from its source"
-            } else {
-                " hint: restore from a backup that is not named above; run `lifeboat check` on the host that backs up, \
+                }
+                (_, false) => {
+                    " hint: restore from a backup that is not named above; run `lifeboat check` on the host that backs up, \
                      so that the next backup stores what is wrong anew"
+                }
             });
         }
         if report.damaged.iter().any(|damage| damage.code != unapproved && !refute::can_say(damage)) {

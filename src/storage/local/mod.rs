@@ -21,7 +21,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -57,8 +57,8 @@ struct Shared {
     staging: OnceLock<Staging>,
     opening: Mutex<()>,
     waiting: Mutex<Waiting>,
-    /// Held by the sync at work; whoever needs its outcome waits here.
-    syncing: Mutex<()>,
+    /// Written by the sync at work; whoever needs its outcome, or must not come between, reads.
+    syncing: RwLock<()>,
 }
 
 /// What the next sync has to do.
@@ -113,7 +113,7 @@ impl Local {
             staging: OnceLock::new(),
             opening: Mutex::new(()),
             waiting: Mutex::default(),
-            syncing: Mutex::new(()),
+            syncing: RwLock::new(()),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -203,6 +203,13 @@ impl Storage for Local {
         self.blocking("deleting", move |shared| shared.delete(&key)).await
     }
 
+    async fn delete_many(&self, keys: &[String]) -> Result<Vec<Deleted>, StorageError> {
+        keys.iter().try_for_each(|key| check_key(key))?;
+        let keys = keys.to_vec();
+        // A thread is asked for once, and not for each of them.
+        self.blocking("deleting", move |shared| keys.iter().map(|key| shared.delete(key)).collect()).await
+    }
+
     async fn sync(&self) -> Result<(), StorageError> {
         self.blocking("syncing", Shared::sync).await
     }
@@ -267,7 +274,7 @@ impl Shared {
         };
         if publishing {
             // Whether that sync succeeds decides whether the key is taken.
-            drop(lock(&self.syncing));
+            drop(self.no_sync());
         }
         match self.root.look(key)? {
             Entry::Nothing => Ok(false),
@@ -347,7 +354,7 @@ impl Shared {
 
     fn delete(&self, key: &str) -> Result<Deleted, StorageError> {
         // A sync at work could bring it back.
-        let _syncing = lock(&self.syncing);
+        let _syncing = self.no_sync();
         let staged = self.waiting().staged.remove(key);
         if let (Some(number), Some(staging)) = (staged, self.staging.get()) {
             staging.discard(number);
@@ -365,8 +372,13 @@ impl Shared {
         }
     }
 
+    /// Waits for the sync at work, and holds off the next one.
+    fn no_sync(&self) -> RwLockReadGuard<'_, ()> {
+        self.syncing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn sync(&self) -> Result<(), StorageError> {
-        let _syncing = lock(&self.syncing);
+        let _syncing = self.syncing.write().unwrap_or_else(PoisonError::into_inner);
         let (batch, mut touched) = {
             let mut waiting = self.waiting();
             waiting.publishing = Arc::new(std::mem::take(&mut waiting.staged));

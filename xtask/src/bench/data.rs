@@ -164,7 +164,7 @@ pub(super) fn small_files(place: &Path, files: usize) -> io::Result<PathBuf> {
     Ok(tree)
 }
 
-/// Files that lifeboat stores as a segment each, and that are nearly all hole, so that a vault
+/// Files that lifeboat stores as a segment each, and their folder as another one, and that are nearly all hole, so that a vault
 /// of a hundred thousand segments does not take a hundred gigabytes.
 pub(super) struct LoneFiles {
     folder: PathBuf,
@@ -175,7 +175,7 @@ impl LoneFiles {
     /// Makes them anew.
     pub(super) fn make(place: &Path, files: usize) -> io::Result<Self> {
         let lone = Self { folder: place.join(format!("lone-{files}")), files };
-        println!("making {files} files of a segment of their own in {}", lone.folder.display());
+        println!("making {files} folders with a file in {}", lone.folder.display());
         for number in 0..files {
             fs::create_dir_all(lone.path(number).with_file_name(""))?;
             lone.write(number, 0)?;

@@ -20,9 +20,9 @@ const KEEP: usize = 14;
 const ERASE_WITHIN: Duration = Duration::from_secs(4 * DAY);
 /// Backups in the vault that is pruned.
 const PRUNE_BACKUPS: usize = 30;
-/// One of so many files changes between two of them: 70,000 files of a segment each, and 29 times 1,029 again, are a
-/// hundred thousand segments.
-const PRUNE_CHANGES_ONE_IN: usize = 68;
+/// One of so many files changes between two of them: 35,000 files and as many folders of a segment each, and 29 times 1,029
+/// files again, are a hundred thousand segments.
+const PRUNE_CHANGES_ONE_IN: usize = 34;
 /// Between the two steps of a sweep; longer than [`PRUNE_GRACE`].
 const PRUNE_PAUSE: Duration = Duration::from_secs(2);
 /// Writes a grace that a bench can wait for into the config.
