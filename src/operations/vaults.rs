@@ -11,9 +11,9 @@ use crate::domain::ids::{JobName, ManifestHash, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::domain::record::{Record, RecordBody, SequenceRange};
 use crate::error::{Code, Error, Result};
-use crate::storage::Storage;
 use crate::storage::local::Local;
 use crate::storage::s3::{self, S3};
+use crate::storage::{Storage, StorageError};
 use crate::vault::identity::{Pin, comment_lines, read_comments};
 use crate::vault::manifests::{MAX_NUMBER, VerifiedManifest};
 use crate::vault::survey::{self, Survey};
@@ -190,7 +190,17 @@ pub fn must_be_newest(host: &Host, storage: &dyn Storage, place: &VaultId, trust
 /// Where nothing can be there, or the keys to it cannot be had.
 pub fn storage(host: &Host, settings: &VaultSettings) -> Result<Arc<dyn Storage>> {
     match &settings.url {
-        VaultUrl::Folder(path) => Ok(Arc::new(Local::open(path, Arc::clone(&host.clock))?)),
+        VaultUrl::Folder(path) => match Local::open(path, Arc::clone(&host.clock)) {
+            Ok(local) => Ok(Arc::new(local)),
+            // `init` makes no copies, and `copy` makes no folder: what is not there may be a disk that is not mounted.
+            Err(error @ StorageError::NoStore { .. }) if settings.role != VaultRole::Own => {
+                let path = path.display();
+                Err(Error::from(error).with_hint(format!(
+                    "see that its disk is mounted; a first copy goes into an empty folder: mkdir -p {path}"
+                )))
+            }
+            Err(error) => Err(error.into()),
+        },
         VaultUrl::S3 { bucket, prefix } => bucket_store(host, bucket, prefix, &settings.s3),
     }
 }

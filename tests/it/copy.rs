@@ -220,6 +220,7 @@ fn another_vault_a_lost_disk_and_an_unknown_name_are_refused() {
     fs::remove_dir(world.path("offsite")).unwrap();
     let said = world.expect(10, &["copy"]);
     assert!(said.stderr.contains("mkdir -p ") && !said.stderr.contains("lifeboat init"), "{}", said.stderr);
+    assert!(world.expect(10, &["check", "--vault", "offsite"]).stderr.contains("mkdir -p "));
     fs::rename(stranger.path("vault"), world.path("offsite")).unwrap();
     let said = world.expect(20, &["copy"]);
     assert!(said.stderr.contains("vault-untrusted") && said.stderr.contains("another vault"), "{}", said.stderr);

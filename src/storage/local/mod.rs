@@ -57,7 +57,7 @@ struct Shared {
     staging: OnceLock<Staging>,
     opening: Mutex<()>,
     waiting: Mutex<Waiting>,
-    /// Written by the sync at work; whoever needs its outcome, or must not come between, reads.
+    /// Locked for writing by the sync at work, for reading by whoever needs its outcome or must not come between.
     syncing: RwLock<()>,
 }
 

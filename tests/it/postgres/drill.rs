@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use lifeboat::domain::contents::{Facts, Line, PostgresFacts};
 use serde_json::Value;
 
+use super::fidelity::everything;
 use super::living::{begin, ended};
 use super::{BACKUP_ROLE, Server, world};
 use crate::forge::Forge;
@@ -96,13 +97,7 @@ fn it_passes_and_says_how_long_each_part_took() {
 
 #[test]
 fn everything_odd_passes_it() {
-    let server = Server::start();
-    server.sql(
-        "postgres",
-        "CREATE DATABASE everything TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'",
-    );
-    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/postgres/everything.sql");
-    server.file("everything", &fixture);
+    let server = everything(Server::start);
     let world = world(&server.url("everything"), "", "");
     world.backup();
     let document = world.json(0, &DRILL);

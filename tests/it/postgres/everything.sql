@@ -13,6 +13,7 @@ SELECT CASE WHEN :major >= 13 THEN 'xid8' ELSE 'text' END AS xid8,
        CASE WHEN :major >= 13 THEN 'pg_snapshot' ELSE 'txid_snapshot' END AS snapshot,
        CASE WHEN :major >= 13 THEN 'regcollation' ELSE 'text' END AS regcollation,
        CASE WHEN :major >= 13 THEN 'BEFORE' ELSE 'AFTER' END AS before,
+       CASE WHEN :major >= 13 THEN ', FUNCTION 4 btequalimage(oid)' ELSE '' END AS equal_image,
        CASE WHEN :major >= 14 THEN 'int8multirange' ELSE 'text' END AS int8multirange,
        CASE WHEN :major >= 14 THEN 'Infinity' ELSE 'NaN' END AS infinity,
        CASE WHEN :major >= 14 THEN '-Infinity' ELSE 'NaN' END AS minus_infinity,
@@ -21,7 +22,7 @@ SELECT CASE WHEN :major >= 13 THEN 'xid8' ELSE 'text' END AS xid8,
        CASE WHEN :major >= 15 THEN 'UNLOGGED' ELSE '' END AS unlogged,
        CASE WHEN :major >= 15 THEN 'NULLS NOT DISTINCT' ELSE '' END AS nulls_not_distinct,
        CASE WHEN :major >= 15 THEN 'WITH (security_invoker)' ELSE '' END AS as_invoker,
-       CASE WHEN :major >= 15 THEN '-2' ELSE '2' END AS scale
+       CASE WHEN :major >= 15 THEN 'numeric(5, -2)' ELSE 'numeric(7, 2)' END AS scaled
 \gset
 
 -- Roles, memberships, settings. ----------------------------------------------------------------------------------
@@ -178,10 +179,7 @@ CREATE OPERATOR FAMILY odd.bigs USING btree;
 CREATE OPERATOR CLASS odd.big_ops FOR TYPE bigint USING btree FAMILY odd.bigs AS
     OPERATOR 1 <(bigint, bigint), OPERATOR 2 <=(bigint, bigint), OPERATOR 3 =(bigint, bigint),
     OPERATOR 4 >=(bigint, bigint), OPERATOR 5 >(bigint, bigint),
-    FUNCTION 1 btint8cmp(bigint, bigint), FUNCTION 2 btint8sortsupport(internal);
-\if :since_13
-ALTER OPERATOR FAMILY odd.bigs USING btree ADD FUNCTION 4 (bigint, bigint) btequalimage(oid);
-\endif
+    FUNCTION 1 btint8cmp(bigint, bigint), FUNCTION 2 btint8sortsupport(internal) :equal_image;
 ALTER OPERATOR FAMILY odd.bigs USING btree ADD
     OPERATOR 1 <(bigint, integer), OPERATOR 2 <=(bigint, integer), OPERATOR 3 =(bigint, integer),
     OPERATOR 4 >=(bigint, integer), OPERATOR 5 >(bigint, integer),
@@ -355,7 +353,7 @@ INSERT INTO odd.noted SELECT id, day, kind, 1 FROM odd.events WHERE id < 20;
 
 CREATE TABLE odd.types (
     n integer PRIMARY KEY,
-    t_smallint smallint, t_bigint bigint, t_numeric numeric, t_scaled numeric(7, :scale), t_real real, t_double float8, t_money money,
+    t_smallint smallint, t_bigint bigint, t_numeric numeric, t_scaled :scaled, t_real real, t_double float8, t_money money,
     t_char char(5), t_one "char", t_varchar varchar(20), t_text text, t_name name, t_bytea bytea,
     t_timestamp timestamp, t_timestamptz timestamptz, t_rounded timestamptz(3), t_date date, t_time time, t_timetz timetz,
     t_interval interval, t_years interval year to month, t_boolean boolean, t_uuid uuid,

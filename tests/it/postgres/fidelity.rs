@@ -15,7 +15,7 @@ use crate::support::{PROGRAM, Said, World, said};
 type Start = fn() -> Server;
 
 /// A server with [everything.sql](everything.sql) in its database `everything`.
-fn everything(start: Start) -> Server {
+pub(super) fn everything(start: Start) -> Server {
     let server = start();
     let locale = "TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'";
     server.sql("postgres", &format!("CREATE DATABASE everything {locale}"));
