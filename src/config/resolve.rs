@@ -16,9 +16,9 @@ use super::place::VaultUrl;
 use super::s3::S3Settings;
 use super::secret::Secret;
 use super::settings::{
-    DEFAULT_CHECK_TIMEOUT, DEFAULT_COMPRESSION_LEVEL, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT,
-    DEFAULT_SCRATCH, DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings, Objectives,
-    PostgresSettings, PruneWhen, Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings,
+    DEFAULT_CHECK_TIMEOUT, DEFAULT_CONNECTIONS, DEFAULT_MAX_LOCK_WAIT, DEFAULT_MAX_SNAPSHOT, DEFAULT_SCRATCH,
+    DEFAULT_STATE_DIR, Databases, DrillSettings, FilesSettings, JobSettings, Objectives, PostgresSettings, PruneWhen,
+    Settings, SourceKind, SourceSettings, SqliteSettings, VaultSettings,
 };
 use super::strict;
 use crate::domain::check::UserCheck;
@@ -194,15 +194,12 @@ impl Resolver<'_, '_> {
             }
             text.to_owned()
         });
-        let compression_level = match image.compression {
-            None => DEFAULT_COMPRESSION_LEVEL,
-            Some(level) => {
-                if !COMPRESSION_LEVELS.contains(level.get_ref()) {
-                    self.problems.at(level.span(), "`compression` is zstd's level, from 1 (fast) to 19 (small)");
-                }
-                i32::try_from(*level.get_ref()).unwrap_or(DEFAULT_COMPRESSION_LEVEL)
+        let compression_level = image.compression.and_then(|level| {
+            if !COMPRESSION_LEVELS.contains(level.get_ref()) {
+                self.problems.at(level.span(), "`compression` is zstd's level, from 1 (fast) to 19 (small)");
             }
-        };
+            i32::try_from(*level.get_ref()).ok()
+        });
         let grace = image.grace.map(|text| self.positive_duration("grace", &text));
         VaultSettings { name: name.to_owned(), url, recipients, trust, compression_level, grace, s3, role }
     }

@@ -46,7 +46,13 @@ pub const KEYS: &[Key] = &[
         Optional,
         "The vault's signing key (minisign, public half). Left out: the state folder knows it on the host that made the vault.",
     ),
-    key("vault.*.compression", Takes::Number, Default("3"), "zstd's level, 1 to 19.").also(&["compression_level"]),
+    key(
+        "vault.*.compression",
+        Takes::Number,
+        Optional,
+        "zstd's level, 1 to 19. Left out: 3 for files, 2 for databases, most of whose rows become no smaller at 3.",
+    )
+    .also(&["compression_level"]),
     key(
         "vault.*.grace",
         Takes::Duration,

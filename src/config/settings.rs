@@ -28,8 +28,11 @@ use crate::domain::server::ServerAddress;
 
 /// How long a check may take, if the config does not say.
 pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// zstd's level, if the config does not say.
-pub const DEFAULT_COMPRESSION_LEVEL: i32 = 3;
+/// zstd's level for files, if the config does not say.
+const FILES_COMPRESSION_LEVEL: i32 = 3;
+/// zstd's level for databases, if the config does not say: most rows become no smaller at level 3, which takes a third longer
+/// (docs/decisions/0024-level-2-for-rows.md).
+const ROWS_COMPRESSION_LEVEL: i32 = 2;
 /// Where drills restore to: a folder that another uid can reach, as the state folder must not be.
 pub const DEFAULT_SCRATCH: &str = "/var/tmp/lifeboat-scratch";
 /// How many connections read a PostgreSQL database, if the config does not say.
@@ -71,8 +74,8 @@ pub struct VaultSettings {
     pub recipients: Vec<String>,
     /// The minisign public key (`RWQ…`) that signs vault.json.
     pub trust: Option<String>,
-    /// zstd's level, 1 to 19.
-    pub compression_level: i32,
+    /// zstd's level, 1 to 19, where the config says it; [`VaultSettings::compression_level_of`] knows always.
+    pub compression_level: Option<i32>,
     /// How long an object waits before it is erased, where the config says it; [`Settings::grace_of`] knows always.
     pub grace: Option<Duration>,
     /// How its bucket is reached; of no use where it is a folder.
@@ -387,6 +390,15 @@ impl Settings {
 }
 
 impl VaultSettings {
+    /// zstd's level for what a source of this kind gives.
+    #[must_use]
+    pub fn compression_level_of(&self, kind: &SourceKind) -> i32 {
+        self.compression_level.unwrap_or(match kind {
+            SourceKind::Files(_) => FILES_COMPRESSION_LEVEL,
+            SourceKind::Sqlite(_) | SourceKind::Postgres(_) => ROWS_COMPRESSION_LEVEL,
+        })
+    }
+
     fn to_json(&self) -> Value {
         let mut json = json!({
             "name": self.name,

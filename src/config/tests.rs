@@ -91,7 +91,7 @@ fn a_whole_config() {
     let settings = Settings::parse(&whole(), Path::new("/srv/config/here/lifeboat.toml")).unwrap();
     assert_eq!(settings.state_dir, Path::new("/srv/config/here/state"));
     let vault = &settings.vaults["main"];
-    assert_eq!((vault.url.to_string().as_str(), vault.compression_level), ("/srv/config/vault", 9));
+    assert_eq!((vault.url.to_string().as_str(), vault.compression_level), ("/srv/config/vault", Some(9)));
     let job = &settings.jobs[&"shop".parse().unwrap()];
     assert_eq!(job.vault, "main");
     assert_eq!(

@@ -94,7 +94,7 @@ pub fn open_bare(host: &Host, url: &VaultUrl, flag: Option<&str>, trusted: &Trus
         url: url.clone(),
         recipients: Vec::new(),
         trust: None,
-        compression_level: crate::config::settings::DEFAULT_COMPRESSION_LEVEL,
+        compression_level: None,
         grace: None,
         s3: S3Settings::default(),
         role: VaultRole::Own,

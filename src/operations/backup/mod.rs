@@ -21,7 +21,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use rand::RngExt;
 
-use crate::config::{JobSettings, SourceSettings};
+use crate::config::{JobSettings, SourceKind, SourceSettings};
 use crate::domain::contents::NoteClass;
 use crate::domain::ids::{BackupId, JobName, ManifestHash, ObjectId, SourceName};
 use crate::domain::manifest::{Completeness, MANIFEST_TYPE, MANIFEST_VERSION, Manifest};
@@ -88,8 +88,9 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn sealer(&self) -> Result<Sealer> {
-        Ok(Sealer::new(&self.vault.settings.recipients, self.vault.settings.compression_level)?)
+    fn sealer(&self, kind: &SourceKind) -> Result<Sealer> {
+        let settings = &self.vault.settings;
+        Ok(Sealer::new(&settings.recipients, settings.compression_level_of(kind))?)
     }
 
     /// The newest complete backup that has this source and was sealed to the same recipients. None once that one was

@@ -107,7 +107,7 @@ pub(super) fn store(
     run.progress.begin(&format!("backing up {}", settings.name), estimate);
     let line = SealingLine {
         store: &store,
-        sealer: &|| run.sealer(),
+        sealer: &|| run.sealer(&settings.kind),
         gear: &keys.gear(),
         workers: run.host.workers,
         progress: run.progress,
@@ -158,7 +158,7 @@ impl<'a> Collected<'a> {
         store: &'a SegmentStore,
         memory: MemoryWriter,
     ) -> Result<Self> {
-        let sealer: Sealer = run.sealer()?;
+        let sealer: Sealer = run.sealer(&settings.kind)?;
         let mut contents = ContentsWriter::new(sealer);
         let mut head = Vec::new();
         Line::Head {

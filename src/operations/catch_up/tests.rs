@@ -84,7 +84,7 @@ impl World {
                 recipients: vec![RECIPIENT.to_owned()],
                 trust: None,
                 grace: None,
-                compression_level: 1,
+                compression_level: Some(1),
                 role: crate::config::VaultRole::Own,
             },
             storage: match plan {
