@@ -9,14 +9,15 @@ mod rights;
 
 use std::path::{Path, PathBuf};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use crate::config::{JobSettings, ServerGround, SourceKind};
-use crate::domain::manifest::Completeness;
+use crate::config::{CopySettings, JobSettings, ServerGround, SourceKind, VaultRole, VaultSettings};
+use crate::domain::manifest::{Completeness, Manifest};
 use crate::domain::quantity::{human_bytes, human_duration};
-use crate::error::{Error, Result};
+use crate::domain::schedule::Schedule;
+use crate::error::{Code, Error, Result};
 use crate::scratch::confine::{Confinement, Network, Trust};
 use crate::scratch::folder::free_bytes;
 
@@ -72,7 +73,9 @@ impl Finding {
         Self { grade: Grade::Problem, about: about.into(), message, hint: hint.map(Into::into) }
     }
 
-    fn warning(about: impl Into<String>, message: String, hint: impl Into<String>) -> Self {
+    /// Works, and may not for long.
+    #[must_use]
+    pub fn warning(about: impl Into<String>, message: String, hint: impl Into<String>) -> Self {
         Self { grade: Grade::Warning, about: about.into(), message, hint: Some(hint.into()) }
     }
 
@@ -167,40 +170,8 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, config_file: &Path
     findings.extend(machine::sources(job, config_file));
     findings.extend(postgres::sources(host, job));
     findings.extend(postgres::neighbours(host, job));
-    let survey = match vault.look(host, Some(&job.name)) {
-        Ok(Look { survey, untold }) => {
-            let hint = || Some(format!("lifeboat check {}", job.name));
-            findings.extend(untold.into_iter().map(|what| Finding::problem(&about, what, hint())));
-            survey
-        }
-        Err(error) => {
-            findings.push(Finding::of(&about, &error));
-            return findings;
-        }
-    };
-    for problem in &survey.problems {
-        let hint = Some(format!("lifeboat check {}", job.name));
-        findings.push(Finding::problem(&about, format!("{}: {}", problem.key, problem.fault), hint));
-    }
-    let all = manifests(survey);
-    let newest = all.iter().rev().find(|manifest| manifest.completeness == Completeness::Complete);
-    findings.push(match newest {
-        None => Finding::warning(&about, "no complete backup yet".to_owned(), format!("lifeboat backup {}", job.name)),
-        Some(newest) if newest.recovery_point > now + CLOCKS_AGREE => Finding::warning(
-            &about,
-            "the newest recovery point is yet to come: this host's clock, or that of the host that made it, is wrong"
-                .to_owned(),
-            "compare `date -u` on both with a clock that is right",
-        ),
-        Some(newest) => {
-            let age = (now - newest.recovery_point).to_std().unwrap_or_default();
-            Finding::ok(&about, format!("the newest recovery point is {} old", human_duration(age)))
-        }
-    });
-    if let Some(next) = job.schedule.next_after(now, zone) {
-        let local = next.with_timezone(&zone).format("%Y-%m-%d %H:%M %Z");
-        findings.push(Finding::ok(&about, format!("by its schedule the next backup is due {local}")));
-    }
+    let Some(all) = backups(host, vault, &about, job, &mut findings) else { return findings };
+    findings.extend(due(&about, "backup", &job.schedule, now, zone));
     if let Some(drill) = &job.drill {
         // Drills take the oldest and any other one, too.
         let needed = all.iter().map(|manifest| manifest.total(|source| source.logical_bytes)).max().unwrap_or(0);
@@ -229,6 +200,81 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, config_file: &Path
         }
     }
     findings
+}
+
+/// A job in the vault that it is copied to, as far as `vault` could be opened: what there is, and when more is due.
+#[must_use]
+pub fn copy(host: &Host, vault: &Result<OpenVault>, job: &JobSettings, copy: &CopySettings, zone: Tz) -> Vec<Finding> {
+    let about = format!("job {}: copy in {}", job.name, copy.to);
+    let mut findings = Vec::new();
+    // What is wrong with the vault itself is told of the vault.
+    if let Ok(vault) = vault {
+        let _ = backups(host, vault, &about, job, &mut findings);
+    }
+    match &copy.schedule {
+        Some(schedule) => findings.extend(due(&about, "copy", schedule, host.clock.now(), zone)),
+        None => findings.push(Finding::ok(about, "it has no schedule: somebody must start it".to_owned())),
+    }
+    findings
+}
+
+/// Whether nothing lies where a vault should be, and never did as far as this host knows: a first copy makes it.
+#[must_use]
+pub fn awaits_first_copy(host: &Host, settings: &VaultSettings, vault: &Result<OpenVault>) -> bool {
+    let is_missing = vault.as_ref().is_err_and(|error| error.code() == Code::VaultMissing);
+    let pinned = || host.home().and_then(|home| Ok(home.state.pinned_trust(&settings.name)?));
+    is_missing && pinned().is_ok_and(|pin| pin.is_none())
+}
+
+/// Whether there is a sound chain of a job's backups in a vault; gives those there are.
+fn backups(
+    host: &Host,
+    vault: &OpenVault,
+    about: &str,
+    job: &JobSettings,
+    findings: &mut Vec<Finding>,
+) -> Option<Vec<Manifest>> {
+    let now = host.clock.now();
+    let (again, check) = match &vault.settings.role {
+        VaultRole::Own => ("backup", format!("lifeboat check {}", job.name)),
+        VaultRole::Copy { .. } => ("copy", format!("lifeboat check {} --vault {}", job.name, vault.settings.name)),
+    };
+    let survey = match vault.look(host, Some(&job.name)) {
+        Ok(Look { survey, untold }) => {
+            findings.extend(untold.into_iter().map(|what| Finding::problem(about, what, Some(&check))));
+            survey
+        }
+        Err(error) => {
+            findings.push(Finding::of(about, &error));
+            return None;
+        }
+    };
+    for problem in &survey.problems {
+        findings.push(Finding::problem(about, format!("{}: {}", problem.key, problem.fault), Some(&check)));
+    }
+    let all = manifests(survey);
+    let newest = all.iter().rev().find(|manifest| manifest.completeness == Completeness::Complete);
+    findings.push(match newest {
+        None => Finding::warning(about, "no complete backup yet".to_owned(), format!("lifeboat {again} {}", job.name)),
+        Some(newest) if newest.recovery_point > now + CLOCKS_AGREE => Finding::warning(
+            about,
+            "the newest recovery point is yet to come: this host's clock, or that of the host that made it, is wrong"
+                .to_owned(),
+            "compare `date -u` on both with a clock that is right",
+        ),
+        Some(newest) => {
+            let age = (now - newest.recovery_point).to_std().unwrap_or_default();
+            Finding::ok(about, format!("the newest recovery point is {} old", human_duration(age)))
+        }
+    });
+    Some(all)
+}
+
+/// When a schedule wants the next one.
+fn due(about: &str, what: &str, schedule: &Schedule, now: DateTime<Utc>, zone: Tz) -> Option<Finding> {
+    let next = schedule.next_after(now, zone)?;
+    let local = next.with_timezone(&zone).format("%Y-%m-%d %H:%M %Z");
+    Some(Finding::ok(about, format!("by its schedule the next {what} is due {local}")))
 }
 
 /// What foreign code could read: a drill would end there.

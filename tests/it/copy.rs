@@ -244,6 +244,38 @@ fn another_vault_a_lost_disk_and_an_unknown_name_are_refused() {
 }
 
 #[test]
+fn doctor_looks_at_the_second_place() {
+    let world = world();
+    world.backup();
+    let doctor = |code| world.expect(code, &["doctor"]).stdout;
+    let said = doctor(0);
+    assert!(
+        said.contains("WARNING vault offsite: nothing was copied to ") && said.contains("lifeboat copy shop"),
+        "{said}"
+    );
+    assert!(files(&world.path("offsite")).is_empty(), "it waits for its first copy, and must be empty");
+    world.expect(0, &["copy"]);
+    let said = doctor(0);
+    for about in ["vault offsite: ", "job shop: copy in offsite: the newest recovery point is "] {
+        assert!(said.contains(&format!("OK      {about}")), "{about}: {said}");
+    }
+    assert!(
+        !said.contains("WARNING vault offsite") && said.contains("by its schedule the next copy is due "),
+        "{said}"
+    );
+    let manifest =
+        files(&world.path("offsite/backups")).into_iter().find(|path| path.extension().is_some_and(|it| it == "json"));
+    fs::write(manifest.unwrap(), "torn").unwrap();
+    let said = doctor(1);
+    assert!(said.contains("PROBLEM job shop: copy in offsite: "), "{said}");
+    assert!(said.contains("lifeboat check shop --vault offsite"), "{said}");
+    fs::remove_dir_all(world.path("offsite")).unwrap();
+    fs::create_dir(world.path("offsite")).unwrap();
+    let said = doctor(1);
+    assert!(said.contains("PROBLEM vault offsite: ") && !said.contains("nothing was copied to "), "{said}");
+}
+
+#[test]
 fn a_copy_that_is_killed_goes_on_where_it_was() {
     let world = with_copy(World::in_memory());
     fs::write(world.path("uploads/huge.bin"), noise(40_000_000, 77)).unwrap();

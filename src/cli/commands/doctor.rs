@@ -1,9 +1,12 @@
 //! `doctor`: what would go wrong, before it does. Each line is OK, a warning or a problem with what to type.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::config::check::{Severity, check, check_host};
-use crate::config::{JobSettings, PruneWhen};
+use crate::config::{JobSettings, PruneWhen, VaultSettings};
+use crate::domain::ids::JobName;
 use crate::error::{Kind, Result};
 use crate::operations::doctor::{self, Finding, Grade, Prunes};
 use crate::operations::vaults::OpenVault;
@@ -38,9 +41,20 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
             findings.extend(doctor::recipients(&session.host, name, vault, opener.as_ref()));
         }
     }
+    let mut copies = BTreeMap::new();
     for job in jobs {
         if let Ok(vault) = &vaults[&job.vault] {
             findings.extend(doctor::job(&session.host, vault, job, &session.settings.file, session.settings.timezone));
+        }
+        if let Some((copy, settings)) =
+            job.copy.as_ref().and_then(|it| Some((it, session.settings.vaults.get(&it.to)?)))
+        {
+            let vault = copies.entry(&copy.to).or_insert_with(|| {
+                let vault = session.open(settings);
+                findings.extend(place_of_copies(&session, settings, &vault, &job.name));
+                vault
+            });
+            findings.extend(doctor::copy(&session.host, vault, job, copy, session.settings.timezone));
         }
         findings.extend(identity(&session, job));
     }
@@ -65,6 +79,24 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
         }
     }
     Ok(if problems == 0 { Exit::DONE } else { Exit::of(Kind::Failed) })
+}
+
+/// The vault that jobs are copied to. A place that waits for its first copy must stay empty: no right is tried there.
+fn place_of_copies(
+    session: &Configured,
+    settings: &VaultSettings,
+    vault: &Result<OpenVault>,
+    job: &JobName,
+) -> Vec<Finding> {
+    if doctor::awaits_first_copy(&session.host, settings, vault) {
+        let message = format!("nothing was copied to {} yet", settings.url);
+        return vec![Finding::warning(format!("vault {}", settings.name), message, format!("lifeboat copy {job}"))];
+    }
+    let mut findings = doctor::vault(&session.host, &settings.name, vault);
+    if let Ok(vault) = vault {
+        findings.extend(doctor::rights(&session.host, &settings.name, vault, Prunes::AfterCopies));
+    }
+    findings
 }
 
 /// The config's own findings; notes are left to `config check`.

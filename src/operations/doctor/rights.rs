@@ -24,6 +24,8 @@ const MAX_BYTES: u64 = 1024;
 pub enum Prunes {
     /// This host, after its backups or when somebody starts it.
     Here,
+    /// This host, after each copy into the vault.
+    AfterCopies,
     /// Another one, as far as the config says.
     Elsewhere,
 }
@@ -199,6 +201,11 @@ impl Probe {
                 "it may not delete, and by the config its prunes run here: nothing will be erased".to_owned(),
                 "give the job a [job.NAME.prune] with a schedule, and run `lifeboat prune` on a host with a keeper's policy \
                  (docs/OBJECT-LOCK.md)",
+            ),
+            (Tried::Denied, Prunes::AfterCopies) => Finding::warning(
+                &self.about,
+                "it may not delete: each copy is followed by a prune, which will fail, and nothing is erased".to_owned(),
+                "run `lifeboat prune --vault` with this vault on a host that may delete in it, as a timer (docs/COPY.md)",
             ),
             (Tried::Done(Deleted::Held { until }), _) => {
                 let until = until.map_or_else(String::new, |until| format!(" until {}", until.format("%Y-%m-%d %H:%M UTC")));
