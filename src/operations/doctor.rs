@@ -7,6 +7,7 @@ mod notify;
 mod postgres;
 mod rights;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -102,11 +103,15 @@ pub fn vault(host: &Host, name: &str, vault: &Result<OpenVault>) -> Vec<Finding>
         Err(error) => return vec![Finding::of(&about, error)],
         Ok(vault) => vault,
     };
+    let what = match &vault.settings.role {
+        VaultRole::Own => "is",
+        VaultRole::Copy { .. } => "is a copy of",
+    };
     let mut findings = vec![Finding::ok(
         &about,
         format!(
-            "{} is vault {}, and signed by whom this host trusts (vault.json number {})",
-            vault.settings.url, vault.id, vault.trust.serial
+            "{} {what} vault {}, and signed by whom this host trusts (vault.json number {})",
+            vault.settings.url, vault.trust.vault, vault.trust.serial
         ),
     )];
     let strangers = vault.trust.unapproved(&vault.settings.recipients);
@@ -216,6 +221,20 @@ pub fn copy(host: &Host, vault: &Result<OpenVault>, job: &JobSettings, copy: &Co
         None => findings.push(Finding::ok(about, "it has no schedule: somebody must start it".to_owned())),
     }
     findings
+}
+
+/// A copy that one broken disk takes along with its source.
+#[must_use]
+pub fn same_disk(source: &OpenVault, copy: &OpenVault) -> Option<Finding> {
+    let [one, other] = [source, copy].map(|vault| Some(std::fs::metadata(vault.folder()?).ok()?.dev()));
+    (one.is_some() && one == other).then(|| {
+        let (name, of) = (&copy.settings.name, &source.settings.name);
+        Finding::warning(
+            format!("vault {name}"),
+            format!("it lies in the same file system as vault {of}: what breaks the one breaks the other"),
+            format!("write a place elsewhere as the url of [vault.{name}], and copy there (docs/COPY.md)"),
+        )
+    })
 }
 
 /// Whether nothing lies where a vault should be, and never did as far as this host knows: a first copy makes it.

@@ -260,9 +260,10 @@ fn doctor_looks_at_the_second_place() {
         assert!(said.contains(&format!("OK      {about}")), "{about}: {said}");
     }
     assert!(
-        !said.contains("WARNING vault offsite") && said.contains("by its schedule the next copy is due "),
+        !said.contains("nothing was copied to ") && said.contains("by its schedule the next copy is due "),
         "{said}"
     );
+    assert!(said.contains("WARNING vault offsite: it lies in the same file system as vault main"), "{said}");
     let manifest =
         files(&world.path("offsite/backups")).into_iter().find(|path| path.extension().is_some_and(|it| it == "json"));
     fs::write(manifest.unwrap(), "torn").unwrap();

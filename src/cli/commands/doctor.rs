@@ -52,6 +52,9 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
             let vault = copies.entry(&copy.to).or_insert_with(|| {
                 let vault = session.open(settings);
                 findings.extend(place_of_copies(&session, settings, &vault, &job.name));
+                if let (Ok(source), Ok(copy)) = (&vaults[&job.vault], &vault) {
+                    findings.extend(doctor::same_disk(source, copy));
+                }
                 vault
             });
             findings.extend(doctor::copy(&session.host, vault, job, copy, session.settings.timezone));
