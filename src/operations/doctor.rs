@@ -15,6 +15,7 @@ use chrono_tz::Tz;
 use serde::Serialize;
 
 use crate::config::{CopySettings, JobSettings, ServerGround, SourceKind, VaultRole, VaultSettings};
+use crate::domain::ids::JobName;
 use crate::domain::manifest::{Completeness, Manifest};
 use crate::domain::quantity::{human_bytes, human_duration};
 use crate::domain::schedule::Schedule;
@@ -26,6 +27,7 @@ pub use self::keys::{hygiene, recipients};
 pub use self::machine::machine;
 pub use self::notify::notify;
 pub use self::rights::{Prunes, rights};
+use super::copy::awaits_first_copy;
 use super::host::Host;
 use super::vaults::{Look, OpenVault, manifests};
 
@@ -237,12 +239,29 @@ pub fn same_disk(source: &OpenVault, copy: &OpenVault) -> Option<Finding> {
     })
 }
 
-/// Whether nothing lies where a vault should be, and never did as far as this host knows: a first copy makes it.
-#[must_use]
-pub fn awaits_first_copy(host: &Host, settings: &VaultSettings, vault: &Result<OpenVault>) -> bool {
-    let is_missing = vault.as_ref().is_err_and(|error| error.code() == Code::VaultMissing);
-    let pinned = || host.home().and_then(|home| Ok(home.state.pinned_trust(&settings.name)?));
-    is_missing && pinned().is_ok_and(|pin| pin.is_none())
+/// The vault that a job is copied to, and what was found of it. A place that waits for its first copy must stay empty, and
+/// no right is tried there.
+pub fn place_of_copies(
+    host: &Host,
+    settings: &VaultSettings,
+    job: &JobName,
+    open: impl FnOnce() -> Result<OpenVault>,
+) -> (Result<OpenVault>, Vec<Finding>) {
+    let about = format!("vault {}", settings.name);
+    let vault = match awaits_first_copy(host, settings) {
+        Ok(false) => open(),
+        Ok(true) => {
+            let message = format!("nothing was copied to {} yet", settings.url);
+            let finding = Finding::warning(about, message.clone(), format!("lifeboat copy {job}"));
+            return (Err(Error::new(Code::VaultMissing, message)), vec![finding]);
+        }
+        Err(error) => Err(error),
+    };
+    let mut findings = self::vault(host, &settings.name, &vault);
+    if let Ok(vault) = &vault {
+        findings.extend(rights(host, &settings.name, vault, Prunes::AfterCopies));
+    }
+    (vault, findings)
 }
 
 /// Whether there is a sound chain of a job's backups in a vault; gives those there are.

@@ -248,6 +248,10 @@ fn doctor_looks_at_the_second_place() {
     let world = world();
     world.backup();
     let doctor = |code| world.expect(code, &["doctor"]).stdout;
+    fs::remove_dir(world.path("offsite")).unwrap();
+    let said = doctor(1);
+    assert!(said.contains("PROBLEM vault offsite: ") && said.contains("mkdir -p "), "{said}");
+    fs::create_dir(world.path("offsite")).unwrap();
     let said = doctor(0);
     assert!(
         said.contains("WARNING vault offsite: nothing was copied to ") && said.contains("lifeboat copy shop"),

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::config::check::{Severity, check, check_host};
-use crate::config::{JobSettings, PruneWhen, VaultSettings};
-use crate::domain::ids::JobName;
+use crate::config::{JobSettings, PruneWhen};
 use crate::error::{Kind, Result};
 use crate::operations::doctor::{self, Finding, Grade, Prunes};
 use crate::operations::vaults::OpenVault;
@@ -50,8 +49,9 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
             job.copy.as_ref().and_then(|it| Some((it, session.settings.vaults.get(&it.to)?)))
         {
             let vault = copies.entry(&copy.to).or_insert_with(|| {
-                let vault = session.open(settings);
-                findings.extend(place_of_copies(&session, settings, &vault, &job.name));
+                let open = || session.open(settings);
+                let (vault, found) = doctor::place_of_copies(&session.host, settings, &job.name, open);
+                findings.extend(found);
                 if let (Ok(source), Ok(copy)) = (&vaults[&job.vault], &vault) {
                     findings.extend(doctor::same_disk(source, copy));
                 }
@@ -82,24 +82,6 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
         }
     }
     Ok(if problems == 0 { Exit::DONE } else { Exit::of(Kind::Failed) })
-}
-
-/// The vault that jobs are copied to. A place that waits for its first copy must stay empty: no right is tried there.
-fn place_of_copies(
-    session: &Configured,
-    settings: &VaultSettings,
-    vault: &Result<OpenVault>,
-    job: &JobName,
-) -> Vec<Finding> {
-    if doctor::awaits_first_copy(&session.host, settings, vault) {
-        let message = format!("nothing was copied to {} yet", settings.url);
-        return vec![Finding::warning(format!("vault {}", settings.name), message, format!("lifeboat copy {job}"))];
-    }
-    let mut findings = doctor::vault(&session.host, &settings.name, vault);
-    if let Ok(vault) = vault {
-        findings.extend(doctor::rights(&session.host, &settings.name, vault, Prunes::AfterCopies));
-    }
-    findings
 }
 
 /// The config's own findings; notes are left to `config check`.

@@ -30,7 +30,7 @@ use crate::vault::layout::Key;
 use crate::vault::manifests::VerifiedManifest;
 use crate::vault::survey::{Fault, Survey};
 
-pub use self::place::open_copy;
+pub use self::place::{awaits_first_copy, open_copy};
 use self::plan::{Rules, Wanted, plan};
 use super::backup::{agreed_time, claim, reuse};
 use super::host::Host;

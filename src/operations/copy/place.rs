@@ -76,6 +76,19 @@ pub(super) fn open_copy_on(
     Ok(OpenVault { id, settings, storage, trust: signed.trust })
 }
 
+/// Whether an empty place waits for its first copy. False where a vault lies there.
+///
+/// # Errors
+/// Where the place is not there, is not empty, or had a copy once; the store's.
+pub fn awaits_first_copy(host: &Host, settings: &VaultSettings) -> Result<bool> {
+    let storage = storage(host, settings)?;
+    if host.runtime.block_on(exists(&*storage)).map_err(VaultError::from)? {
+        return Ok(false);
+    }
+    refuse_what_is_not_empty(host, &*storage, settings)?;
+    Ok(true)
+}
+
 /// Whom the source is believed through: this host pinned that when it opened it.
 fn pin_of(host: &Host, source: &OpenVault) -> Result<Pin> {
     let lines = host.home()?.state.pinned_trust(&source.settings.name)?;

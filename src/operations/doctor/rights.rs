@@ -125,7 +125,8 @@ impl Probe {
             )),
             _ => {}
         }
-        if let Some(mode) = storage.lock() {
+        // A copy holds nothing.
+        if let Some(mode) = storage.lock().filter(|_| prunes != Prunes::AfterCopies) {
             self.try_to_hold(storage, mode, findings).await?;
         }
         self.try_to_delete(storage, prunes, findings).await
@@ -205,7 +206,13 @@ impl Probe {
             (Tried::Denied, Prunes::AfterCopies) => Finding::warning(
                 &self.about,
                 "it may not delete: each copy is followed by a prune, which will fail, and nothing is erased".to_owned(),
-                "run `lifeboat prune --vault` with this vault on a host that may delete in it, as a timer (docs/COPY.md)",
+                "give it the right, or run `lifeboat prune --vault` with this vault on a host that may, and know that each copy ends \
+                 with that error (docs/COPY.md)",
+            ),
+            (Tried::Done(Deleted::Removed | Deleted::Absent), Prunes::AfterCopies) => Finding::warning(
+                &self.about,
+                "it may delete what is there, as a copy's prunes must: so could whoever breaks into this host".to_owned(),
+                "let the place keep what is deleted for some days (snapshots, versions), or copy from a host that does nothing else",
             ),
             (Tried::Done(Deleted::Held { until }), _) => {
                 let until = until.map_or_else(String::new, |until| format!(" until {}", until.format("%Y-%m-%d %H:%M UTC")));

@@ -117,6 +117,26 @@ fn keys_for_another_prefix_are_told_what_they_lack() {
     bucket.assert_nothing_lost(1);
 }
 
+#[test]
+fn doctor_tries_what_whoever_copies_into_a_bucket_may() {
+    let bucket = Bucket::new();
+    let path = bucket.world.path("lifeboat.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    let main = config.split("[vault.main]").nth(1).unwrap().split("\n[").next().unwrap();
+    let url = main.lines().find(|line| line.starts_with("url")).unwrap();
+    let place = main.replace(url, &format!("{}-copy\"", url.trim_end().trim_end_matches('"')));
+    fs::write(&path, format!("{config}\n[vault.offsite]{place}\n[job.shop.copy]\nto = \"offsite\"\n")).unwrap();
+    bucket.world.backup();
+    told(&bucket, 0, &["WARNING vault offsite: nothing was copied to "]);
+    bucket.world.expect(0, &["copy"]);
+    let may = [
+        "OK      vault offsite: this host may list, put, read",
+        "WARNING vault offsite: it may delete what is there, as a copy's prunes must",
+        "OK      job shop: copy in offsite: the newest recovery point is ",
+    ];
+    told(&bucket, 0, &may);
+}
+
 /// What `doctor` says of the vault's rights; it must say each of these, and end with this code.
 #[track_caller]
 fn told(bucket: &Bucket, code: i32, says: &[&str]) -> String {
