@@ -29,10 +29,10 @@ use crate::domain::server::ServerAddress;
 /// How long a check may take, if the config does not say.
 pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// zstd's level for files, if the config does not say.
-const FILES_COMPRESSION_LEVEL: i32 = 3;
+const FILE_COMPRESSION_LEVEL: i32 = 3;
 /// zstd's level for databases, if the config does not say: most rows become no smaller at level 3, which takes a third longer
 /// (docs/decisions/0024-level-2-for-rows.md).
-const ROWS_COMPRESSION_LEVEL: i32 = 2;
+const DATABASE_COMPRESSION_LEVEL: i32 = 2;
 /// Where drills restore to: a folder that another uid can reach, as the state folder must not be.
 pub const DEFAULT_SCRATCH: &str = "/var/tmp/lifeboat-scratch";
 /// How many connections read a PostgreSQL database, if the config does not say.
@@ -394,8 +394,8 @@ impl VaultSettings {
     #[must_use]
     pub fn compression_level_of(&self, kind: &SourceKind) -> i32 {
         self.compression_level.unwrap_or(match kind {
-            SourceKind::Files(_) => FILES_COMPRESSION_LEVEL,
-            SourceKind::Sqlite(_) | SourceKind::Postgres(_) => ROWS_COMPRESSION_LEVEL,
+            SourceKind::Files(_) => FILE_COMPRESSION_LEVEL,
+            SourceKind::Sqlite(_) | SourceKind::Postgres(_) => DATABASE_COMPRESSION_LEVEL,
         })
     }
 

@@ -14,12 +14,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use crate::config::{CopySettings, JobSettings, ServerGround, SourceKind, VaultRole, VaultSettings};
+use crate::config::{CopySettings, JobSettings, ServerGround, SourceKind, VaultSettings};
 use crate::domain::ids::JobName;
 use crate::domain::manifest::{Completeness, Manifest};
 use crate::domain::quantity::{human_bytes, human_duration};
 use crate::domain::schedule::Schedule;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::scratch::confine::{Confinement, Network, Trust};
 use crate::scratch::folder::free_bytes;
 
@@ -76,9 +76,7 @@ impl Finding {
         Self { grade: Grade::Problem, about: about.into(), message, hint: hint.map(Into::into) }
     }
 
-    /// Works, and may not for long.
-    #[must_use]
-    pub fn warning(about: impl Into<String>, message: String, hint: impl Into<String>) -> Self {
+    fn warning(about: impl Into<String>, message: String, hint: impl Into<String>) -> Self {
         Self { grade: Grade::Warning, about: about.into(), message, hint: Some(hint.into()) }
     }
 
@@ -105,10 +103,7 @@ pub fn vault(host: &Host, name: &str, vault: &Result<OpenVault>) -> Vec<Finding>
         Err(error) => return vec![Finding::of(&about, error)],
         Ok(vault) => vault,
     };
-    let what = match &vault.settings.role {
-        VaultRole::Own => "is",
-        VaultRole::Copy { .. } => "is a copy of",
-    };
+    let what = if vault.is_copy() { "is a copy of" } else { "is" };
     let mut findings = vec![Finding::ok(
         &about,
         format!(
@@ -209,13 +204,12 @@ pub fn job(host: &Host, vault: &OpenVault, job: &JobSettings, config_file: &Path
     findings
 }
 
-/// A job in the vault that it is copied to, as far as `vault` could be opened: what there is, and when more is due.
+/// A job in the vault that it is copied to, where that could be opened: what there is, and when more is due.
 #[must_use]
-pub fn copy(host: &Host, vault: &Result<OpenVault>, job: &JobSettings, copy: &CopySettings, zone: Tz) -> Vec<Finding> {
+pub fn copy(host: &Host, vault: Option<&OpenVault>, job: &JobSettings, copy: &CopySettings, zone: Tz) -> Vec<Finding> {
     let about = format!("job {}: copy in {}", job.name, copy.to);
     let mut findings = Vec::new();
-    // What is wrong with the vault itself is told of the vault.
-    if let Ok(vault) = vault {
+    if let Some(vault) = vault {
         let _ = backups(host, vault, &about, job, &mut findings);
     }
     match &copy.schedule {
@@ -239,21 +233,21 @@ pub fn same_disk(source: &OpenVault, copy: &OpenVault) -> Option<Finding> {
     })
 }
 
-/// The vault that a job is copied to, and what was found of it. A place that waits for its first copy must stay empty, and
-/// no right is tried there.
+/// The vault that a job is copied to, where it can be opened, and what was found of it. A place that waits for its first
+/// copy must stay empty, and no right is tried there.
+#[must_use]
 pub fn place_of_copies(
     host: &Host,
     settings: &VaultSettings,
     job: &JobName,
     open: impl FnOnce() -> Result<OpenVault>,
-) -> (Result<OpenVault>, Vec<Finding>) {
-    let about = format!("vault {}", settings.name);
+) -> (Option<OpenVault>, Vec<Finding>) {
     let vault = match awaits_first_copy(host, settings) {
         Ok(false) => open(),
         Ok(true) => {
             let message = format!("nothing was copied to {} yet", settings.url);
-            let finding = Finding::warning(about, message.clone(), format!("lifeboat copy {job}"));
-            return (Err(Error::new(Code::VaultMissing, message)), vec![finding]);
+            let about = format!("vault {}", settings.name);
+            return (None, vec![Finding::warning(about, message, format!("lifeboat copy {job}"))]);
         }
         Err(error) => Err(error),
     };
@@ -261,7 +255,7 @@ pub fn place_of_copies(
     if let Ok(vault) = &vault {
         findings.extend(rights(host, &settings.name, vault, Prunes::AfterCopies));
     }
-    (vault, findings)
+    (vault.ok(), findings)
 }
 
 /// Whether there is a sound chain of a job's backups in a vault; gives those there are.
@@ -273,9 +267,9 @@ fn backups(
     findings: &mut Vec<Finding>,
 ) -> Option<Vec<Manifest>> {
     let now = host.clock.now();
-    let (again, check) = match &vault.settings.role {
-        VaultRole::Own => ("backup", format!("lifeboat check {}", job.name)),
-        VaultRole::Copy { .. } => ("copy", format!("lifeboat check {} --vault {}", job.name, vault.settings.name)),
+    let (again, check) = match vault.is_copy() {
+        false => ("backup", format!("lifeboat check {}", job.name)),
+        true => ("copy", format!("lifeboat check {} --vault {}", job.name, vault.settings.name)),
     };
     let survey = match vault.look(host, Some(&job.name)) {
         Ok(Look { survey, untold }) => {

@@ -45,19 +45,18 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
         if let Ok(vault) = &vaults[&job.vault] {
             findings.extend(doctor::job(&session.host, vault, job, &session.settings.file, session.settings.timezone));
         }
-        if let Some((copy, settings)) =
-            job.copy.as_ref().and_then(|it| Some((it, session.settings.vaults.get(&it.to)?)))
-        {
+        if let Some(copy) = &job.copy {
+            let settings = &session.settings.vaults[&copy.to];
             let vault = copies.entry(&copy.to).or_insert_with(|| {
                 let open = || session.open(settings);
                 let (vault, found) = doctor::place_of_copies(&session.host, settings, &job.name, open);
                 findings.extend(found);
-                if let (Ok(source), Ok(copy)) = (&vaults[&job.vault], &vault) {
+                if let (Ok(source), Some(copy)) = (&vaults[&job.vault], &vault) {
                     findings.extend(doctor::same_disk(source, copy));
                 }
                 vault
             });
-            findings.extend(doctor::copy(&session.host, vault, job, copy, session.settings.timezone));
+            findings.extend(doctor::copy(&session.host, vault.as_ref(), job, copy, session.settings.timezone));
         }
         findings.extend(identity(&session, job));
     }
