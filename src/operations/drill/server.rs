@@ -156,13 +156,12 @@ impl Database {
             tables: None,
             needs: Needs::from(&*self.facts),
         };
-        let plan = plan(reader, manifest, source)?;
         let mut queryable = None;
         let mut phase = |name: &'static str| match name {
             QUERYABLE => queryable = Some(stopwatch.seconds()),
             other => stopwatch.phase(drills_word(other)),
         };
-        let loaded = load(host, reader, source, plan, options, &mut phase, progress);
+        let loaded = load(host, reader, manifest, source, options, &mut phase, progress);
         self.queryable_seconds = queryable;
         let loaded = loaded.map_err(|error| self.on_this_ground(error))?;
         self.complete_seconds = Some(stopwatch.seconds());

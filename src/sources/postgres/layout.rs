@@ -195,7 +195,14 @@ impl ListedTable {
     /// (The texts in binary rows have the session's whatever the statement says.)
     #[must_use]
     pub fn copy_in(&self, encoding: &str) -> String {
-        format!("COPY {}{} FROM STDIN{}", self.qualified(), self.column_list(), self.format(encoding))
+        format!("COPY {}{} FROM STDIN WITH ({})", self.qualified(), self.column_list(), self.format(encoding))
+    }
+
+    /// The same into a table that was emptied in this transaction: rows are written as if they were old, so that nobody
+    /// has to come back and mark them so.
+    #[must_use]
+    pub fn copy_in_frozen(&self, encoding: &str) -> String {
+        format!("COPY {}{} FROM STDIN WITH ({}, FREEZE)", self.qualified(), self.column_list(), self.format(encoding))
     }
 
     /// The statement that gives the rows of some pages (`first..next`; open at the end where `next` is `None`), or of
@@ -211,11 +218,15 @@ impl ListedTable {
         }
         conditions.extend(condition.map(|condition| format!("({condition}\n)")));
         let wanted = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-        format!("COPY (SELECT {columns} FROM ONLY {}{wanted}) TO STDOUT{}", self.qualified(), self.format(encoding))
+        format!(
+            "COPY (SELECT {columns} FROM ONLY {}{wanted}) TO STDOUT WITH ({})",
+            self.qualified(),
+            self.format(encoding)
+        )
     }
 
     fn format(&self, encoding: &str) -> String {
-        if self.binary { " WITH (FORMAT binary)".to_owned() } else { format!(" WITH (ENCODING {})", literal(encoding)) }
+        if self.binary { "FORMAT binary".to_owned() } else { format!("ENCODING {}", literal(encoding)) }
     }
 }
 

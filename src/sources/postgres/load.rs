@@ -41,7 +41,7 @@ use archive::{Archive, Entry, trouble};
 pub(super) use error::said;
 
 pub use error::LoadError;
-pub use worker::Worker;
+pub use worker::{Tables, Worker};
 
 /// globals.sql, tables.json and the statements for large objects are not larger.
 const MAX_TEXT_BYTES: usize = 512 * 1024 * 1024;
@@ -188,6 +188,7 @@ pub struct Filling {
     encoding: String,
     tables: BTreeMap<u32, ListedTable>,
     wanted: BTreeSet<u32>,
+    may_skip_log: bool,
     remarks: Vec<String>,
 }
 
@@ -308,16 +309,22 @@ impl Filling {
         self.options.whole()
     }
 
+    /// Whether the server logs nothing of a [`Worker`]'s own tables.
+    #[must_use]
+    pub fn may_skip_log(&self) -> bool {
+        self.may_skip_log
+    }
+
     /// How many tables are filled.
     #[must_use]
     pub fn tables(&self) -> u64 {
         self.wanted.len() as u64
     }
 
-    /// A table, for messages.
-    #[must_use]
-    pub fn shown(&self, oid: u32) -> String {
-        self.tables.get(&oid).map_or_else(|| format!("number {oid}"), ListedTable::shown)
+    fn table(&self, oid: u32) -> Result<&ListedTable, LoadError> {
+        self.tables.get(&oid).ok_or_else(|| {
+            LoadError::unsafe_member(format!("data/{oid:010}"), "has rows of a table that tables.json does not list")
+        })
     }
 }
 

@@ -75,3 +75,44 @@ fn a_row_that_text_cannot_carry_goes_by_binary_copy() {
     let rows = "SELECT id, length(body), md5(body) FROM files ORDER BY id";
     assert_eq!(target.sql("shop", rows), source.sql("shop", rows));
 }
+
+/// The server of every drill logs nothing but what it must. There, a large table goes in by one connection, in the
+/// transaction that emptied it, until another connection has nothing to do.
+#[test]
+fn large_tables_are_not_logged_where_the_server_need_not() {
+    let source = Server::start();
+    source.sql("postgres", "CREATE DATABASE shop");
+    source.sql(
+        "shop",
+        "CREATE TABLE notes (id serial PRIMARY KEY, body text NOT NULL);
+         CREATE TABLE \"Letters\" (id integer PRIMARY KEY, body text NOT NULL, bytes integer GENERATED ALWAYS AS (length(body)) STORED);
+         CREATE TABLE stamps (id integer PRIMARY KEY REFERENCES \"Letters\", body text);
+         INSERT INTO notes (body) SELECT repeat(md5(i::text), 12) FROM generate_series(1, 120000) AS i;
+         INSERT INTO \"Letters\" SELECT i, repeat(md5((-i)::text), 12) FROM generate_series(1, 35000) AS i;
+         INSERT INTO stamps SELECT i, 'small' FROM generate_series(1, 100) AS i;",
+    );
+    let rows = "SELECT sum(hashtextextended(notes::text, 0)), count(*) FROM notes UNION ALL
+                SELECT sum(hashtextextended(l::text, 0)), count(*) FROM \"Letters\" AS l UNION ALL
+                SELECT sum(hashtextextended(stamps::text, 0)), count(*) FROM stamps ORDER BY 2";
+    let was = source.sql("shop", rows);
+    let world = world(&source.url("shop"), "", "");
+    world.backup();
+    let logged_mib = |settings: &[&str], jobs: &str| -> f64 {
+        let target = Server::with(settings);
+        let position =
+            || target.sql("postgres", "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint / 1048576.0");
+        let before: f64 = position().trim().parse().unwrap();
+        restore(&world, &target.url("shop"), &["--jobs", jobs]);
+        let after: f64 = position().trim().parse().unwrap();
+        assert_eq!(target.sql("shop", rows), was);
+        after - before
+    };
+    let little = ["wal_level=minimal", "max_wal_senders=0"];
+    let all = logged_mib(&["wal_level=replica"], "2");
+    assert!(all > 58.0, "{all}");
+    // One connection has nobody to wait for; what is left is the new database itself. Of two, one stops when the other has
+    // no table of its own left, and the end of the larger one is logged.
+    let (by_one, by_two) = (logged_mib(&little, "1"), logged_mib(&little, "2"));
+    assert!(by_one < all / 4.0, "{by_one} of {all}");
+    assert!(by_two < all - 20.0, "{by_two} of {all}");
+}

@@ -90,11 +90,14 @@ impl Loader {
             make_tables(&self.options, &archive, tables, &mut self.remarks).await?;
             Vec::<Entry>::new()
         };
+        // Tables that were there and of which there are keys and references are emptied by nobody but their owner.
+        let may_skip_log = self.options.whole() && self.logs_little().await?;
         Ok(Filling {
             archive,
             post_data,
             at_the_end,
             wanted,
+            may_skip_log,
             encoding: list.encoding,
             tables: list.tables.into_iter().map(|table| (table.oid, table)).collect::<BTreeMap<_, _>>(),
             remarks: self.remarks,
@@ -153,6 +156,14 @@ impl Loader {
         let asked: Result<bool, _> = sqlx::query_scalar(sql).fetch_one(&mut self.maintenance).await;
         let failed = trouble(&self.options.access, "looking at the server");
         Ok(if asked.map_err(|cause| failed(cause.into()))? { Language::English } else { Language::Unchosen })
+    }
+
+    /// Whether the server's log is for its own crashes alone.
+    async fn logs_little(&mut self) -> Result<bool, LoadError> {
+        let sql = "SELECT pg_catalog.current_setting('wal_level') = 'minimal'";
+        let asked: Result<bool, _> = sqlx::query_scalar(sql).fetch_one(&mut self.maintenance).await;
+        let failed = trouble(&self.options.access, "looking at the server");
+        asked.map_err(|cause| failed(cause.into()))
     }
 
     async fn make_roles(&mut self, globals: &[Statement<'_>]) -> Result<(), LoadError> {

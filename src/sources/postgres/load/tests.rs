@@ -252,7 +252,7 @@ impl Members {
                 .map(|part| {
                     let filling = &filling;
                     scope.spawn(move || -> Result<u64, LoadError> {
-                        let mut worker = filling.worker()?;
+                        let mut worker = filling.worker(Tables::Shared)?;
                         let mut count = 0;
                         for (oid, bytes) in part.iter().filter(|(oid, _)| filling.wants(*oid)) {
                             // Cut in the middle of rows.
@@ -269,7 +269,7 @@ impl Members {
             Ok(())
         })?;
         if filling.is_whole() {
-            let mut worker = filling.worker()?;
+            let mut worker = filling.worker(Tables::Shared)?;
             worker.run(Part::LargeObjects { number: 0 }, self.large_objects.as_bytes())?;
             worker.run(Part::Sequences, self.sequences.as_bytes())?;
         }
@@ -444,7 +444,7 @@ fn a_row_that_does_not_fit_is_an_error_that_names_table_and_line() {
     let private = server.private();
     let filling = members.head(server.begin(server.options("broken", &private)).unwrap()).unwrap();
     let parted = members.list.tables[3].oid;
-    let mut worker = filling.worker().unwrap();
+    let mut worker = filling.worker(Tables::Shared).unwrap();
     let error = worker.copy(parted, [Ok::<_, LoadError>(&b"1\ta\nsecret\tb\n"[..])]).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("loading table public.parted_1") && text.contains("(line 2, column k)"), "{text}");
@@ -465,6 +465,34 @@ fn a_row_that_does_not_fit_is_an_error_that_names_table_and_line() {
     let error = members.fill(filling).unwrap_err().to_string();
     assert!(error.contains("making keys: "), "{error}");
     assert!(error.contains("could not create unique index \"parted_1_pkey\""), "{error}");
+}
+
+#[test]
+fn a_table_of_its_own_is_one_transaction_and_keeps_what_was_in_it() {
+    let server = Server::start();
+    let members = shop(&server);
+    let private = server.private();
+    let filling = members.head(server.begin(server.options("own", &private)).unwrap()).unwrap();
+    let parted = members.list.tables[3].oid;
+    let (users, some) = members.rows.iter().find(|(oid, _)| *oid != parted).unwrap();
+    let count =
+        |oid: u32| server.psql("own", &format!("SELECT count(*) FROM {}", filling.table(oid).unwrap().qualified()));
+    let copy = |worker: &mut Worker<'_>, oid: u32, rows: &[u8]| worker.copy(oid, [Ok::<_, LoadError>(rows)]).unwrap();
+
+    // Nothing of it is there before its end, which the next table is too.
+    let mut worker = filling.worker(Tables::Own).unwrap();
+    assert_eq!(copy(&mut worker, parted, b"1\ta\n") + copy(&mut worker, parted, b"2\tb\n"), 2);
+    let rows = copy(&mut worker, *users, some);
+    assert_eq!(count(parted), "2");
+    drop(worker);
+
+    // What was not ended is not there; and what was in a table stays in it.
+    let mut worker = filling.worker(Tables::Own).unwrap();
+    assert_eq!((count(*users), copy(&mut worker, *users, some)), ("0".to_owned(), rows));
+    copy(&mut worker, parted, b"3\tc\n");
+    copy(&mut worker, parted, b"4\td\n");
+    worker.end().unwrap();
+    assert_eq!((count(*users), count(parted)), (rows.to_string(), "4".to_owned()));
 }
 
 #[test]

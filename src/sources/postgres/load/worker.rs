@@ -12,14 +12,27 @@ use crate::sources::postgres::connect::{Access, ServerTrouble};
 use crate::sources::postgres::facts::{BINARY_HEADER, BINARY_SIGNATURE};
 use crate::sources::postgres::layout::{Part, literal};
 
-/// A connection that takes rows, large objects and sequences. Each call is a transaction of its own: what a member
-/// holds is in the table as a whole or not at all.
+/// A connection that takes rows, large objects and sequences. What a member holds is in the table as a whole or
+/// not at all: each call is a transaction of its own, or part of one ([`Tables::Own`]).
 #[derive(Debug)]
 pub struct Worker<'a> {
     filling: &'a Filling,
     runtime: Handle,
     access: Access,
     connection: PgConnection,
+    tables: Tables,
+    /// The table of the worker's own whose transaction is open.
+    begun: Option<u32>,
+}
+
+/// Whether others put rows into the same tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// They do, at the same time.
+    Shared,
+    /// Nobody does before [`Worker::end`]. What the worker puts into a table is one transaction until it is given another
+    /// one, and that begins with emptying it, so that a server with `wal_level = minimal` logs nothing of it.
+    Own,
 }
 
 impl Filling {
@@ -27,7 +40,7 @@ impl Filling {
     ///
     /// # Errors
     /// When the server does not let us in.
-    pub fn worker(&self) -> Result<Worker<'_>, LoadError> {
+    pub fn worker(&self, tables: Tables) -> Result<Worker<'_>, LoadError> {
         let access = self.options.target();
         let connection = self.runtime.block_on(async {
             let mut connection = connect(&access).await?;
@@ -36,11 +49,41 @@ impl Filling {
             relaxed.map_err(trouble(&access, "setting up the session"))?;
             Ok::<_, LoadError>(connection)
         })?;
-        Ok(Worker { filling: self, runtime: self.runtime.clone(), access, connection })
+        Ok(Worker { filling: self, runtime: self.runtime.clone(), access, connection, tables, begun: None })
     }
 }
 
 impl Worker<'_> {
+    /// Empties a table in a transaction that stays open. Where it has rows, or our role may not empty it, each member is a
+    /// transaction instead, as in a table that is shared.
+    fn begin(&mut self, oid: u32) -> Result<(), LoadError> {
+        let table = self.filling.table(oid)?;
+        let begun = self.runtime.block_on(async {
+            let name = table.qualified();
+            // An extension may have filled it when it was made, and of these rows the backup has none.
+            let sql = "SELECT pg_catalog.pg_relation_size(found) = 0 AND pg_catalog.has_table_privilege(found, 'TRUNCATE') \
+                       FROM pg_catalog.to_regclass($1) AS found";
+            let may: bool = sqlx::query_scalar(sql).bind(&name).fetch_one(&mut self.connection).await?;
+            if may {
+                run(&mut self.connection, format!("BEGIN; TRUNCATE ONLY {name}")).await?;
+            }
+            Ok(may)
+        });
+        let begun = begun.map_err(trouble(&self.access, format!("beginning with table {}", table.shown())))?;
+        self.begun = begun.then_some(oid);
+        Ok(())
+    }
+
+    /// Ends what is begun of the worker's own tables. Without this the last one stays empty.
+    ///
+    /// # Errors
+    /// The server's.
+    pub fn end(&mut self) -> Result<(), LoadError> {
+        let Some(oid) = self.begun.take() else { return Ok(()) };
+        let ended = self.runtime.block_on(run(&mut self.connection, "COMMIT".to_owned()));
+        ended.map_err(trouble(&self.access, format!("ending table {}", self.filling.table(oid)?.shown())))
+    }
+
     /// Puts the rows of one member into its table; gives how many there were. The parts come one after the other and
     /// may be cut anywhere.
     ///
@@ -51,13 +94,15 @@ impl Worker<'_> {
         B: Deref<Target = [u8]>,
         E: From<LoadError>,
     {
-        let table = self.filling.tables.get(&oid).ok_or_else(|| {
-            LoadError::unsafe_member(format!("data/{oid:010}"), "has rows of a table that tables.json does not list")
-        })?;
+        if self.tables == Tables::Own && self.begun != Some(oid) {
+            self.end()?;
+            self.begin(oid)?;
+        }
+        let table = self.filling.table(oid)?;
         let doing = || format!("loading table {}", table.shown());
         let failed = |what: ServerTrouble| trouble(&self.access, doing())(what);
         let encoding = &self.filling.encoding;
-        let statement = table.copy_in(encoding);
+        let statement = if self.begun.is_some() { table.copy_in_frozen(encoding) } else { table.copy_in(encoding) };
         if table.binary {
             // Text in binary rows is read in the session's encoding.
             let set = format!("SET client_encoding = {}", literal(encoding));
@@ -105,6 +150,7 @@ impl Worker<'_> {
     /// # Errors
     /// The server's.
     pub fn run(&mut self, part: Part, bytes: &[u8]) -> Result<(), LoadError> {
+        self.end()?;
         let text = std::str::from_utf8(bytes)
             .map_err(|_| LoadError::unsafe_member(part.path(), "is not UTF-8 text"))?
             .to_owned();
