@@ -24,11 +24,13 @@ pub struct CopySettings {
     pub to: String,
     /// When a copy is due.
     pub schedule: Option<Schedule>,
+    /// Whether this host erases there what has expired, after each copy that succeeded; else another one does.
+    pub prune: bool,
 }
 
 impl CopySettings {
     pub(super) fn to_json(&self) -> Value {
-        json!({ "to": self.to, "schedule": self.schedule.as_ref().map(ToString::to_string) })
+        json!({ "to": self.to, "schedule": self.schedule.as_ref().map(ToString::to_string), "prune": self.prune })
     }
 }
 

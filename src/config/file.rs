@@ -154,6 +154,7 @@ pub(super) struct CheckedFile {
 pub(super) struct CopyFile {
     pub(super) to: Text,
     pub(super) schedule: Option<Text>,
+    pub(super) prune: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -183,6 +183,12 @@ pub const KEYS: &[Key] = &[
         "When a copy is due. What has expired is erased in the copy after each that succeeded.",
     )
     .also(&["cron", "when", "every"]),
+    key(
+        "job.*.copy.prune",
+        Takes::Flag,
+        Default("true"),
+        "false where this host may not delete in the copy: then another one must, `lifeboat prune --vault` with that vault's name.",
+    ),
     key("job.*.objectives", Takes::Table, Optional, "What was promised.").also(&["objective", "slo"]),
     key("job.*.objectives.rto", Takes::Duration, Optional, "How long a restore may take."),
     key("job.*.objectives.rpo", Takes::Duration, Optional, "How much recent data may be lost."),

@@ -205,6 +205,11 @@ impl Ground<'_> {
         if let Some(failure) = report.failure {
             return Err(failure);
         }
+        let left = verdicts::of_copy(&report);
+        let word = if left.is_some() { "partial" } else { "success" };
+        if !copy.prune {
+            return Ok(Outcome { error: left, ..Outcome::well(word, facts) });
+        }
         let now = self.host.clock.now();
         let request = PruneRequest::by_config(self.settings, &opened, &[self.job], now, self.began);
         let pruned = match prune(&self.host, &opened, &request, &Silent) {
@@ -213,8 +218,6 @@ impl Ground<'_> {
             Err(error) => Outcome::failed(error),
         };
         facts.push_str(&format!("; prune: {} {}", pruned.word, pruned.facts));
-        let left = verdicts::of_copy(&report);
-        let word = if left.is_some() { "partial" } else { "success" };
         Ok(Outcome { error: left.or(pruned.error), ..Outcome::well(word, facts) })
     }
 

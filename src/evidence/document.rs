@@ -539,7 +539,16 @@ fn quarantined(to: &mut Vec<Block>, quarantines: &[QuarantineEntry]) {
 /// The second vault, as it stands at the end of the window.
 fn copy(to: &mut Vec<Block>, job: &JobReport) {
     let Some(copy) = &job.copy else { return };
-    let columns = ["vault", "newest recovery point", "backups", "last copied", "last copy", "not copied", "last check"];
+    let columns = [
+        "vault",
+        "newest recovery point",
+        "backups",
+        "oldest byte must be gone",
+        "last copied",
+        "last copy",
+        "not copied",
+        "last check",
+    ];
     let mut table = Table::new(&columns);
     let last = copy.last_copy.as_ref();
     let outcome = last.map_or_else(Words::new, |last| {
@@ -549,6 +558,10 @@ fn copy(to: &mut Vec<Block>, job: &JobReport) {
         text(&copy.vault),
         text(copy.recovery_point.map_or_else(|| "none".to_owned(), moment)),
         text(copy.backups.to_string()),
+        text(match &copy.erasure {
+            Some(erasure) => erasure.deadline.map_or_else(|| "nothing to erase".to_owned(), moment),
+            None => "not known here".to_owned(),
+        }),
         text(copy.last_success.map_or_else(|| "never".to_owned(), moment)),
         outcome,
         text(last.map(|last| last.left_backups.to_string()).unwrap_or_default()),

@@ -14,7 +14,7 @@ use super::facts::JobFacts;
 use super::status::{Findings, State, ago, elapsed};
 use crate::catalog::{BackupRow, Verdict};
 use crate::domain::claim::CLOCK_TOLERANCE;
-use crate::domain::ids::BackupId;
+use crate::domain::ids::{BackupId, JobName};
 use crate::domain::manifest::Completeness;
 use crate::domain::quantity::{exact_duration, human_duration};
 use crate::domain::record::PruneOutcome;
@@ -32,6 +32,37 @@ pub struct ErasureStatus {
     pub oldest_retained_byte: Option<DateTime<Utc>>,
     /// Backups that are due or removed, and of which bytes may be there.
     pub pending_backups: usize,
+}
+
+/// Which vault is spoken of, and what to type for it.
+pub(super) struct Where {
+    /// Behind what is there: nothing, or ` in the copy offsite`.
+    there: String,
+    /// Takes out what is due.
+    prune: String,
+    /// Brings a newer good backup.
+    renew: String,
+}
+
+impl Where {
+    /// A job's own vault.
+    pub(super) fn vault(job: &JobName) -> Self {
+        Self {
+            there: String::new(),
+            prune: format!("`lifeboat prune {job}`"),
+            renew: format!("`lifeboat backup {job}`"),
+        }
+    }
+
+    /// Its second one.
+    pub(super) fn copy(job: &JobName, to: &str, prunes_here: bool) -> Self {
+        let host = if prunes_here { "" } else { " on the host that deletes there" };
+        Self {
+            there: format!(" in the copy {to}"),
+            prune: format!("`lifeboat prune {job} --vault {to}`{host}"),
+            renew: format!("`lifeboat copy {job}`"),
+        }
+    }
 }
 
 /// A backup of which bytes may be there.
@@ -185,21 +216,26 @@ pub(super) fn worst_stage(facts: &JobFacts, now: DateTime<Utc>) -> Option<(Stage
 }
 
 /// Alarms, before a promise is broken where there is still time.
-pub(super) fn judge_erasure(findings: &mut Findings, facts: &JobFacts, now: DateTime<Utc>) {
+pub(super) fn judge_erasure(findings: &mut Findings, facts: &JobFacts, place: &Where, now: DateTime<Utc>) {
     let last_good = facts.last_good();
     let remnants = facts.remnants();
     let (last, others): (Vec<&Remnant>, Vec<&Remnant>) =
         remnants.iter().partition(|remnant| last_good.is_some_and(|row| row.id == remnant.backup));
-    judge_overdue(findings, facts, &others, now);
+    judge_overdue(findings, facts, &others, place, now);
     if let (Some(row), true) = (last_good, !last.is_empty()) {
-        judge_last_good(findings, facts, row, now);
+        judge_last_good(findings, facts, row, place, now);
     }
-    judge_prunes(findings, facts, &remnants, now);
+    judge_prunes(findings, facts, &remnants, place, now);
 }
 
 /// What should be gone and is not. The last good backup is another matter.
-fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant], now: DateTime<Utc>) {
-    let job = &facts.job;
+fn judge_overdue(
+    findings: &mut Findings,
+    facts: &JobFacts,
+    remnants: &[&Remnant],
+    Where { there, prune, .. }: &Where,
+    now: DateTime<Utc>,
+) {
     let late: Vec<(Stage, &Remnant)> =
         remnants.iter().filter_map(|remnant| Some((remnant.stage(now)?, *remnant))).collect();
     let Some((stage, worst, deadline)) = late
@@ -214,8 +250,8 @@ fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant
         more => format!(", and {more} more are late"),
     };
     let state = match worst.removed {
-        None => "is still there".to_owned(),
-        Some(removed) => format!("was removed {}, and its bytes are not proven gone", ago(removed, now)),
+        None => format!("is still there{there}"),
+        Some(removed) => format!("was removed{there} {}, and its bytes are not proven gone", ago(removed, now)),
     };
     let backup = &worst.backup;
     if stage == Stage::Past {
@@ -224,7 +260,7 @@ fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant
             State::Critical,
             format!(
                 "erasure deadline breached: backup {backup} is older than {delete_after} and {state}, {} past its \
-                 deadline{more}: run `lifeboat prune {job}`",
+                 deadline{more}: run {prune}",
                 human_duration(elapsed(deadline, now))
             ),
         );
@@ -235,7 +271,7 @@ fn judge_overdue(findings: &mut Findings, facts: &JobFacts, remnants: &[&Remnant
         state_at(stage),
         format!(
             "backup {backup} should be gone and {state}: {per_cent} % of the time until its deadline {} is over{more}: \
-             run `lifeboat prune {job}`",
+             run {prune}",
             ago(deadline, now)
         ),
     );
@@ -246,17 +282,23 @@ fn candidate(row: &BackupRow) -> Candidate {
 }
 
 /// The last good backup on its way to its deadline: either it or the promise to erase will have to give way.
-fn judge_last_good(findings: &mut Findings, facts: &JobFacts, row: &BackupRow, now: DateTime<Utc>) {
+fn judge_last_good(
+    findings: &mut Findings,
+    facts: &JobFacts,
+    row: &BackupRow,
+    Where { there, prune, renew }: &Where,
+    now: DateTime<Utc>,
+) {
     let Some(retention) = facts.retention() else { return };
-    let (job, backup) = (&facts.job, &row.id);
+    let backup = &row.id;
     let Some(conflict) = retention.conflict(&[candidate(row)], now) else { return };
     let (stage, deadline) = (conflict.stage, conflict.deadline);
     if stage == Stage::Past {
         findings.add(
             State::Critical,
             format!(
-                "erasure deadline breached: backup {backup} is the last good one and still there, {} past its \
-                 deadline: run `lifeboat backup {job}`, then `lifeboat prune {job}`",
+                "erasure deadline breached: backup {backup} is the last good one and still there{there}, {} past its \
+                 deadline: run {renew}, then {prune}",
                 human_duration(elapsed(deadline, now))
             ),
         );
@@ -266,15 +308,20 @@ fn judge_last_good(findings: &mut Findings, facts: &JobFacts, row: &BackupRow, n
     findings.add(
         state_at(stage),
         format!(
-            "the last good backup {backup} must be erased {}, {per_cent} % of the time for that is over, and there is no \
-             newer good one: run `lifeboat backup {job}`",
+            "the last good backup {backup}{there} must be erased {}, {per_cent} % of the time for that is over, and there is no \
+             newer good one: run {renew}",
             ago(deadline, now)
         ),
     );
 }
 
-fn judge_prunes(findings: &mut Findings, facts: &JobFacts, remnants: &[Remnant], now: DateTime<Utc>) {
-    let job = &facts.job;
+fn judge_prunes(
+    findings: &mut Findings,
+    facts: &JobFacts,
+    remnants: &[Remnant],
+    Where { there, prune, .. }: &Where,
+    now: DateTime<Utc>,
+) {
     let code = |code: &Option<String>| code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
     let newest = facts.prunes.iter().max_by_key(|row| (row.body.finished, row.id.clone()));
     if let Some(last) = newest.map(|row| &row.body) {
@@ -284,13 +331,13 @@ fn judge_prunes(findings: &mut Findings, facts: &JobFacts, remnants: &[Remnant],
             PruneOutcome::Stopped => findings.add(
                 State::Critical,
                 format!(
-                    "the last prune {ago} was stopped{code}, and nothing is erased until somebody looked: `lifeboat prune \
-                     {job}` says what stands in the way"
+                    "the last prune{there} {ago} was stopped{code}, and nothing is erased until somebody looked: {prune} says what \
+                     stands in the way"
                 ),
             ),
             PruneOutcome::Failed => findings.add(
                 State::Warning,
-                format!("the last prune failed{code} {ago}: run `lifeboat prune {job} -v`"),
+                format!("the last prune{there} failed{code} {ago}: run {prune}"),
             ),
         }
     }
@@ -305,8 +352,8 @@ fn judge_prunes(findings: &mut Findings, facts: &JobFacts, remnants: &[Remnant],
         findings.add(
             State::Warning,
             format!(
-                "retention is not applied: a backup is due since {}, prunes are at most {} apart, and no prune has \
-                 succeeded since ({last}): run `lifeboat prune {job}`",
+                "retention is not applied{there}: a backup is due since {}, prunes are at most {} apart, and no prune has \
+                 succeeded since ({last}): run {prune}",
                 human_duration(elapsed(due, now)),
                 exact_duration(gap)
             ),
@@ -340,7 +387,7 @@ mod tests {
     /// How bad the reason is that says this, if one does.
     fn said(facts: &JobFacts, moment: DateTime<Utc>, what: &str) -> Option<State> {
         let mut findings = Findings::default();
-        judge_erasure(&mut findings, facts, moment);
+        judge_erasure(&mut findings, facts, &Where::vault(&facts.job), moment);
         findings.found(what)
     }
 

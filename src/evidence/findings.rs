@@ -13,6 +13,13 @@ impl Findings {
         self.list.push((state, reason));
     }
 
+    /// Takes over what another one found; gives the worst of that.
+    pub(super) fn take(&mut self, other: Self) -> State {
+        let worst = other.list.iter().map(|(state, _)| *state).max().unwrap_or(State::Ok);
+        self.list.extend(other.list);
+        worst
+    }
+
     /// How bad the first reason is that says this.
     #[cfg(test)]
     pub(super) fn found(&self, what: &str) -> Option<State> {

@@ -11,12 +11,12 @@ use super::facts::{
     Asked, DrillPlan, Gathered, Hidden, JobFacts, OwnIdentity, Promise, Unapproved, Unbelieved, Unopened, VaultFacts,
     VaultRef, Waiting, Witness,
 };
-use crate::catalog::{BackupRow, QuarantineRow, RemovalRow};
+use crate::catalog::{BackupRow, CatalogError, QuarantineRow, RemovalRow};
 use crate::config::{JobSettings, PruneWhen, Settings};
 use crate::domain::ids::{BackupId, JobName, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::domain::objectives::{Objectives, Window};
-use crate::domain::record::SequenceRange;
+use crate::domain::record::{CopyOutcome, SequenceRange};
 use crate::domain::schedule::Schedule;
 use crate::error::Result;
 use crate::operations::host::Host;
@@ -281,7 +281,7 @@ pub fn job_facts(
         quarantines,
         prunes: host.runtime.block_on(catalog.prunes(id, Some(&job.name)))?,
         checks: host.runtime.block_on(catalog.checks(id, Some(&job.name)))?,
-        copy: copy_facts(host, settings, job, id, now)?,
+        copy: copy_facts(host, settings, job, view, now)?,
     })
 }
 
@@ -291,24 +291,39 @@ fn copy_facts(
     host: &Host,
     settings: &Settings,
     job: &JobSettings,
-    vault: &VaultId,
+    view: &VaultView,
     now: DateTime<Utc>,
 ) -> Result<Option<CopyFacts>> {
     let Some((copy, to)) = job.copy.as_ref().and_then(|copy| Some((copy, settings.vaults.get(&copy.to)?))) else {
         return Ok(None);
     };
-    let (catalog, there) = (&host.home()?.catalog, place(to, vault));
-    let mut copies = host.runtime.block_on(catalog.copies(vault, Some(&job.name)))?;
+    let (catalog, there, name) = (&host.home()?.catalog, place(to, &view.id), Some(&job.name));
+    let mut copies = host.runtime.block_on(catalog.copies(&view.id, name))?;
     copies.retain(|row| row.body.to == copy.to);
     copies.sort_by_key(|row| row.body.finished);
-    Ok(Some(CopyFacts {
-        to: copy.to.clone(),
-        backups: host.runtime.block_on(catalog.backups(&there, Some(&job.name)))?,
-        refuted: host.refuted(&there, Some(&job.name))?.into_iter().collect(),
-        copies,
-        checks: host.runtime.block_on(catalog.checks(&there, Some(&job.name)))?,
-        next: copy.schedule.as_ref().and_then(|schedule| schedule.next_after(now, settings.timezone)),
-    }))
+    let own_name = view.seen.as_ref().ok().and_then(|(vault, _)| vault.host_name(host).ok());
+    let last = copies.iter().rfind(|row| row.body.outcome != CopyOutcome::Failed);
+    let is_own = own_name.zip(last).map(|(own, last)| last.host == own);
+    let lead = settings.lead_in_copy(job, to, now);
+    let facts = host.runtime.block_on(async {
+        Ok::<_, CatalogError>(CopyFacts {
+            to: copy.to.clone(),
+            backups: catalog.backups(&there, name).await?,
+            removals: catalog.removals(&there, name).await?,
+            quarantines: catalog.quarantines(&there, name).await?,
+            drills: catalog.drills(&there, name).await?,
+            refutations: catalog.refutations(&there, name).await?,
+            prunes: catalog.prunes(&there, name).await?,
+            checks: catalog.checks(&there, name).await?,
+            prunes_here: copy.prune,
+            is_own,
+            copies,
+            erasing_lead: Some(lead.length(&job.retention)),
+            prune_gap: copy.schedule.as_ref().filter(|_| copy.prune).map(|_| lead.cadence),
+            next: copy.schedule.as_ref().and_then(|schedule| schedule.next_after(now, settings.timezone)),
+        })
+    })?;
+    Ok(Some(facts))
 }
 
 /// Numbers of a job that are gone for a reason.

@@ -1,6 +1,7 @@
 //! What lasts, and should be told without anybody asking: runs that do not come, and what is not erased. It goes by the same
 //! evidence as status, as far as this host's catalog has it: the vault is not asked, so that one may look each few minutes.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -47,7 +48,9 @@ pub fn lasting(facts: &JobFacts, awaited: &[Awaited], now: DateTime<Utc>) -> Vec
             });
         }
     }
-    if let Some((stage, deadline)) = worst_stage(facts, now) {
+    let in_copy = facts.in_copy();
+    let stages = std::iter::once(facts).chain(&in_copy).filter_map(|facts| worst_stage(facts, now));
+    if let Some((stage, deadline)) = stages.max_by_key(|(stage, deadline)| (*stage, Reverse(*deadline))) {
         found.push(Lasting {
             trouble: Trouble { job: facts.job.clone(), kind: TroubleKind::Erasure, level: stage.percent() },
             since: None,

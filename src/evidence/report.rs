@@ -335,9 +335,7 @@ fn job_report(facts: &JobFacts, window: Window) -> JobReport {
         checks: checks::checks(facts, window),
         refutations: keeping::refutations(facts, window),
         quarantines: keeping::quarantines(facts, window),
-        copy: facts.copy.as_ref().map(|copy| {
-            copy_status(&mut Findings::default(), &facts.job, copy, facts.promise.objectives.rpo, window.end)
-        }),
+        copy: copy_status(&mut Findings::default(), facts, window.end),
         measured,
         backups,
         runs: runs.into_iter().map(run_entry).collect(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::chain::judge_chain;
 use super::checks::{CheckEntry, judge_checks, last_check};
 use super::copies::{CopyStatus, copy_status};
-use super::erasure::{ErasureStatus, erasure_status, judge_erasure};
+use super::erasure::{ErasureStatus, Where, erasure_status, judge_erasure};
 use super::facts::{
     DrillPlan, JobFacts, OwnIdentity, VaultFacts, Witness, attempt, optional_seconds, restore_or_unmeasured,
 };
@@ -248,7 +248,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
     } else {
         judge_backups(&mut findings, facts, &points, &rpo, last_backup.as_ref(), now);
         judge_drills(&mut findings, facts, &rto, now);
-        judge_erasure(&mut findings, facts, now);
+        judge_erasure(&mut findings, facts, &Where::vault(&facts.job), now);
         judge_checks(&mut findings, facts, now);
     }
     if facts.identity == OwnIdentity::Present {
@@ -266,8 +266,7 @@ pub fn job_status(facts: &JobFacts, now: DateTime<Utc>) -> JobStatus {
     judge_recipients(&mut findings, facts);
     judge_missing(&mut findings, facts);
     judge_chain(&mut findings, facts);
-    let copy = facts.copy.as_ref();
-    let copy = copy.map(|copy| copy_status(&mut findings, &facts.job, copy, objectives.rpo, now));
+    let copy = copy_status(&mut findings, facts, now);
     let (state, reasons) = findings.judged();
 
     JobStatus {

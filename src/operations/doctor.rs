@@ -240,6 +240,7 @@ pub fn place_of_copies(
     host: &Host,
     settings: &VaultSettings,
     job: &JobName,
+    prunes: Prunes,
     open: impl FnOnce() -> Result<OpenVault>,
 ) -> (Option<OpenVault>, Vec<Finding>) {
     let vault = match awaits_first_copy(host, settings) {
@@ -253,7 +254,7 @@ pub fn place_of_copies(
     };
     let mut findings = self::vault(host, &settings.name, &vault);
     if let Ok(vault) = &vault {
-        findings.extend(rights(host, &settings.name, vault, Prunes::AfterCopies));
+        findings.extend(rights(host, &settings.name, vault, prunes));
     }
     (vault.ok(), findings)
 }

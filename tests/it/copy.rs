@@ -94,6 +94,9 @@ fn every_verb_that_reads_works_on_the_copy_and_status_knows_both() {
     let copy = &status["jobs"][0]["copy"];
     assert_eq!((&copy["vault"], &copy["state"], &copy["backups"]), (&"offsite".into(), &"ok".into(), &2.into()));
     assert_eq!(copy["recovery_point"], status["jobs"][0]["recovery_point"]);
+    // The same backups, for the same time.
+    assert!(copy["erasure"]["deadline"].is_string(), "{copy}");
+    assert_eq!(copy["erasure"], status["jobs"][0]["erasure"]);
     assert_eq!(copy["last_copy"]["outcome"], "success", "{copy}");
     assert!(world.expect(0, &["status"]).stdout.contains("in offsite"));
     let report = world.json(0, &["report"]);
@@ -103,7 +106,7 @@ fn every_verb_that_reads_works_on_the_copy_and_status_knows_both() {
     fs::remove_file(world.path("state/catalog.db")).or_else(|_| fs::remove_file(catalog(&world))).unwrap();
     world.expect(0, &["catalog", "rebuild"]);
     let anew = world.json(0, &["status"]);
-    for field in ["vault", "state", "backups", "recovery_point", "last_success", "last_copy"] {
+    for field in ["vault", "state", "backups", "recovery_point", "erasure", "last_success", "last_copy"] {
         assert_eq!(anew["jobs"][0]["copy"][field], copy[field], "{field}");
     }
     assert_eq!(anew["jobs"][0]["last_backup"], status["jobs"][0]["last_backup"]);
@@ -241,6 +244,22 @@ fn another_vault_a_lost_disk_and_an_unknown_name_are_refused() {
     fs::write(world.path("lifeboat.toml"), config.replace("[job.shop]\n", "[job.shop]\nvault = \"offsite\"\n"))
         .unwrap();
     world.expect(78, &["backup"]);
+}
+
+#[test]
+fn where_another_host_prunes_the_copy_this_one_does_not_and_says_until_when_it_must() {
+    let world = world();
+    let config = fs::read_to_string(world.path("lifeboat.toml")).unwrap();
+    fs::write(world.path("lifeboat.toml"), config.replace("to = \"offsite\"\n", "to = \"offsite\"\nprune = false\n"))
+        .unwrap();
+    world.backup();
+    world.expect(0, &["copy"]);
+    assert!(files(&world.path("offsite/records/prunes")).is_empty());
+    let status = world.json(0, &["status"]);
+    assert_eq!(status["jobs"][0]["copy"]["erasure"], status["jobs"][0]["erasure"], "{status}");
+    assert!(status["jobs"][0]["copy"]["erasure"]["deadline"].is_string(), "{status}");
+    world.expect(0, &["prune", "shop", "--vault", "offsite"]);
+    assert!(!files(&world.path("offsite/records/prunes")).is_empty());
 }
 
 #[test]

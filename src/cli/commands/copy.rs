@@ -90,7 +90,7 @@ pub(in super::super) fn copy(session: Session, args: &CopyArgs) -> Result<Exit> 
                 let lead = session.settings.lead_in_copy(job, to, session.host.clock.now());
                 let request = CopyRequest { job, lead, zone: session.settings.timezone };
                 let report = copy::copy(&session.host, source, &opened, &request, &progress);
-                if report.as_ref().is_ok_and(|report| report.failure.is_none()) {
+                if settings.prune && report.as_ref().is_ok_and(|report| report.failure.is_none()) {
                     match pruned.iter_mut().find(|(vault, _)| vault.settings.name == to.name) {
                         Some((_, jobs)) => jobs.push(job),
                         None => pruned.push((opened, vec![job])),

@@ -49,7 +49,8 @@ pub(in super::super) fn doctor(session: Session, args: &JobsArgs) -> Result<Exit
             let settings = &session.settings.vaults[&copy.to];
             let vault = copies.entry(&copy.to).or_insert_with(|| {
                 let open = || session.open(settings);
-                let (vault, found) = doctor::place_of_copies(&session.host, settings, &job.name, open);
+                let prunes = if copy.prune { Prunes::AfterCopies } else { Prunes::Elsewhere };
+                let (vault, found) = doctor::place_of_copies(&session.host, settings, &job.name, prunes, open);
                 findings.extend(found);
                 if let (Ok(source), Some(copy)) = (&vaults[&job.vault], &vault) {
                     findings.extend(doctor::same_disk(source, copy));

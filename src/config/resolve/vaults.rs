@@ -75,6 +75,7 @@ impl Resolver<'_, '_> {
                 _ => {}
             },
         }
-        CopySettings { to, schedule: image.schedule.and_then(|text| self.schedule(&text)) }
+        let schedule = image.schedule.and_then(|text| self.schedule(&text));
+        CopySettings { to, schedule, prune: image.prune.unwrap_or(true) }
     }
 }

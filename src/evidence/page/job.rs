@@ -125,6 +125,11 @@ fn figures(html: &mut Html, facts: &PageFacts, job: &JobStatus) {
                 line(html, |html| state(html, copy.state));
                 let last = copy.last_success.map_or_else(|| "never".to_owned(), |at| ago(at, now));
                 line(html, |html| html.text(&format!("{} backups there, copied {last}", copy.backups)));
+                let oldest = match &copy.erasure {
+                    Some(erasure) => erasure.deadline.map_or_else(|| "nothing to erase".to_owned(), |at| ago(at, now)),
+                    None => "not known here".to_owned(),
+                };
+                line(html, |html| html.text(&format!("oldest byte there must be gone: {oldest}")));
             });
         }
     });

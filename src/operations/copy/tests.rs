@@ -16,6 +16,8 @@ use crate::config::Settings;
 use crate::domain::ids::{JobName, VaultId};
 use crate::domain::manifest::Manifest;
 use crate::domain::record::{RemovalReason, RemovalRecord};
+use crate::evidence::gather::{VaultView, job_facts};
+use crate::evidence::status::job_status;
 use crate::observe::Silent;
 use crate::operations::backup::backup;
 use crate::operations::interrupt::Interrupt;
@@ -357,6 +359,152 @@ fn both_places_are_pruned_and_nothing_comes_back() {
     assert!(world.clock.now() - oldest < TimeDelta::days(30));
     assert!(world.ids(&world.offsite).len() > 4);
     assert!(world.survey_of(&world.offsite).problems.is_empty());
+}
+
+/// What this host says of the job: whether it judges the copy's erasing, and its reasons that are about it.
+fn said_of_copy(world: &World) -> (bool, Vec<String>) {
+    let now = world.clock.now();
+    let view = VaultView::look(&world.host, "main", world.trust.vault.clone(), Ok(world.main()));
+    let facts = job_facts(&world.host, &world.settings, world.job(), &view, None, now).unwrap();
+    let status = job_status(&facts, now);
+    let about = status.reasons.into_iter().filter(|reason| reason.contains("in the copy offsite"));
+    (status.copy.unwrap().erasure.is_some(), about.collect())
+}
+
+/// Everything that a backup names.
+fn objects_of(world: &World, made: &Manifest) -> BTreeSet<ObjectId> {
+    let store = world.main.another_handle();
+    let mut objects = BTreeSet::new();
+    for source in &made.sources {
+        objects.extend(source.contents.iter().copied());
+        for list in &source.lists {
+            objects
+                .extend(world.runtime.block_on(read_list(&store, *list)).unwrap().into_iter().map(|line| line.object));
+        }
+    }
+    objects
+}
+
+/// A backup that is past its time, and of which something lies in the copy that no younger one names.
+fn outlived(world: &World, made: &[(Manifest, BTreeSet<ObjectId>)]) -> Option<BackupId> {
+    let late = world.clock.now() - TimeDelta::days(30);
+    let (old, young): (Vec<_>, Vec<_>) = made.iter().partition(|(one, _)| one.recovery_point <= late);
+    let named: BTreeSet<ObjectId> = young.into_iter().flat_map(|(_, objects)| objects).copied().collect();
+    let lies = |object: &ObjectId| {
+        let key = Key::Object(*object).to_string();
+        world.runtime.block_on(world.offsite.size(&key)).unwrap().is_some()
+    };
+    let there = old.into_iter().find(|(_, objects)| objects.difference(&named).any(lies));
+    there.map(|(one, _)| one.id.clone())
+}
+
+fn rebuild_copy(world: &World) {
+    let offsite = world.offsite();
+    crate::operations::rebuild::rebuild(&world.host, &offsite).unwrap();
+}
+
+#[test]
+fn a_copy_that_is_made_and_pruned_each_night_is_never_told_of() {
+    let world = World::new();
+    let mut made = Vec::new();
+    for night in 0..75 {
+        let backup = world.backup();
+        let objects = objects_of(&world, &backup);
+        made.push((backup, objects));
+        world.copies();
+        let (here, there) = (world.prune(&world.main()), world.prune(&world.offsite()));
+        assert!(here.failures.is_empty() && there.failures.is_empty());
+        assert_eq!((said_of_copy(&world), outlived(&world, &made)), ((true, vec![]), None), "night {night}");
+        if night == 50 {
+            rebuild_copy(&world);
+            assert_eq!(said_of_copy(&world), (true, vec![]));
+        }
+        world.wait(TimeDelta::days(1));
+    }
+    // Nobody copies any more, and nobody prunes there: it is told before it is too late, and when it is.
+    let (mut warned, mut breached) = (None, None);
+    for day in 0..31 {
+        let (_, reasons) = said_of_copy(&world);
+        let says = reasons.join("; ");
+        warned = warned.or((!says.is_empty()).then_some(day));
+        breached = breached.or(says.contains("erasure deadline breached").then_some(day));
+        assert_eq!(outlived(&world, &made).is_some(), breached.is_some(), "day {day}");
+        world.backup();
+        world.prune(&world.main());
+        world.wait(TimeDelta::days(1));
+    }
+    let (warned, breached) = (warned.unwrap(), breached.unwrap());
+    assert!(warned + 2 <= breached, "warned on day {warned}, breached on day {breached}");
+}
+
+/// What goes on for some nights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Spell {
+    AllIsWell,
+    NothingIsPruned,
+    NoCopies,
+    CopiesDie,
+    CopiesAreNotPruned,
+}
+
+fn spell() -> impl Strategy<Value = (Spell, u64)> {
+    use Spell::{AllIsWell, CopiesAreNotPruned, CopiesDie, NoCopies, NothingIsPruned};
+    let what =
+        prop_oneof![Just(AllIsWell), Just(NothingIsPruned), Just(NoCopies), Just(CopiesDie), Just(CopiesAreNotPruned)];
+    (what, 1u64..28)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3, ..ProptestConfig::default() })]
+
+    /// Whatever does not happen for days or weeks: what outlives its time in the copy is told, by the catalog that lived
+    /// through it and by one that was made anew.
+    #[test]
+    fn nothing_outlives_its_time_in_the_copy_unsaid(
+        spells in prop::collection::vec(spell(), 3..5),
+        killed_at in 1u64..60,
+        rebuilt in 0usize..60,
+    ) {
+        let world = World::new();
+        let mut made = Vec::new();
+        let nights = [(Spell::AllIsWell, 12)].into_iter().chain(spells).flat_map(|(spell, nights)| (0..nights).map(move |_| spell));
+        for (night, spell) in nights.chain([Spell::AllIsWell; 4]).enumerate() {
+            let backup = world.backup();
+            let objects = objects_of(&world, &backup);
+            made.push((backup, objects));
+            if spell != Spell::NothingIsPruned {
+                world.prune(&world.main());
+            }
+            let to: Option<Arc<dyn Storage>> = match spell {
+                Spell::AllIsWell | Spell::NothingIsPruned | Spell::CopiesAreNotPruned => {
+                    Some(Arc::new(world.offsite.another_handle()))
+                }
+                Spell::CopiesDie => Some(Arc::new(FaultyStore::planned(Arc::new(world.offsite.another_handle()), Plan {
+                    at_call: killed_at + night as u64 % 7,
+                    moment: Moment::Before,
+                    effect: Effect::Fail(std::io::ErrorKind::Other),
+                    lasting: Lasting::FromThenOn,
+                }))),
+                Spell::NoCopies => None,
+            };
+            let copied = to.map(|to| world.copy_between(&world.main(), &world.offsite_on(to)));
+            // The command prunes the copy after each copy.
+            if spell == Spell::AllIsWell && copied.is_some_and(|copied| copied.failure.is_none()) {
+                world.prune(&world.offsite());
+            }
+            if night == rebuilt {
+                rebuild_copy(&world);
+            }
+            let (_, reasons) = said_of_copy(&world);
+            let says = reasons.join("; ");
+            if let Some(there) = outlived(&world, &made) {
+                prop_assert!(says.contains("erasure deadline breached"), "night {night}, {spell:?}: {there} {says}");
+            }
+            world.wait(TimeDelta::days(1));
+        }
+        // Two nights of the last four brought everything in order.
+        prop_assert_eq!((said_of_copy(&world), outlived(&world, &made)), ((true, vec![]), None));
+    }
 }
 
 #[test]

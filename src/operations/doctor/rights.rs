@@ -206,8 +206,8 @@ impl Probe {
             (Tried::Denied, Prunes::AfterCopies) => Finding::warning(
                 &self.about,
                 "it may not delete: each copy is followed by a prune, which will fail, and nothing is erased".to_owned(),
-                "give it the right, or run `lifeboat prune --vault` with this vault on a host that may, and know that each copy ends \
-                 with that error (docs/COPY.md)",
+                "give it the right; or write `prune = false` into [job.NAME.copy], and run `lifeboat prune --vault` with this vault \
+                 on a host that may (docs/COPY.md)",
             ),
             (Tried::Done(Deleted::Removed | Deleted::Absent), Prunes::AfterCopies) => Finding::warning(
                 &self.about,
